@@ -1,0 +1,32 @@
+//! The nouns of the edge, the rules that need no IO, and the ports between the crates.
+//!
+//! Every other crate of `host/` imports this one and none of its siblings. A type that
+//! crosses two borders lives here; WIT types, SQL rows and JSON bodies do not.
+//!
+//! Invariant: nothing here reads a clock, a file or a socket, and nothing depends on an
+//! async runtime. To add a noun, give it a file; to add a port, give it two real
+//! implementations first.
+
+pub mod clock;
+pub mod directory;
+pub mod gate;
+pub mod headers;
+pub mod host;
+pub mod key;
+pub mod ledger;
+pub mod plan;
+pub mod policy;
+pub mod problem;
+pub mod quota;
+pub mod region;
+pub mod route;
+pub mod secret;
+pub mod snapshot;
+pub mod tenant;
+pub mod window;
+
+use std::{future::Future, pin::Pin};
+
+/// A boxed future of a port that is called rarely (a tranche, a refill), so that the
+/// port can be a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

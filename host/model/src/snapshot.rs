@@ -1,0 +1,200 @@
+//! The immutable state that the data plane serves from.
+//!
+//! Built by the edge from the control plane's directory and the declarations of
+//! `policies/`, published through a watch channel, pinned by each exchange. Invariant:
+//! a snapshot that exists is valid; whatever failed validation never became one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use crate::{
+    clock::UnixMs,
+    directory::TenantRecord,
+    gate::{Gate, Meter},
+    key::{ApiKey, KeyId},
+    plan::Plan,
+    policy::Chain,
+    quota::Quotas,
+    region::{Region, ResidencyGroup},
+    route::RouteTable,
+    tenant::{NotAdmitted, TenantId},
+};
+
+/// A tenant as a request sees it.
+pub struct TenantEntry {
+    /// The tenant.
+    pub record: Arc<TenantRecord>,
+    /// Its plan.
+    pub plan: Arc<Plan>,
+    /// The plan's quotas with the tenant's overrides.
+    pub quotas: Quotas,
+    /// Where its requests may go.
+    pub group: Arc<ResidencyGroup>,
+    /// Member of the group that serves it unless a policy asks otherwise.
+    pub home: Arc<Region>,
+    /// The policies that run for it.
+    pub chain: Arc<Chain>,
+    /// The ancestors whose suspension applies to it, nearest first.
+    pub ancestors: Vec<Arc<TenantRecord>>,
+    meter: OnceLock<Arc<dyn Meter>>,
+}
+
+impl TenantEntry {
+    /// An entry whose meter is not looked up yet.
+    #[must_use]
+    pub fn new(
+        record: Arc<TenantRecord>,
+        plan: Arc<Plan>,
+        group: Arc<ResidencyGroup>,
+        home: Arc<Region>,
+        chain: Arc<Chain>,
+        ancestors: Vec<Arc<TenantRecord>>,
+    ) -> Self {
+        let quotas = record.tenant.effective_quotas(&plan.quotas);
+        Self { record, plan, quotas, group, home, chain, ancestors, meter: OnceLock::new() }
+    }
+
+    /// Identity.
+    #[must_use]
+    pub fn id(&self) -> TenantId {
+        self.record.tenant.id
+    }
+
+    /// Its meter, looked up on first use.
+    pub fn meter(&self, gate: &dyn Gate) -> &Arc<dyn Meter> {
+        self.meter.get_or_init(|| gate.meter(self))
+    }
+
+    /// Whether a request of this tenant may go on: its own status, then each ancestor's
+    /// suspension or erasure.
+    ///
+    /// # Errors
+    /// The reason, which decides the answer.
+    pub fn admission(&self, now: UnixMs) -> Result<(), NotAdmitted> {
+        self.record.tenant.admission(now)?;
+        use crate::tenant::Status;
+        let inherited =
+            |status| matches!(status, Status::Suspended | Status::Erasing | Status::Erased);
+        self.ancestors
+            .iter()
+            .filter(|ancestor| inherited(ancestor.tenant.status))
+            .try_for_each(|ancestor| ancestor.tenant.admission(now))
+    }
+}
+
+impl fmt::Debug for TenantEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantEntry")
+            .field("slug", &self.record.tenant.slug)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a host name means.
+#[derive(Clone, Copy, Debug)]
+pub enum HostMatch<'a> {
+    /// `<slug>.<base domain>`.
+    Subdomain(&'a Arc<TenantEntry>),
+    /// A domain of the tenant's own.
+    CustomDomain(&'a Arc<TenantEntry>),
+    /// `api.<base domain>`: the token alone decides.
+    Shared,
+    /// Nobody's.
+    Unknown,
+}
+
+/// Everything a request needs to know.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Rises with every publish.
+    pub version: u64,
+    /// The domain whose direct subdomains are slugs.
+    pub base_domain: Box<str>,
+    /// Plans by name.
+    pub plans: BTreeMap<String, Arc<Plan>>,
+    /// Route classes.
+    pub routes: RouteTable,
+    by_slug: HashMap<Box<str>, Arc<TenantEntry>>,
+    by_domain: HashMap<Box<str>, Arc<TenantEntry>>,
+    by_id: HashMap<TenantId, Arc<TenantEntry>>,
+    keys: HashMap<KeyId, Arc<ApiKey>>,
+}
+
+impl Snapshot {
+    /// Indexes entries and keys. Keys of unknown tenants are left out.
+    #[must_use]
+    pub fn new(
+        version: u64,
+        base_domain: &str,
+        plans: BTreeMap<String, Arc<Plan>>,
+        routes: RouteTable,
+        entries: Vec<Arc<TenantEntry>>,
+        keys: &[Arc<ApiKey>],
+    ) -> Self {
+        let mut snapshot = Self {
+            version,
+            base_domain: base_domain.to_ascii_lowercase().into(),
+            plans,
+            routes,
+            ..Self::default()
+        };
+        for entry in entries {
+            let tenant = &entry.record.tenant;
+            snapshot.by_slug.insert(tenant.slug.as_str().into(), Arc::clone(&entry));
+            for domain in &tenant.custom_domains {
+                snapshot.by_domain.insert(domain.as_str().into(), Arc::clone(&entry));
+            }
+            snapshot.by_id.insert(tenant.id, entry);
+        }
+        snapshot.keys = keys
+            .iter()
+            .filter(|key| snapshot.by_id.contains_key(&key.tenant))
+            .map(|key| (key.id.clone(), Arc::clone(key)))
+            .collect();
+        snapshot
+    }
+
+    /// What a canonical host name means: exact custom domain first, then exactly one
+    /// label before the base domain.
+    #[must_use]
+    pub fn host(&self, name: &str) -> HostMatch<'_> {
+        if !self.by_domain.is_empty()
+            && let Some(entry) = self.by_domain.get(name)
+        {
+            return HostMatch::CustomDomain(entry);
+        }
+        let label = name.strip_suffix(&*self.base_domain).and_then(|rest| rest.strip_suffix('.'));
+        match label {
+            Some("api") => HostMatch::Shared,
+            Some(label) => self.by_slug.get(label).map_or(HostMatch::Unknown, HostMatch::Subdomain),
+            None => HostMatch::Unknown,
+        }
+    }
+
+    /// The tenant of an id.
+    #[must_use]
+    pub fn tenant(&self, id: TenantId) -> Option<&Arc<TenantEntry>> {
+        self.by_id.get(&id)
+    }
+
+    /// The tenant of a slug.
+    #[must_use]
+    pub fn tenant_by_slug(&self, slug: &str) -> Option<&Arc<TenantEntry>> {
+        self.by_slug.get(slug)
+    }
+
+    /// The record of a key id.
+    #[must_use]
+    pub fn key(&self, id: &str) -> Option<&Arc<ApiKey>> {
+        self.keys.get(id)
+    }
+
+    /// How many tenants it knows.
+    #[must_use]
+    pub fn tenant_count(&self) -> usize {
+        self.by_id.len()
+    }
+}
