@@ -1,1 +1,12 @@
-//! control
+//! The control plane: tenants, keys and usage, kept in a database and served as an API.
+//!
+//! The edge opens a [`Store`], feeds its directory into the snapshots of the data plane,
+//! and runs [`serve`] on the control listener. `store/` speaks SQL, `api/` speaks JSON;
+//! neither sees the other's types.
+//!
+//! Invariant: the data plane never waits for anything in here. To add an endpoint, give
+//! it a file under `api/` and a line in `api/mod.rs`.
+
+pub mod store;
+
+pub use store::{Store, StoreError};

@@ -1,0 +1,126 @@
+//! Opening a SQLite database: URL, folder, lock, pools, migrations.
+//!
+//! Called once at start-up, before anything else uses the store. Invariant: one process
+//! owns a database, by an exclusive lock on the file beside it, which the system releases
+//! however the process ends.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::StoreError;
+
+/// How long a statement waits for another connection's lock, in ms: longer than any write
+/// of ours, so that only a foreign writer can exhaust it.
+const BUSY_TIMEOUT_MS: u64 = 5_000;
+/// How long a caller waits for a connection, in ms: beyond it the answer is 503.
+const ACQUIRE_TIMEOUT_MS: u64 = 5_000;
+/// Connections that read. Reads are short; more would only contend for two cores.
+const READERS: u32 = 4;
+/// Access of a new database: keys and secrets are in it.
+const FILE_MODE: u32 = 0o600;
+
+/// An opened, migrated database.
+pub(super) struct Opened {
+    pub(super) writer: SqlitePool,
+    pub(super) reader: SqlitePool,
+    pub(super) lock: File,
+}
+
+/// Opens `sqlite://PATH`, creating folder and file.
+pub(super) async fn open(url: &str) -> Result<Opened, StoreError> {
+    let path = path_of(url)?;
+    let lock = own(&path)?;
+    let writing = SqliteConnectOptions::new()
+        .filename(&path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
+        .disable_statement_logging();
+    let reading = writing.clone().read_only(true);
+    let writer = pool(1).connect_with(writing).await.map_err(|error| unusable(&path, error))?;
+    sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::Execute(error) => unusable(&path, error),
+        other => StoreError::Schema(other),
+    })?;
+    let reader =
+        pool(READERS).connect_with(reading).await.map_err(|error| unusable(&path, error))?;
+    Ok(Opened { writer, reader, lock })
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .min_connections(1)
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_millis(ACQUIRE_TIMEOUT_MS))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+fn path_of(url: &str) -> Result<PathBuf, StoreError> {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Err(StoreError::PostgresUnsupported);
+    }
+    match url.strip_prefix("sqlite://") {
+        Some(path) if !path.is_empty() && !path.contains('?') && path != ":memory:" => {
+            Ok(PathBuf::from(path))
+        }
+        _ => Err(StoreError::Url(url.to_owned())),
+    }
+}
+
+/// Makes folder and file, and takes the lock that says "mine".
+fn own(path: &Path) -> Result<File, StoreError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::File { path, source }
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(failed(folder))?;
+    }
+    let open = |path: &Path| {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(FILE_MODE)
+            .open(path)
+            .map_err(failed(path))
+    };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let lock = open(&beside)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(StoreError::InUse { path: path.to_owned() });
+        }
+        Err(TryLockError::Error(source)) => {
+            return Err(StoreError::File { path: beside, source });
+        }
+    }
+    open(path)?;
+    Ok(lock)
+}
+
+/// SQLite's own words in one line, without the driver's.
+fn unusable(path: &Path, error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::Database(error) => {
+            StoreError::Corrupt { path: path.to_owned(), reason: error.message().to_owned() }
+        }
+        other => StoreError::Database(other),
+    }
+}
