@@ -1,1 +1,6 @@
-//! sandbox
+//! The plugin runtime.
+
+mod error;
+pub mod lift;
+
+pub use error::{LoadError, SandboxError};
