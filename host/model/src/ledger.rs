@@ -1,1 +1,32 @@
-//! The ports of the quota ledger: the durable authority and the dispatcher of leases.
+//! The quota ledger: its two ports and the pure rules that every implementation shares.
+//!
+//! [`Authority`] is the durable account of each window, [`Dispatcher`] divides an open
+//! tranche among the edges, [`rules`] says how large tranches and grants are. Called once
+//! per tranche or refill, never per request.
+//! Invariant: charged ≤ granted to edges ≤ Σ tranches ≤ limit, for every window; a tranche
+//! is durable before a dispatcher may hand out one token of it.
+
+mod authority;
+mod dispatcher;
+mod holder;
+pub mod rules;
+
+pub use authority::{
+    Authority, AuthorityError, EpochReport, Inherited, LateRefunds, OpenRequest, Opening, Recall,
+    Report, ReportAnswer, Stranded, Will, WindowAccount,
+};
+pub use dispatcher::{Dispatcher, DispatcherError, InstallPermit, LeaseAnswer, LeaseRequest};
+pub use holder::{BootId, Fence, Holder, HolderId};
+
+use crate::{quota::Metric, tenant::TenantId, window::Window};
+
+/// Which account: one metric of one tenant in one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WindowKey {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of what.
+    pub metric: Metric,
+    /// When.
+    pub window: Window,
+}

@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
@@ -40,7 +43,11 @@ pub struct TenantEntry {
     /// The ancestors whose suspension applies to it, nearest first.
     pub ancestors: Vec<Arc<TenantRecord>>,
     meter: OnceLock<Arc<dyn Meter>>,
+    ordinal: u64,
 }
+
+/// Counts the entries made in this process.
+static ENTRIES: AtomicU64 = AtomicU64::new(1);
 
 impl TenantEntry {
     /// An entry whose meter is not looked up yet.
@@ -54,7 +61,26 @@ impl TenantEntry {
         ancestors: Vec<Arc<TenantRecord>>,
     ) -> Self {
         let quotas = record.tenant.effective_quotas(&plan.quotas);
-        Self { record, plan, quotas, group, home, chain, ancestors, meter: OnceLock::new() }
+        let ordinal = ENTRIES.fetch_add(1, Ordering::Relaxed);
+        Self {
+            record,
+            plan,
+            quotas,
+            group,
+            home,
+            chain,
+            ancestors,
+            meter: OnceLock::new(),
+            ordinal,
+        }
+    }
+
+    /// Position among the entries made in this process: of two entries of one tenant the
+    /// higher one is newer, so that a request pinned on an old snapshot cannot bring old
+    /// limits back.
+    #[must_use]
+    pub const fn ordinal(&self) -> u64 {
+        self.ordinal
     }
 
     /// Identity.
