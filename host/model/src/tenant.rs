@@ -32,6 +32,10 @@ impl FromStr for TenantId {
     }
 }
 
+/// Levels of a family, its root included: deep enough for every organisation chart seen,
+/// shallow enough that an ancestor walk is free.
+pub const FAMILY_DEPTH_MAX: u32 = 8;
+
 /// Slugs that name parts of the service itself.
 pub const RESERVED_SLUGS: [&str; 16] = [
     "www",
@@ -134,6 +138,28 @@ pub enum SuspendReason {
     Operator,
 }
 
+impl SuspendReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::TrialExpired, Self::Unpaid, Self::Abuse, Self::Operator];
+
+    /// The stable name used in JSON and SQL.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TrialExpired => "trial_expired",
+            Self::Unpaid => "unpaid",
+            Self::Abuse => "abuse",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The reason of a name made by [`SuspendReason::as_str`].
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+}
+
 /// Where a tenant stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,6 +181,23 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Provisioning,
+        Self::Trial,
+        Self::Active,
+        Self::PastDue,
+        Self::Suspended,
+        Self::Erasing,
+        Self::Erased,
+    ];
+
+    /// The status of a name made by [`Status::as_str`].
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
     /// The statuses that this one may change to by an operator's or a job's decision.
     #[must_use]
     pub const fn may_become(self) -> &'static [Self] {

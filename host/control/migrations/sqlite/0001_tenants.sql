@@ -79,6 +79,7 @@ CREATE TABLE idempotency (
     scope       TEXT    NOT NULL,
     key         TEXT    NOT NULL,
     fingerprint BLOB    NOT NULL CHECK (length(fingerprint) = 32),
+    tenant      BLOB    NOT NULL REFERENCES tenant (id),
     answer      BLOB    NOT NULL,
     created_at  INTEGER NOT NULL,
     PRIMARY KEY (scope, key)

@@ -44,6 +44,9 @@ pub enum StoreError {
     /// A stored value that this release cannot read.
     #[error("a stored value is not readable: {0}")]
     Decode(String),
+    /// The system gave no randomness.
+    #[error("the system gave no randomness: {0}")]
+    Randomness(String),
     /// The task that made the change died.
     #[error("the change was abandoned: {0}")]
     Abandoned(#[from] tokio::task::JoinError),

@@ -1,0 +1,199 @@
+//! A new tenant: id, trial, place in its family, and the answer kept for retries.
+//!
+//! Invariant: of any number of creates of one slug exactly one succeeds, and a retry with
+//! the same idempotency key gets the answer that the first one got.
+
+use std::sync::Arc;
+
+use model::{
+    clock::UnixMs,
+    tenant::{FAMILY_DEPTH_MAX, Slug, Status, TRIAL_DAYS, Tenant, TenantId},
+};
+use sqlx::SqliteConnection;
+
+use crate::store::{
+    Store, StoreError,
+    change::{Change, detached},
+    idempotency::{self, IdempotencyKey, Seen, StoredAnswer},
+    random,
+    rows::{self, Span},
+};
+
+const DAY_MS: u64 = 86_400_000;
+
+/// What a tenant is created from. Plan and residency are checked by the caller, who
+/// knows what is on offer.
+#[derive(Clone, Debug)]
+pub struct NewTenant {
+    /// DNS label under the base domain.
+    pub slug: Slug,
+    /// Legal name.
+    pub organization_name: String,
+    /// Name to show; the organisation's when `None`.
+    pub display_name: Option<String>,
+    /// Where notices go.
+    pub admin_email: String,
+    /// Name of a declared plan.
+    pub plan: String,
+    /// Name of a declared residency group; `None` inherits the parent's.
+    pub data_residency: Option<String>,
+    /// The parent, for a child organisation.
+    pub parent: Option<TenantId>,
+}
+
+/// Why no tenant was created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Another tenant has the slug, or had it.
+    #[error("the slug {0} is taken")]
+    SlugTaken(Slug),
+    /// There is no such parent, or it is being erased.
+    #[error("the parent does not exist")]
+    ParentUnknown,
+    /// The family would have too many levels.
+    #[error("a family has at most {FAMILY_DEPTH_MAX} levels")]
+    TooDeep,
+    /// A root tenant needs a residency group.
+    #[error("data_residency is required for a tenant without a parent")]
+    ResidencyMissing,
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How a create answers a retry.
+pub struct Once {
+    /// Identifies the request.
+    pub key: IdempotencyKey,
+    /// Makes the body that is kept, and sent.
+    pub answer: Box<dyn FnOnce(&Tenant) -> Vec<u8> + Send>,
+}
+
+/// What came of a create that may be a retry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// A new tenant.
+    Now(Box<Tenant>),
+    /// The answer that was given before.
+    Before(StoredAnswer),
+}
+
+impl Store {
+    /// Creates a tenant in its trial, which is at once known at the edge.
+    ///
+    /// # Errors
+    /// The slug is taken, the parent does not fit, or the store failed.
+    pub async fn create_tenant(self: &Arc<Self>, new: NewTenant) -> Result<Tenant, CreateError> {
+        let store = Arc::clone(self);
+        detached(async move {
+            let mut change = Change::begin(&store).await?;
+            let tenant = add(change.connection(), new, store.clock.now()).await?;
+            change.publish(tenant.id).await?;
+            Ok(tenant)
+        })
+        .await
+    }
+
+    /// The same, answering a repeated request as before.
+    ///
+    /// # Errors
+    /// As [`Store::create_tenant`], or the key was used for another request.
+    pub async fn create_tenant_once(
+        self: &Arc<Self>,
+        new: NewTenant,
+        once: Once,
+    ) -> Result<Created, CreateError> {
+        let store = Arc::clone(self);
+        detached(async move {
+            let mut change = Change::begin(&store).await?;
+            let now = store.clock.now();
+            match idempotency::look_up(change.connection(), &once.key, now).await? {
+                Seen::Never => {}
+                Seen::Answered(answer) => return Ok(Created::Before(answer)),
+                Seen::Otherwise => return Err(CreateError::KeyReused),
+            }
+            let tenant = add(change.connection(), new, now).await?;
+            let answer = StoredAnswer { tenant: tenant.id, body: (once.answer)(&tenant) };
+            idempotency::keep(change.connection(), &once.key, &answer, now).await?;
+            change.publish(tenant.id).await?;
+            Ok(Created::Now(Box::new(tenant)))
+        })
+        .await
+    }
+
+    /// What is known about an idempotency key.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn seen(&self, key: &IdempotencyKey) -> Result<Seen, StoreError> {
+        let mut connection = self.reader().acquire().await?;
+        idempotency::look_up(&mut connection, key, self.clock.now()).await
+    }
+}
+
+async fn add(
+    connection: &mut SqliteConnection,
+    new: NewTenant,
+    now: UnixMs,
+) -> Result<Tenant, CreateError> {
+    let inherited = match new.parent {
+        Some(parent) => Some(residency_for_child(connection, parent).await?),
+        None => None,
+    };
+    let data_residency = new.data_residency.or(inherited).ok_or(CreateError::ResidencyMissing)?;
+    let id = uuid::Builder::from_unix_timestamp_millis(now.0, &random::bytes()?).into_uuid();
+    let tenant = Tenant {
+        id: TenantId(id),
+        slug: new.slug,
+        display_name: new.display_name.unwrap_or_else(|| new.organization_name.clone()),
+        organization_name: new.organization_name,
+        admin_email: new.admin_email,
+        plan: new.plan,
+        data_residency,
+        parent: new.parent,
+        status: Status::Trial,
+        suspend_reason: None,
+        trial_ends_at: Some(now.plus_ms(TRIAL_DAYS * DAY_MS)),
+        grace_ends_at: None,
+        custom_domains: Vec::new(),
+        quota_overrides: std::collections::BTreeMap::new(),
+        attributes: std::collections::BTreeMap::new(),
+        created_at: now,
+        version: 1,
+    };
+    if rows::insert(connection, &tenant).await? {
+        Ok(tenant)
+    } else {
+        Err(CreateError::SlugTaken(tenant.slug))
+    }
+}
+
+/// The parent's residency group, if it may have one more level below it.
+async fn residency_for_child(
+    connection: &mut SqliteConnection,
+    parent: TenantId,
+) -> Result<String, CreateError> {
+    let tenant = rows::tenants(connection, Span::one(parent)).await?.into_iter().next();
+    let tenant = tenant
+        .filter(|tenant| !matches!(tenant.status, Status::Erasing | Status::Erased))
+        .ok_or(CreateError::ParentUnknown)?;
+    let (levels,): (i64,) = sqlx::query_as(
+        "WITH RECURSIVE line (id, parent) AS (
+             SELECT id, parent FROM tenant WHERE id = $1
+             UNION
+             SELECT tenant.id, tenant.parent FROM tenant JOIN line ON tenant.id = line.parent
+         )
+         SELECT COUNT(*) FROM line",
+    )
+    .bind(parent.0)
+    .fetch_one(connection)
+    .await
+    .map_err(StoreError::from)?;
+    if levels >= i64::from(FAMILY_DEPTH_MAX) {
+        return Err(CreateError::TooDeep);
+    }
+    Ok(tenant.data_residency)
+}

@@ -1,0 +1,219 @@
+//! A change of what a tenant is: names, plan, status, hosts, quotas, attributes, secrets.
+//!
+//! One transaction applies all of a patch or nothing. Invariant: the version rises with
+//! every patch, and a caller that named a version changes no other one.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use model::{
+    clock::UnixMs,
+    secret::Secret,
+    tenant::{Tenant, TenantId},
+};
+use sqlx::SqliteConnection;
+
+use super::StoredTenant;
+use crate::store::{
+    Store, StoreError,
+    change::{Change, detached},
+    lifecycle::{self, InvalidTransition, StatusChange},
+    rows::{self, Span},
+    secrets,
+};
+
+/// Attributes of a tenant: policies get all of them per call, so they stay few.
+pub(super) const ATTRIBUTES_MAX: usize = 64;
+/// Secrets of a tenant: more than any policy chain refers to.
+pub(super) const SECRETS_MAX: usize = 64;
+
+/// A merge patch of a set of members (RFC 7396).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Members<T> {
+    /// All of them go: the patch said `null`.
+    Clear,
+    /// These are set, those with `None` go, the others stay.
+    Merge(BTreeMap<String, Option<T>>),
+}
+
+/// What to change; `None` leaves a thing as it is.
+#[derive(Clone, Debug, Default)]
+pub struct TenantPatch {
+    /// Legal name.
+    pub organization_name: Option<String>,
+    /// Name to show.
+    pub display_name: Option<String>,
+    /// Where notices go.
+    pub admin_email: Option<String>,
+    /// Name of a declared plan; in force at once, in the middle of a window.
+    pub plan: Option<String>,
+    /// Status.
+    pub status: Option<StatusChange>,
+    /// All exact hosts, canonical.
+    pub custom_domains: Option<Vec<String>>,
+    /// Quotas that replace the plan's.
+    pub quota_overrides: Option<Members<u64>>,
+    /// Operator-defined attributes.
+    pub attributes: Option<Members<String>>,
+    /// Secrets for policy configs.
+    pub secrets: Option<Members<Secret>>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such tenant, or no such thing of it.
+    #[error("there is no such tenant, or no such thing of it")]
+    NotFound,
+    /// The tenant has changed since the caller read it.
+    #[error("the tenant is at version {current}")]
+    VersionMismatch {
+        /// The version it has.
+        current: u64,
+    },
+    /// The status may not change so.
+    #[error(transparent)]
+    Transition(#[from] InvalidTransition),
+    /// Another tenant has the domain.
+    #[error("the domain {0} belongs to another tenant")]
+    DomainTaken(String),
+    /// A set would grow beyond its bound.
+    #[error("{field} may have at most {most} members")]
+    TooMany {
+        /// `attributes` or `secrets`.
+        field: &'static str,
+        /// The bound.
+        most: usize,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Applies a patch, in force at the edge when this returns. With `expected`, only to
+    /// that version of the tenant.
+    ///
+    /// # Errors
+    /// No such tenant, another version, a change that is not allowed, or the store failed.
+    pub async fn patch_tenant(
+        self: &Arc<Self>,
+        id: TenantId,
+        patch: TenantPatch,
+        expected: Option<u64>,
+    ) -> Result<StoredTenant, ChangeError> {
+        let store = Arc::clone(self);
+        detached(async move {
+            let mut change = Change::begin(&store).await?;
+            let connection = change.connection();
+            let held = rows::tenants(connection, Span::one(id)).await?.into_iter().next();
+            let mut tenant = held.ok_or(ChangeError::NotFound)?;
+            if expected.is_some_and(|version| version != tenant.version) {
+                return Err(ChangeError::VersionMismatch { current: tenant.version });
+            }
+            let new_domains = patch.custom_domains.is_some();
+            let new_secrets = apply(&mut tenant, patch, store.clock.now())?;
+            tenant.version += 1;
+            rows::update(connection, &tenant).await?;
+            if new_domains && let Some(taken) = rows::replace_domains(connection, &tenant).await? {
+                return Err(ChangeError::DomainTaken(taken));
+            }
+            if let Some(members) = new_secrets {
+                write_secrets(connection, id, members).await?;
+            }
+            let secret_names = secret_names(connection, id).await?;
+            change.publish(id).await?;
+            Ok(StoredTenant { tenant, secret_names })
+        })
+        .await
+    }
+
+    /// Sets one secret of a tenant.
+    ///
+    /// # Errors
+    /// As [`Store::patch_tenant`].
+    pub async fn put_secret(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        name: &str,
+        value: Secret,
+    ) -> Result<(), ChangeError> {
+        let secrets = Members::Merge(BTreeMap::from([(name.to_owned(), Some(value))]));
+        let patch = TenantPatch { secrets: Some(secrets), ..TenantPatch::default() };
+        self.patch_tenant(tenant, patch, None).await.map(drop)
+    }
+}
+
+/// Changes the tenant in memory; what the patch says about secrets comes back.
+fn apply(
+    tenant: &mut Tenant,
+    patch: TenantPatch,
+    now: UnixMs,
+) -> Result<Option<Members<Secret>>, ChangeError> {
+    let set = |field: &mut String, value: Option<String>| {
+        if let Some(value) = value {
+            *field = value;
+        }
+    };
+    set(&mut tenant.organization_name, patch.organization_name);
+    set(&mut tenant.display_name, patch.display_name);
+    set(&mut tenant.admin_email, patch.admin_email);
+    set(&mut tenant.plan, patch.plan);
+    if let Some(status) = patch.status {
+        lifecycle::apply(tenant, status, now)?;
+    }
+    if let Some(domains) = patch.custom_domains {
+        tenant.custom_domains = domains;
+        tenant.custom_domains.sort();
+        tenant.custom_domains.dedup();
+    }
+    merge(&mut tenant.quota_overrides, patch.quota_overrides);
+    merge(&mut tenant.attributes, patch.attributes);
+    if tenant.attributes.len() > ATTRIBUTES_MAX {
+        return Err(ChangeError::TooMany { field: "attributes", most: ATTRIBUTES_MAX });
+    }
+    Ok(patch.secrets)
+}
+
+fn merge<T>(held: &mut BTreeMap<String, T>, patch: Option<Members<T>>) {
+    match patch {
+        None => {}
+        Some(Members::Clear) => held.clear(),
+        Some(Members::Merge(members)) => {
+            for (name, value) in members {
+                match value {
+                    Some(value) => drop(held.insert(name, value)),
+                    None => drop(held.remove(&name)),
+                }
+            }
+        }
+    }
+}
+
+async fn write_secrets(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    members: Members<Secret>,
+) -> Result<(), ChangeError> {
+    match members {
+        Members::Clear => secrets::forget(connection, tenant, None).await?,
+        Members::Merge(members) => {
+            for (name, value) in members {
+                match value {
+                    Some(value) => secrets::put(connection, tenant, &name, &value).await?,
+                    None => secrets::forget(connection, tenant, Some(&name)).await?,
+                }
+            }
+        }
+    }
+    if secret_names(connection, tenant).await?.len() > SECRETS_MAX {
+        return Err(ChangeError::TooMany { field: "secrets", most: SECRETS_MAX });
+    }
+    Ok(())
+}
+
+async fn secret_names(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<Vec<String>, StoreError> {
+    Ok(secrets::names(connection, Span::one(tenant)).await?.remove(&tenant).unwrap_or_default())
+}
