@@ -7,6 +7,10 @@
 //! Invariant: the data plane never waits for anything in here. To add an endpoint, give
 //! it a file under `api/` and a line in `api/mod.rs`.
 
+mod api;
+mod serve;
 pub mod store;
 
-pub use store::{Store, StoreError};
+pub use api::{Deps, router};
+pub use serve::serve;
+pub use store::{AdminToken, Store, StoreError};

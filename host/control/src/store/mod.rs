@@ -23,7 +23,7 @@ mod tenants;
 
 use std::{fs::File, sync::Arc};
 
-use model::{clock::Clock, directory::Directory};
+use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use sqlx::SqlitePool;
 use tokio::sync::{Mutex, watch};
 
@@ -74,6 +74,13 @@ impl Store {
     #[must_use]
     pub fn tenant_count(&self) -> usize {
         self.directory.borrow().tenants.len()
+    }
+
+    /// Whether the directory has a tenant of this id.
+    #[must_use]
+    pub fn knows(&self, id: TenantId) -> bool {
+        let directory = self.directory.borrow();
+        directory.tenants.binary_search_by_key(&id, |record| record.tenant.id).is_ok()
     }
 
     /// Ends every connection after its running statement. Called once at the end, so that

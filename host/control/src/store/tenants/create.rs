@@ -75,8 +75,8 @@ pub struct Once {
 /// What came of a create that may be a retry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Created {
-    /// A new tenant.
-    Now(Box<Tenant>),
+    /// A new tenant, and the answer that is now kept.
+    Now(StoredAnswer),
     /// The answer that was given before.
     Before(StoredAnswer),
 }
@@ -119,7 +119,7 @@ impl Store {
             let answer = StoredAnswer { tenant: tenant.id, body: (once.answer)(&tenant) };
             idempotency::keep(change.connection(), &once.key, &answer, now).await?;
             change.publish(tenant.id).await?;
-            Ok(Created::Now(Box::new(tenant)))
+            Ok(Created::Now(answer))
         })
         .await
     }

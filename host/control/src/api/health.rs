@@ -1,0 +1,38 @@
+//! `/livez`, `/readyz` and `/metrics`, open to whoever reaches the listener.
+//!
+//! Invariant: liveness says only that the process answers; nothing of a tenant's business
+//! state is mixed into either.
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{Api, json};
+
+/// Media type of the Prometheus text format.
+const PROMETHEUS_TEXT: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+#[derive(Debug, Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+pub(super) async fn live() -> Response {
+    json(Health { status: "live" })
+}
+
+pub(super) async fn ready(State(api): State<Api>) -> Response {
+    if *api.ready.borrow() {
+        json(Health { status: "ready" })
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, json(Health { status: "starting" })).into_response()
+    }
+}
+
+pub(super) async fn metrics(State(api): State<Api>) -> Response {
+    ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], (api.metrics)()).into_response()
+}

@@ -1,0 +1,113 @@
+//! The control API: one endpoint a file, JSON in and out, problem+json for refusals.
+//!
+//! [`router`] is served by [`crate::serve`] on the control listener and called in-process
+//! by tests. `/api/v1` is canonical; `/v1`, the product guide's other spelling, reaches
+//! the same handlers.
+//!
+//! Invariant: every path under `/api/v1` takes an [`auth::Admin`]; health and metrics are
+//! open, because the listener is on loopback by default. Every mutation will append one
+//! audit entry in its own transaction: its place is `store::change::Change::publish`.
+
+mod auth;
+mod body;
+mod fields;
+mod health;
+mod keys;
+mod path;
+mod policies;
+mod problem;
+mod rules;
+mod tenants;
+mod usage;
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use model::{
+    catalog::{Catalog, ReloadStatus},
+    clock::Clock,
+    gate::UsageSource,
+};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::store::{AdminToken, Store};
+use problem::ApiError;
+
+/// What the API works on.
+#[derive(Clone)]
+pub struct Deps {
+    /// Tenants, keys and secrets.
+    pub store: Arc<Store>,
+    /// Where consumption is read from.
+    pub usage: Arc<dyn UsageSource>,
+    /// What tenants may be given.
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    /// How the declarations were loaded.
+    pub reload: watch::Receiver<Arc<ReloadStatus>>,
+    /// Whether the edge serves.
+    pub ready: watch::Receiver<bool>,
+    /// Makes the text of `/metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Verifies the operator's token.
+    pub admin_token: AdminToken,
+    /// The domain whose direct subdomains are slugs; no custom domain may lie in it.
+    pub base_domain: Box<str>,
+    /// Residency group of a root tenant that names none; `None` requires one.
+    pub default_residency: Option<String>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps").field("base_domain", &self.base_domain).finish_non_exhaustive()
+    }
+}
+
+/// The handlers' state.
+#[derive(Clone, Debug)]
+pub(crate) struct Api(Arc<Deps>);
+
+impl Deref for Api {
+    type Target = Deps;
+
+    fn deref(&self) -> &Deps {
+        &self.0
+    }
+}
+
+/// All endpoints of the control listener.
+pub fn router(deps: Deps) -> Router {
+    let endpoints = Router::new()
+        .route("/admin/tenants", get(tenants::list::list).post(tenants::create::create))
+        .route("/admin/tenants/{id}", get(tenants::read::read).patch(tenants::patch::patch))
+        .route("/admin/tenants/{id}/suspend", post(tenants::status::suspend))
+        .route("/admin/tenants/{id}/resume", post(tenants::status::resume))
+        .route("/admin/tenants/{id}/keys", get(keys::list).post(keys::issue))
+        .route("/admin/tenants/{id}/keys/{key}", delete(keys::revoke))
+        .route("/admin/policies", get(policies::read))
+        .route("/tenants/{id}/usage", get(usage::read));
+    Router::new()
+        .nest("/api/v1", endpoints.clone())
+        .nest("/v1", endpoints)
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(async || ApiError::NoSuchPath)
+        .method_not_allowed_fallback(async || ApiError::NoSuchMethod)
+        .layer(DefaultBodyLimit::max(body::BODY_BYTES_MAX))
+        .with_state(Api(Arc::new(deps)))
+}
+
+/// A JSON answer that no cache may keep.
+fn json(body: impl Serialize) -> Response {
+    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (no_store, Json(body)).into_response()
+}

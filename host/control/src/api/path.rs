@@ -1,0 +1,42 @@
+//! What a path names. Invariant: a name that cannot be one is answered like an unknown
+//! one: 404.
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams},
+    http::request::Parts,
+};
+use model::tenant::TenantId;
+
+use super::{Api, problem::ApiError};
+
+/// The tenant of `{id}`; not yet looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TenantPath(pub(crate) TenantId);
+
+/// The key of `{key}`; not yet looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyPath(pub(crate) String);
+
+impl FromRequestParts<Api> for TenantPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let id = segment(parts, api, "id").await?;
+        id.parse().map(Self).map_err(|_| ApiError::NotFound)
+    }
+}
+
+impl FromRequestParts<Api> for KeyPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        segment(parts, api, "key").await.map(Self)
+    }
+}
+
+async fn segment(parts: &mut Parts, api: &Api, name: &str) -> Result<String, ApiError> {
+    let params =
+        RawPathParams::from_request_parts(parts, api).await.map_err(|_| ApiError::NotFound)?;
+    let found = params.iter().find(|(param, _)| *param == name);
+    found.map(|(_, value)| value.to_owned()).ok_or(ApiError::NotFound)
+}

@@ -1,0 +1,203 @@
+//! Everything that an API request can be refused with, and the one table to answers.
+//!
+//! Invariant: a request's own faults never become a 5xx, and no text of the store, the
+//! system or another tenant reaches a client.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use model::problem::{self, FieldError, Problem};
+
+use crate::store::{ChangeError, CreateError, InvalidTransition, StoreError};
+
+/// `Retry-After` of a passing failure of the store or the quota authority, in seconds.
+const RETRY_AFTER_S: u64 = 1;
+
+/// Why a request was refused. A new reason does not compile until it has an answer.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// No admin token, or a wrong one.
+    Unauthenticated,
+    /// No such tenant or key.
+    NotFound,
+    /// No such path.
+    NoSuchPath,
+    /// The path has no such method.
+    NoSuchMethod,
+    /// The body is not JSON.
+    MalformedJson(serde_json::Error),
+    /// The body is JSON, but no object.
+    NotAnObject,
+    /// The body says that it is something else than JSON.
+    MediaType,
+    /// The body is longer than it may be.
+    BodyTooLarge,
+    /// The body did not arrive in time.
+    BodyTooSlow,
+    /// The body broke off.
+    BodyBroken,
+    /// Fields are wrong: all of them.
+    Invalid(Vec<FieldError>),
+    /// The slug belongs to another tenant, or did.
+    SlugTaken(String),
+    /// The domain belongs to another tenant.
+    DomainTaken(String),
+    /// The status may not change so.
+    Transition(InvalidTransition),
+    /// `If-Match` names another version.
+    VersionMismatch,
+    /// The `Idempotency-Key` was used for another request.
+    KeyReused,
+    /// SQLite cannot do it.
+    NeedsPostgresql(Capability),
+    /// The quota authority did not answer.
+    UsageUnavailable,
+    /// The store failed; logged here.
+    Store(StoreError),
+}
+
+/// Something that only PostgreSQL offers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capability {
+    /// Stable name.
+    pub(crate) name: &'static str,
+    /// What it is.
+    pub(crate) detail: &'static str,
+    /// What can be done instead, today.
+    pub(crate) alternatives: &'static [&'static str],
+}
+
+impl ApiError {
+    /// One wrong field.
+    pub(crate) fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError { field: field.into(), detail: detail.into() }])
+    }
+
+    fn problem(self) -> Problem {
+        match self {
+            Self::Unauthenticated => {
+                Problem::new(401, "unauthenticated", "A valid admin token is required")
+            }
+            Self::NotFound => Problem::new(404, "not-found", "Not found")
+                .detail("There is no such tenant, or no such thing of it."),
+            Self::NoSuchPath => {
+                Problem::new(404, "not-found", "Not found").detail("There is no such path.")
+            }
+            Self::NoSuchMethod => Problem::new(405, "method-not-allowed", "Method not allowed"),
+            Self::MalformedJson(error) => Problem::new(400, "malformed-json", "Malformed JSON")
+                .detail(error.to_string())
+                .with("line", error.line())
+                .with("column", error.column()),
+            Self::NotAnObject => Problem::new(400, "malformed-json", "Malformed JSON")
+                .detail("The body must be a JSON object."),
+            Self::MediaType => {
+                Problem::new(415, "unsupported-media-type", "Unsupported media type")
+                    .detail("Send the body as application/json.")
+            }
+            Self::BodyTooLarge => Problem::new(413, "body-too-large", "Body too large")
+                .with("body_bytes_max", super::body::BODY_BYTES_MAX),
+            Self::BodyTooSlow => Problem::new(408, "body-timeout", "The body did not arrive"),
+            Self::BodyBroken => Problem::new(400, "body-broken", "The body broke off"),
+            Self::Invalid(errors) => {
+                let mut problem = Problem::new(422, "validation", "The request is not valid");
+                problem.errors = errors;
+                problem
+            }
+            Self::SlugTaken(slug) => Problem::new(409, "slug-taken", "The slug is taken")
+                .detail(format!("Another tenant has or had the slug {slug:?}.")),
+            Self::DomainTaken(domain) => Problem::new(409, "domain-taken", "The domain is taken")
+                .detail(format!("Another tenant has the domain {domain:?}.")),
+            Self::Transition(refused) => transition(&refused),
+            Self::VersionMismatch => {
+                Problem::new(412, "version-mismatch", "The tenant has changed")
+                    .detail("If-Match names another version than the tenant has.")
+            }
+            Self::KeyReused => {
+                Problem::new(422, "idempotency-key-reused", "The idempotency key is used")
+                    .detail("The Idempotency-Key was sent with another body before.")
+            }
+            Self::NeedsPostgresql(capability) => {
+                Problem::new(501, "needs-postgresql", "This needs PostgreSQL")
+                    .detail(capability.detail)
+                    .with("capability", capability.name)
+                    .with("needs", "postgresql")
+                    .with("alternatives", capability.alternatives)
+            }
+            Self::UsageUnavailable | Self::Store(_) => {
+                Problem::new(503, "temporary-reduced-capacity", "Temporarily unavailable")
+                    .of_type(problem::TEMPORARY_REDUCED_CAPACITY)
+                    .with("retry_after", RETRY_AFTER_S)
+            }
+        }
+    }
+}
+
+fn transition(refused: &InvalidTransition) -> Problem {
+    let allowed: Vec<_> = refused.allowed.iter().map(|status| status.as_str()).collect();
+    Problem::new(409, "invalid-transition", "The status may not change so")
+        .detail(format!("{refused}; allowed: {}.", list(&allowed)))
+        .with("from", refused.from.as_str())
+        .with("allowed", allowed)
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Self::Store(error) = &self {
+            tracing::error!(%error, "the store failed");
+        }
+        let problem = self.problem();
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, problem.to_json()).into_response();
+        let headers = response.headers_mut();
+        let content_type = HeaderValue::from_static(problem::CONTENT_TYPE);
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"leanvibe-edge\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::SlugTaken(slug) => Self::SlugTaken(slug.into()),
+            CreateError::ParentUnknown | CreateError::TooDeep => {
+                Self::field("parent_tenant_id", error.to_string())
+            }
+            CreateError::ResidencyMissing => Self::field("data_residency", error.to_string()),
+            CreateError::KeyReused => Self::KeyReused,
+            CreateError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NotFound => Self::NotFound,
+            ChangeError::VersionMismatch { .. } => Self::VersionMismatch,
+            ChangeError::Transition(refused) => Self::Transition(refused),
+            ChangeError::DomainTaken(domain) => Self::DomainTaken(domain),
+            ChangeError::TooMany { field, .. } => Self::field(field, error.to_string()),
+            ChangeError::Store(error) => Self::Store(error),
+        }
+    }
+}

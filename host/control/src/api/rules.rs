@@ -1,0 +1,157 @@
+//! What the values of fields must look like: pure, one rule a function.
+//!
+//! Invariant: a rule's refusal says what is allowed, so that a person can fix the field
+//! without reading this.
+
+use model::{
+    catalog::Catalog,
+    clock::UnixMs,
+    host::{Host, parse_authority},
+    quota::{Metric, Quotas},
+    tenant::{Slug, Status, SuspendReason, TenantId},
+};
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::fields::Ruled;
+
+/// Longest name of an organisation, in characters.
+const NAME_CHARS_MAX: usize = 200;
+/// Longest address that SMTP can carry (RFC 5321 4.5.3.1.3), in bytes.
+const EMAIL_BYTES_MAX: usize = 254;
+/// Longest name of an attribute or secret, in bytes.
+const MEMBER_NAME_BYTES_MAX: usize = 64;
+/// Longest value of an attribute, in bytes: policies get a copy per call.
+const ATTRIBUTE_BYTES_MAX: usize = 1_024;
+/// Longest value of a secret, in bytes: fits a PEM key.
+const SECRET_BYTES_MAX: usize = 4_096;
+/// Largest quota: what every database and JSON reader can hold.
+const QUOTA_MAX: u64 = (1 << 53) - 1;
+
+pub(crate) fn text(value: &Value) -> Ruled<&str> {
+    value.as_str().ok_or_else(|| "must be a string".to_owned())
+}
+
+/// A name of an organisation.
+pub(crate) fn name(value: &Value) -> Ruled<String> {
+    let name = text(value)?.trim();
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
+        return Err(format!("must have 1 to {NAME_CHARS_MAX} characters"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err("may not hold control characters".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
+pub(crate) fn slug(value: &Value) -> Ruled<Slug> {
+    text(value)?.parse().map_err(|error: model::tenant::SlugError| error.to_string())
+}
+
+/// The shape of an address: what it takes to try a delivery.
+pub(crate) fn email(value: &Value) -> Ruled<String> {
+    let email = text(value)?;
+    let well_formed = email.rsplit_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty()
+            && !local.contains('@')
+            && email.chars().all(|c| !c.is_control() && !c.is_whitespace())
+            && matches!(parse_authority(domain), Ok(Host::Name(name)) if name.contains('.'))
+            && !domain.contains(':')
+    });
+    if well_formed && email.len() <= EMAIL_BYTES_MAX {
+        Ok(email.to_owned())
+    } else {
+        Err(format!("must be an e-mail address of at most {EMAIL_BYTES_MAX} bytes"))
+    }
+}
+
+pub(crate) fn plan(value: &Value, catalog: &Catalog) -> Ruled<String> {
+    one_of(text(value)?, catalog.plans.keys().map(String::as_str))
+}
+
+pub(crate) fn residency(value: &Value, catalog: &Catalog) -> Ruled<String> {
+    one_of(text(value)?, catalog.groups.keys().map(String::as_str))
+}
+
+pub(crate) fn tenant_id(value: &Value) -> Ruled<TenantId> {
+    text(value)?.parse().map_err(|_| "must be a tenant's UUID".to_owned())
+}
+
+pub(crate) fn status(value: &Value) -> Ruled<Status> {
+    let status = one_of(text(value)?, Status::ALL.into_iter().map(Status::as_str))?;
+    Status::from_name(&status).ok_or_else(|| "is no status".to_owned())
+}
+
+pub(crate) fn suspend_reason(value: &Value) -> Ruled<SuspendReason> {
+    let reason = one_of(text(value)?, SuspendReason::ALL.into_iter().map(SuspendReason::as_str))?;
+    SuspendReason::from_name(&reason).ok_or_else(|| "is no reason".to_owned())
+}
+
+/// An exact host of a tenant's own, in its canonical form. Names below the base domain
+/// are slugs, so they cannot be given away here.
+pub(crate) fn domain(value: &Value, base_domain: &str) -> Ruled<String> {
+    let domain = text(value)?;
+    let Ok(Host::Name(name)) = parse_authority(domain) else {
+        return Err("must be a host name".to_owned());
+    };
+    let below =
+        name.strip_suffix(base_domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if below {
+        return Err(format!("may not lie in {base_domain}, where slugs name tenants"));
+    }
+    if domain.contains(':') || !name.contains('.') {
+        return Err("must be a full host name without a port".to_owned());
+    }
+    Ok(name.into_owned())
+}
+
+/// A quota that replaces the plan's.
+pub(crate) fn quota(name: &str, value: &Value) -> Ruled<u64> {
+    let known = Metric::ALL.into_iter().map(Metric::quota_name);
+    one_of(name, known).map_err(|detail| format!("is no quota; its name {detail}"))?;
+    value
+        .as_u64()
+        .filter(|quota| *quota <= QUOTA_MAX)
+        .ok_or_else(|| format!("must be a whole number from 0 to {QUOTA_MAX}"))
+}
+
+pub(crate) fn attribute(name: &str, value: &Value) -> Ruled<String> {
+    member(name, text(value)?, ATTRIBUTE_BYTES_MAX)
+}
+
+pub(crate) fn secret(name: &str, value: &Value) -> Ruled<model::secret::Secret> {
+    member(name, text(value)?, SECRET_BYTES_MAX).map(model::secret::Secret::new)
+}
+
+fn member(name: &str, value: &str, most: usize) -> Ruled<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > MEMBER_NAME_BYTES_MAX || !name.bytes().all(plain) {
+        return Err(format!(
+            "the name must be 1 to {MEMBER_NAME_BYTES_MAX} characters of a-z, A-Z, 0-9, '-', '_' and '.'"
+        ));
+    }
+    if value.is_empty() || value.len() > most || value.contains('\0') {
+        return Err(format!("must have 1 to {most} bytes, none of them zero"));
+    }
+    Ok(value.to_owned())
+}
+
+/// An instant in RFC 3339, to the millisecond.
+pub(crate) fn instant(value: &Value) -> Ruled<UnixMs> {
+    OffsetDateTime::parse(text(value)?, &Rfc3339)
+        .map(UnixMs::from_date_time)
+        .map_err(|_| "must be a time like 2030-01-31T00:00:00Z".to_owned())
+}
+
+fn one_of<'a>(text: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> Ruled<String> {
+    if allowed.clone().any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    let allowed: Vec<_> = allowed.collect();
+    Err(format!("must be one of: {}", allowed.join(", ")))
+}
+
+/// The quotas in force for a plan and overrides, for views.
+pub(crate) fn effective(tenant: &model::tenant::Tenant, catalog: &Catalog) -> Option<Quotas> {
+    catalog.plans.get(&tenant.plan).map(|plan| tenant.effective_quotas(&plan.quotas))
+}

@@ -1,0 +1,8 @@
+//! Tenants: created, listed, read, patched, suspended and resumed.
+
+pub(super) mod create;
+pub(super) mod list;
+pub(super) mod patch;
+pub(super) mod read;
+pub(super) mod status;
+mod view;

@@ -1,0 +1,89 @@
+//! A tenant as JSON: the product guide's members first, in its order, then ours.
+//!
+//! Invariant: secrets appear by name only.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    http::{HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use model::{
+    catalog::Catalog,
+    clock::UnixMs,
+    quota::Quotas,
+    tenant::{Slug, Status, SuspendReason, Tenant, TenantId},
+};
+use serde::Serialize;
+
+use crate::{
+    api::{json, rules},
+    store::StoredTenant,
+};
+
+/// The body of every answer about one tenant.
+#[derive(Debug, Serialize)]
+pub(super) struct TenantView<'a> {
+    id: TenantId,
+    organization_name: &'a str,
+    slug: &'a Slug,
+    status: Status,
+    plan: &'a str,
+    data_residency: &'a str,
+    /// `null` when the plan is no longer declared.
+    quotas: Option<Quotas>,
+    created_at: String,
+    trial_ends_at: Option<String>,
+    display_name: &'a str,
+    admin_email: &'a str,
+    parent_tenant_id: Option<TenantId>,
+    suspend_reason: Option<SuspendReason>,
+    grace_ends_at: Option<String>,
+    custom_domains: &'a [String],
+    quota_overrides: &'a BTreeMap<String, u64>,
+    attributes: &'a BTreeMap<String, String>,
+    /// Names only.
+    secrets: &'a [String],
+    version: u64,
+}
+
+impl<'a> TenantView<'a> {
+    pub(super) fn new(tenant: &'a Tenant, secrets: &'a [String], catalog: &Catalog) -> Self {
+        Self {
+            id: tenant.id,
+            organization_name: &tenant.organization_name,
+            slug: &tenant.slug,
+            status: tenant.status,
+            plan: &tenant.plan,
+            data_residency: &tenant.data_residency,
+            quotas: rules::effective(tenant, catalog),
+            created_at: tenant.created_at.rfc3339(),
+            trial_ends_at: tenant.trial_ends_at.map(UnixMs::rfc3339),
+            display_name: &tenant.display_name,
+            admin_email: &tenant.admin_email,
+            parent_tenant_id: tenant.parent,
+            suspend_reason: tenant.suspend_reason,
+            grace_ends_at: tenant.grace_ends_at.map(UnixMs::rfc3339),
+            custom_domains: &tenant.custom_domains,
+            quota_overrides: &tenant.quota_overrides,
+            attributes: &tenant.attributes,
+            secrets,
+            version: tenant.version,
+        }
+    }
+
+    pub(super) fn of(stored: &'a StoredTenant, catalog: &Catalog) -> Self {
+        Self::new(&stored.tenant, &stored.secret_names, catalog)
+    }
+}
+
+/// The answer about one tenant, with its version as entity tag.
+pub(super) fn answer(stored: &StoredTenant, catalog: &Catalog) -> Response {
+    (etag(stored.tenant.version), json(TenantView::of(stored, catalog))).into_response()
+}
+
+/// The entity tag of a version.
+pub(super) fn etag(version: u64) -> [(HeaderName, HeaderValue); 1] {
+    let tag = HeaderValue::try_from(format!("\"{version}\""));
+    [(header::ETAG, tag.unwrap_or_else(|_| HeaderValue::from_static("\"\"")))]
+}
