@@ -1,1 +1,20 @@
-//! quota
+//! Exact quotas without asking anyone on the hot path.
+//!
+//! [`Quota::start`] runs once per process; its meters are called on every request from
+//! every worker. Below them lies the lease file, a background task (the keeper) that
+//! refills leases from a dispatcher, and the durable authority behind a port. Entry
+//! points: [`Quota`], [`QuotaConfig`].
+//!
+//! Invariant: charged ≤ granted ≤ Σ tranches ≤ limit, whatever crashes.
+
+mod config;
+mod dispatcher;
+mod gate;
+mod keeper;
+mod lease_file;
+mod meter;
+mod metrics;
+mod slot;
+mod start;
+
+pub use crate::{config::QuotaConfig, gate::Quota, lease_file::LeaseFileError, start::StartError};

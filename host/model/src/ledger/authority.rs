@@ -38,10 +38,7 @@ pub enum Opening {
         latest: u64,
     },
     /// The limit is granted. Nothing was debited.
-    Exhausted {
-        /// The latest epoch.
-        latest: u64,
-    },
+    Exhausted,
 }
 
 /// What a holder spent of one tranche so far.

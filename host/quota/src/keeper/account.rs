@@ -1,0 +1,227 @@
+//! What the keeper knows about one metric of one active tenant.
+//!
+//! Made when a slot first needs something, dropped when it was idle and everything of it is
+//! reported. Invariant: a new account of a window holds nothing of it.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use model::{
+    clock::UnixMs,
+    ledger::{EpochReport, WindowKey},
+    window::Window,
+};
+
+use super::Id;
+use crate::{
+    meter::{Shared, TenantMeter},
+    slot::Slot,
+};
+
+/// Seconds of the observed rate that one lease should last: the default of 1–2.
+const LEASE_SECONDS: u64 = 2;
+/// Shortest time that a burst is measured over, in ms: less would take one request for
+/// thousands per second.
+const BURST_MS: u64 = 250;
+/// Time between two points of the moving average, in ms.
+const RATE_STEP_MS: u64 = 1_000;
+/// Largest single grant: the cell counts in 32 bits, and refunds need room.
+const GRANT_MAX: u64 = 1 << 30;
+
+pub(super) struct Account {
+    pub(super) meter: Arc<TenantMeter>,
+    pub(super) index: usize,
+    pub(super) key: WindowKey,
+    /// Highest epoch known to be opened.
+    pub(super) latest: u64,
+    /// An open call ended without an answer: the epoch after `latest` may be ours.
+    pub(super) doubt: bool,
+    /// The limit that the open tranches were opened under, and its version.
+    pub(super) limit: u64,
+    pub(super) version: u32,
+    pub(super) lease: Option<Lease>,
+    /// A tranche is being asked for.
+    pub(super) opening: bool,
+    /// Sealed tranches of this window that the authority does not know of yet.
+    pub(super) pending: u32,
+    /// The authority said "exhausted"; believed until then.
+    pub(super) exhausted: Option<UnixMs>,
+    pub(super) rate: Rate,
+    /// When tokens were last taken, or wanted; on the monotonic clock, ms.
+    pub(super) active_at: u64,
+    pub(super) late_reported: u32,
+}
+
+/// A record in use.
+pub(super) struct Lease {
+    pub(super) record: u32,
+    pub(super) generation: u32,
+    pub(super) epoch: u64,
+    pub(super) tranche: u64,
+    /// Taken and refunded so far, as counted.
+    pub(super) counted: (u64, u64),
+    /// Spent and refunded, as the authority knows.
+    pub(super) reported: (u64, u64),
+}
+
+impl Account {
+    /// An account of the window that holds now. `generation` is the next lease's.
+    pub(super) fn new(
+        meter: Arc<TenantMeter>,
+        index: usize,
+        shared: &Shared,
+        generation: u32,
+    ) -> Option<Self> {
+        let slot = meter.slots.get(index)?;
+        let window = Window::of(slot.metric, shared.clock.now())?;
+        slot.enter(window, generation);
+        let (version, limit) = slot.limit();
+        let now = shared.clock.monotonic_ms();
+        let key = WindowKey { tenant: meter.tenant, metric: slot.metric, window };
+        Some(Self {
+            meter,
+            index,
+            key,
+            latest: 0,
+            doubt: false,
+            limit,
+            version,
+            lease: None,
+            opening: false,
+            pending: 0,
+            exhausted: None,
+            rate: Rate { per_s: 0, tokens: 0, since: now },
+            active_at: now,
+            late_reported: 0,
+        })
+    }
+
+    pub(super) fn id(&self) -> Id {
+        (self.meter.tenant, self.index)
+    }
+
+    pub(super) fn slot(&self) -> &Slot {
+        // `new` checked the index; the fallback is never reached.
+        let [first, _] = &self.meter.slots;
+        self.meter.slots.get(self.index).unwrap_or(first)
+    }
+
+    /// Moves to another window. Everything of the old one must be retired.
+    pub(super) fn enter(&mut self, window: Window, generation: u32) {
+        self.key.window = window;
+        self.latest = 0;
+        self.doubt = false;
+        self.opening = false;
+        self.pending = 0;
+        self.exhausted = None;
+        self.late_reported = 0;
+        self.slot().enter(window, generation);
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        u64::from(self.slot().waiting().load(Ordering::Acquire))
+    }
+
+    /// Tokens in the lease; `None` when it was sealed from outside. 0 without a lease.
+    pub(super) fn at_hand(&self, shared: &Shared) -> Option<u32> {
+        let Some(lease) = &self.lease else { return Some(0) };
+        shared.map.record(lease.record)?.tokens(lease.generation)
+    }
+
+    /// How many tokens the next lease should bring.
+    pub(super) fn want(&self, now: u64) -> u64 {
+        let waiting = self.waiting();
+        let rate = self.rate.at(now, waiting);
+        rate.saturating_mul(LEASE_SECONDS).max(waiting).clamp(1, GRANT_MAX)
+    }
+
+    /// Counts what happened in the lease since the last time.
+    pub(super) fn count(&mut self, shared: &Shared, now: u64) {
+        let index = self.index;
+        let Some(lease) = &mut self.lease else { return };
+        let Some(record) = shared.map.record(lease.record) else { return };
+        let refunded = record.refunded();
+        let taken = record.spent() + refunded;
+        let (taken_before, refunded_before) = lease.counted;
+        let news = (taken.saturating_sub(taken_before), refunded.saturating_sub(refunded_before));
+        if news == (0, 0) {
+            return;
+        }
+        lease.counted = (taken.max(taken_before), refunded);
+        self.active_at = now;
+        self.rate.tokens += news.0;
+        let families = [&shared.metrics.admitted, &shared.metrics.refunded];
+        for (family, news) in families.into_iter().zip([news.0, news.1]) {
+            if let Some(counter) = family.get(index) {
+                counter.inc_by(news);
+            }
+        }
+    }
+
+    /// What the authority should know of the present lease, when it changed.
+    pub(super) fn changed(&self, shared: &Shared) -> Option<EpochReport> {
+        let lease = self.lease.as_ref()?;
+        let record = shared.map.record(lease.record)?;
+        let (spent, refunded) = (record.spent(), record.refunded());
+        ((spent, refunded) != lease.reported).then_some(EpochReport {
+            key: self.key,
+            epoch: lease.epoch,
+            tranche: lease.tranche,
+            spent,
+            refunded,
+            sealed: false,
+        })
+    }
+
+    /// Whether the account can be forgotten.
+    pub(super) fn is_done(&self) -> bool {
+        self.lease.is_none()
+            && self.pending == 0
+            && !self.opening
+            && !self.doubt
+            && self.waiting() == 0
+            && self.late_reported == self.slot().late()
+    }
+}
+
+/// Tokens per second, as observed.
+pub(super) struct Rate {
+    per_s: u64,
+    tokens: u64,
+    since: u64,
+}
+
+impl Rate {
+    /// The rate now: the average, or the present burst with what waits, if that is more.
+    pub(super) fn at(&self, now: u64, waiting: u64) -> u64 {
+        let elapsed = now.saturating_sub(self.since).max(BURST_MS);
+        self.per_s.max((self.tokens + waiting).saturating_mul(1_000) / elapsed)
+    }
+
+    /// Takes a point of the average when it is time.
+    pub(super) fn tick(&mut self, now: u64) {
+        let elapsed = now.saturating_sub(self.since);
+        if elapsed >= RATE_STEP_MS {
+            self.per_s = (self.per_s + self.tokens.saturating_mul(1_000) / elapsed) / 2;
+            self.tokens = 0;
+            self.since = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_counts_at_once_and_the_average_follows() {
+        let mut rate = Rate { per_s: 0, tokens: 8, since: 0 };
+        assert_eq!(rate.at(1, 0), 32, "8 tokens in one instant are not 8,000 per second");
+        assert_eq!(rate.at(1, 2), 40);
+        rate.tick(1_000);
+        assert_eq!(rate.at(1_000, 0), 4);
+        rate.tick(1_500);
+        assert_eq!(rate.at(1_500, 0), 4, "too early for another point");
+        rate.tick(3_000);
+        assert_eq!(rate.at(3_000, 0), 2);
+    }
+}

@@ -1,0 +1,263 @@
+//! A tenant's meter: the hot path of admission.
+//!
+//! [`Meter::take`] runs on every request of every worker: a few loads and one
+//! compare-exchange per metric; it locks, allocates and calls nothing while tokens are at
+//! hand. Invariant: a token taken is spent, given back once, or stays charged; tokens of
+//! several metrics are taken all or nothing.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use model::{
+    clock::{Clock, UnixMs},
+    gate::{Denial, Meter, Permit, QuotaStatus, Take, Token, Tokens},
+    quota::{Metric, MetricSet},
+    snapshot::TenantEntry,
+    tenant::TenantId,
+};
+use tokio::{
+    sync::{Notify, mpsc::UnboundedSender, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    config::QuotaConfig,
+    lease_file::Map,
+    metrics::Metrics,
+    slot::{Slot, SlotTake},
+};
+
+/// Retry-After of a wait that was too long, in seconds: the tranche is on its way.
+const RETRY_SOON_S: u64 = 1;
+/// Retry-After while the authority is down, in seconds: 2–5, by tenant, so that clients
+/// of many tenants do not come back together.
+const RETRY_DOWN_S: std::ops::RangeInclusive<u64> = 2..=5;
+
+/// What meters and keeper share.
+pub(crate) struct Shared {
+    pub(crate) config: QuotaConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) map: Map,
+    pub(crate) metrics: Metrics,
+    pub(crate) inbox: UnboundedSender<Message>,
+}
+
+/// What the keeper is told. At most one demand per slot is under way.
+pub(crate) enum Message {
+    /// Look at a slot: it needs tokens, its limit changed, or a token came back late.
+    Look(Arc<TenantMeter>, usize),
+    /// Bring the authority's figures of a tenant up to date.
+    Flush(TenantId, oneshot::Sender<bool>),
+    /// Seal, report, stop.
+    Stop(oneshot::Sender<bool>),
+}
+
+/// A tenant's quotas at this edge.
+pub(crate) struct TenantMeter {
+    pub(crate) tenant: TenantId,
+    pub(crate) slots: [Slot; 2],
+    pub(crate) refilled: Notify,
+    ordinal: AtomicU64,
+    me: Weak<Self>,
+    shared: Arc<Shared>,
+}
+
+enum Attempt {
+    Granted(Tokens),
+    Denied(Denial),
+    /// The slot that has none.
+    Starved(usize),
+}
+
+impl TenantMeter {
+    pub(crate) fn new(tenant: TenantId, shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            tenant,
+            slots: Metric::CONSUMABLE.map(Slot::new),
+            refilled: Notify::new(),
+            ordinal: AtomicU64::new(0),
+            me: me.clone(),
+            shared,
+        })
+    }
+
+    /// Puts an entry's limits in force, unless a newer entry was seen. A limit that fell
+    /// ends the lease at once: the next take waits for one under the new limit.
+    pub(crate) fn apply(&self, entry: &TenantEntry) {
+        let ordinal = entry.ordinal();
+        if self.ordinal.fetch_max(ordinal, Ordering::SeqCst) >= ordinal {
+            return;
+        }
+        for (index, slot) in self.slots.iter().enumerate() {
+            let unlimited = entry.quotas.shown_as_unlimited(slot.metric);
+            if slot.set_limit(entry.quotas.of(slot.metric), unlimited) {
+                slot.seal(&self.shared.map);
+                slot.set_beyond(0);
+                self.demand(index);
+            }
+        }
+    }
+
+    fn demand(&self, index: usize) {
+        let Some(slot) = self.slots.get(index) else { return };
+        if slot.demand()
+            && let Some(me) = self.me.upgrade()
+        {
+            // Fails only after the keeper stopped: then the wait runs out.
+            let _ = self.shared.inbox.send(Message::Look(me, index));
+        }
+    }
+
+    fn attempt(&self, metrics: MetricSet, now: UnixMs) -> Attempt {
+        let mut tokens = Tokens::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            if !metrics.contains(slot.metric) {
+                continue;
+            }
+            match slot.take(&self.shared.map, now) {
+                SlotTake::Token(token, ask) => {
+                    tokens.push(token);
+                    if ask {
+                        self.demand(index);
+                    }
+                }
+                SlotTake::Dry => {
+                    for token in &tokens {
+                        self.untake(token);
+                    }
+                    return self.why_dry(index, slot, now);
+                }
+            }
+        }
+        Attempt::Granted(tokens)
+    }
+
+    fn why_dry(&self, index: usize, slot: &Slot, now: UnixMs) -> Attempt {
+        let metrics = &self.shared.metrics;
+        let count = |family: &[prometheus::IntCounter; 2]| {
+            if let Some(counter) = family.get(index) {
+                counter.inc();
+            }
+        };
+        if slot.is_empty(now, self.shared.config.empty_cache_ms)
+            && let Some(status) = slot.status(&self.shared.map, now)
+        {
+            count(&metrics.exhausted);
+            return Attempt::Denied(Denial::Exhausted(QuotaStatus { remaining: 0, ..status }));
+        }
+        if slot.is_refused() {
+            count(&metrics.unavailable);
+            let spread = RETRY_DOWN_S.end() - RETRY_DOWN_S.start() + 1;
+            let retry_after_s = RETRY_DOWN_S.start() + self.tenant.0.as_u64_pair().1 % spread;
+            return Attempt::Denied(Denial::Unavailable { retry_after_s });
+        }
+        Attempt::Starved(index)
+    }
+
+    fn untake(&self, token: &Token) {
+        let record = self.shared.map.record(token.lease);
+        if !record.is_some_and(|record| record.untake(token.generation)) {
+            self.give_back_late(token);
+        }
+    }
+
+    fn give_back_late(&self, token: &Token) {
+        let found = self.slots.iter().enumerate().find(|(_, slot)| slot.metric == token.metric);
+        let Some((index, slot)) = found else { return };
+        let metrics = &self.shared.metrics;
+        if !slot.give_back_late(token.generation) {
+            metrics.expired_refunds.inc();
+            return;
+        }
+        if let Some(counter) = metrics.late_refunds.get(index) {
+            counter.inc();
+        }
+        self.demand(index);
+    }
+
+    async fn wait(self: Arc<Self>, metrics: MetricSet) -> Result<Permit, Denial> {
+        let _waiting = Waiting::enter(&self, metrics);
+        let wait = Duration::from_millis(self.shared.config.admit_wait_ms_max);
+        let deadline = Instant::now() + wait;
+        loop {
+            let mut refilled = pin!(self.refilled.notified());
+            // From here on no refill is missed, whatever happens before the await.
+            refilled.as_mut().enable();
+            let starved = match self.attempt(metrics, self.shared.clock.now()) {
+                Attempt::Granted(tokens) => return Ok(self.permit(tokens)),
+                Attempt::Denied(denial) => return Err(denial),
+                Attempt::Starved(index) => index,
+            };
+            self.demand(starved);
+            if timeout_at(deadline, refilled).await.is_err() {
+                if let Some(counter) = self.shared.metrics.unavailable.get(starved) {
+                    counter.inc();
+                }
+                return Err(Denial::Unavailable { retry_after_s: RETRY_SOON_S });
+            }
+        }
+    }
+
+    fn permit(self: &Arc<Self>, tokens: Tokens) -> Permit {
+        let meter: Arc<dyn Meter> = Arc::<Self>::clone(self);
+        Permit::new(meter, tokens)
+    }
+}
+
+impl Meter for TenantMeter {
+    fn take(self: Arc<Self>, metrics: MetricSet, now: UnixMs) -> Take {
+        match self.attempt(metrics, now) {
+            Attempt::Granted(tokens) => Take::Granted(Permit::new(self, tokens)),
+            Attempt::Denied(denial) => Take::Denied(denial),
+            Attempt::Starved(_) => Take::Wait(Box::pin(self.wait(metrics))),
+        }
+    }
+
+    fn refund(&self, tokens: &[Token]) {
+        for token in tokens {
+            let record = self.shared.map.record(token.lease);
+            if !record.is_some_and(|record| record.refund(token.generation)) {
+                self.give_back_late(token);
+            }
+        }
+    }
+
+    fn status(&self, metric: Metric, now: UnixMs) -> Option<QuotaStatus> {
+        let slot = self.slots.iter().find(|slot| slot.metric == metric)?;
+        slot.status(&self.shared.map, now)
+    }
+}
+
+/// Counts a waiting request for as long as it waits.
+struct Waiting {
+    meter: Arc<TenantMeter>,
+    metrics: MetricSet,
+}
+
+impl Waiting {
+    fn enter(meter: &Arc<TenantMeter>, metrics: MetricSet) -> Self {
+        let waiting = Self { meter: Arc::clone(meter), metrics };
+        waiting.slots().for_each(|slot| {
+            slot.waiting().fetch_add(1, Ordering::AcqRel);
+        });
+        waiting
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.meter.slots.iter().filter(|slot| self.metrics.contains(slot.metric))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.slots().for_each(|slot| {
+            slot.waiting().fetch_sub(1, Ordering::AcqRel);
+        });
+    }
+}

@@ -1,0 +1,130 @@
+//! Starting: register, inherit what the predecessor left, claim the lease file.
+//!
+//! Runs once per process, before the first request. Invariant: the holder is registered
+//! before anything else, and the predecessor's figures are durable at the authority before
+//! its lease file is overwritten.
+
+use std::sync::{Arc, RwLock};
+
+use model::{
+    clock::Clock,
+    ledger::{Authority, AuthorityError, BootId, Holder, HolderId},
+};
+use prometheus::Registry;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::{
+    config::QuotaConfig,
+    dispatcher::InProcess,
+    gate::Quota,
+    keeper::Keeper,
+    lease_file::{LeaseFile, LeaseFileError, Legacy},
+    meter::Shared,
+    metrics::Metrics,
+};
+
+/// Where Linux says which uptime of the machine this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Why the engine cannot start: one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The lease file is in use, or the disk refused.
+    #[error(transparent)]
+    LeaseFile(#[from] LeaseFileError),
+    /// The authority did not take the registration or the inheritance.
+    #[error("cannot register with the quota authority: {}", .0.0)]
+    Authority(#[from] AuthorityError),
+    /// A counter of the same name is registered already.
+    #[error("cannot register the quota metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The blocking pool is gone.
+    #[error("the start was interrupted: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl Quota {
+    /// Starts the engine and its background task on the current tokio runtime. Meters may
+    /// be used from any thread; a wait needs a tokio runtime with time enabled.
+    ///
+    /// # Errors
+    /// What keeps it from being exact: the lease file or the authority.
+    pub async fn start(
+        config: QuotaConfig,
+        authority: Arc<dyn Authority>,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Arc<Self>, StartError> {
+        let metrics = Metrics::new(registry)?;
+        let boot = config.boot.unwrap_or_else(kernel_boot);
+        let path = config.lease_file.clone();
+        let (file, legacy) = tokio::task::spawn_blocking(move || {
+            let mut file = LeaseFile::lock(&path)?;
+            let legacy = file.legacy(boot)?;
+            Ok::<_, LeaseFileError>((file, legacy))
+        })
+        .await??;
+        let holder = HolderId::random();
+        authority.register(Holder { id: holder, edge: config.edge.clone(), boot }).await?;
+        inherit(&*authority, legacy, &metrics).await?;
+        let stranded = authority.strand_others(holder).await?;
+        if stranded.epochs > 0 {
+            metrics.wasted.inc_by(stranded.tokens);
+            tracing::warn!(
+                tranches = stranded.epochs,
+                tokens = stranded.tokens,
+                "tranches of an earlier run stay charged: its lease file was lost"
+            );
+        }
+        let capacity = config.lease_records;
+        let map = tokio::task::spawn_blocking(move || file.claim(holder, boot, capacity)).await??;
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared { config, clock, map, metrics, inbox });
+        let dispatcher = Arc::new(InProcess::new(holder));
+        let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&authority), dispatcher, holder);
+        let keeper = tokio::spawn(keeper.run(messages)).abort_handle();
+        Ok(Arc::new(Self { shared, authority, meters: RwLock::default(), keeper }))
+    }
+}
+
+async fn inherit(
+    authority: &dyn Authority,
+    legacy: Legacy,
+    metrics: &Metrics,
+) -> Result<(), AuthorityError> {
+    match legacy {
+        Legacy::Nothing => {}
+        Legacy::Will(will) => {
+            let inherited = authority.inherit(will).await?;
+            metrics.inherited.inc_by(inherited.credited);
+            if inherited.epochs > 0 {
+                tracing::info!(
+                    tranches = inherited.epochs,
+                    tokens = inherited.credited,
+                    "inherited the leases of a run that did not end cleanly"
+                );
+            }
+        }
+        Legacy::OtherBoot(holder) => {
+            tracing::warn!(%holder, "the machine restarted: the lease file is not trusted");
+        }
+        Legacy::Damaged(reason) => {
+            tracing::warn!(reason, "the lease file is damaged and not trusted");
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's boot id; one that matches nothing where there is none, so that no lease
+/// file is ever trusted.
+fn kernel_boot() -> BootId {
+    let text = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    Uuid::parse_str(text.trim()).map_or_else(
+        |_| {
+            tracing::warn!(path = BOOT_ID, "no boot id: lease files will not be inherited");
+            BootId(Uuid::new_v4())
+        },
+        BootId,
+    )
+}
