@@ -10,6 +10,8 @@
 mod api;
 mod serve;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 pub use api::{Deps, router};
 pub use serve::serve;

@@ -41,3 +41,35 @@ pub async fn serve(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        sync::oneshot,
+    };
+
+    use super::*;
+    use crate::testing::Control;
+
+    #[tokio::test]
+    async fn a_shutdown_ends_idle_connections_and_the_server() {
+        let control = Control::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async { stopped.await.expect("a stop") };
+        let serving = tokio::spawn(serve(listener, control.deps.clone(), shutdown));
+        let mut connection = TcpStream::connect(address).await.expect("a connection");
+        connection.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        let mut answer = vec![0; 12];
+        connection.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(answer, b"HTTP/1.1 200");
+        stop.send(()).expect("a server");
+        serving.await.expect("a task").expect("a clean end");
+        let mut rest = Vec::new();
+        connection.read_to_end(&mut rest).await.expect("a closed connection");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

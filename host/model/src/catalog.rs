@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{clock::UnixMs, plan::Plan, policy::OnFailure};
+use crate::{clock::UnixMs, plan::Plan, policy::OnFailure, quota::Quotas, tenant::Tenant};
 
 /// What tenants may be given.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,14 @@ pub struct Catalog {
     pub plans: BTreeMap<String, Arc<Plan>>,
     /// Names of each residency group's regions, preferred first.
     pub groups: BTreeMap<String, Vec<String>>,
+}
+
+impl Catalog {
+    /// The quotas in force for a tenant; `None` when its plan is not declared.
+    #[must_use]
+    pub fn quotas_of(&self, tenant: &Tenant) -> Option<Quotas> {
+        self.plans.get(&tenant.plan).map(|plan| tenant.effective_quotas(&plan.quotas))
+    }
 }
 
 /// How the declarations in force came to be, and why newer ones did not.

@@ -79,3 +79,45 @@ fn says_json(headers: &HeaderMap) -> bool {
         .map(|field| field.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
         .is_some_and(|kind| kind == "application/json" || kind == "application/merge-patch+json")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::BODY_BYTES_MAX;
+    use crate::testing::{Control, acme};
+
+    const CREATE: (&str, &str) = ("POST", "/api/v1/admin/tenants");
+    const JSON: [(&str, &str); 1] = [("content-type", "application/json; charset=utf-8")];
+
+    #[tokio::test]
+    async fn malformed_json_is_answered_with_its_position() {
+        let control = Control::start().await;
+        let answer = control.with(CREATE, &JSON, "{\n  \"slug\": ,\n}").await;
+        assert_eq!((answer.status, &answer.json["code"]), (400, &"malformed-json".into()));
+        assert_eq!((&answer.json["line"], &answer.json["column"]), (&2.into(), &11.into()));
+        let deep = "[".repeat(10_000);
+        for body in ["", "[]", "7", "null", "{} {}", "\u{0}", deep.as_str()] {
+            assert_eq!(control.with(CREATE, &JSON, body).await.status, 400, "{body:.20}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_json_is_read() {
+        let control = Control::start().await;
+        let body = acme().to_string();
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx"] {
+            let answer = control.with(CREATE, &[("content-type", kind)], &body).await;
+            assert_eq!((answer.status, &answer.json["status"]), (415, &415.into()), "{kind}");
+        }
+        assert_eq!(control.with(CREATE, &[], &body).await.status, 415);
+        assert_eq!(control.with(CREATE, &JSON, &body).await.status, 201);
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_bound_is_refused() {
+        let control = Control::start().await;
+        let answer = control.with(CREATE, &JSON, &" ".repeat(BODY_BYTES_MAX + 1)).await;
+        assert_eq!((answer.status, &answer.json["code"]), (413, &"body-too-large".into()));
+        assert_eq!(answer.json["body_bytes_max"], BODY_BYTES_MAX);
+        assert_eq!(control.with(CREATE, &JSON, &" ".repeat(BODY_BYTES_MAX)).await.status, 400);
+    }
+}

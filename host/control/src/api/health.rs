@@ -36,3 +36,26 @@ pub(super) async fn ready(State(api): State<Api>) -> Response {
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], (api.metrics)()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request};
+
+    use crate::testing::Control;
+
+    #[tokio::test]
+    async fn health_and_metrics_need_no_token() {
+        let control = Control::start().await;
+        let get = async |path: &str| {
+            control.send(Request::get(path).body(Body::empty()).expect("a request")).await
+        };
+        assert_eq!(get("/livez").await.status, 200);
+        assert_eq!(get("/readyz").await.status, 200);
+        control.ready.send_replace(false);
+        assert_eq!(get("/readyz").await.status, 503);
+        assert_eq!(get("/livez").await.status, 200);
+        let metrics = get("/metrics").await;
+        assert_eq!(metrics.text, "edge_up 1\n");
+        assert_eq!(metrics.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    }
+}

@@ -93,3 +93,94 @@ pub(super) async fn revoke(
     api.store.revoke_api_key(tenant, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use model::key;
+    use serde_json::{Value, json};
+
+    use crate::testing::{Control, NEW_YEAR, acme, path_of, tenant};
+
+    #[tokio::test]
+    async fn an_issued_key_verifies_at_the_edge_and_is_shown_once() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        let path = format!("{}/keys", path_of(&tenant));
+        let issued = control.post(&path).await;
+        assert_eq!(issued.status, 201, "{}", issued.text);
+        let text = issued.json["key"].as_str().expect("a key");
+        let presented = key::parse(text).expect("a well-formed key");
+        let directory = control.store.directory().borrow().clone();
+        assert!(directory.keys[0].verifies(&presented, NEW_YEAR));
+        let listed = control.get(&path).await;
+        assert!(!listed.text.contains(text), "{}", listed.text);
+        assert_eq!(
+            listed.json["items"],
+            json!([{
+                "id": issued.json["id"],
+                "created_at": "2024-01-01T00:00:00Z",
+                "expires_at": null,
+                "revoked_at": null,
+            }])
+        );
+        let secret = &text.as_bytes()[text.len() - 59..text.len() - 7];
+        let stored = control.stored_bytes();
+        assert!(!stored.windows(secret.len()).any(|window| window == secret));
+    }
+
+    #[tokio::test]
+    async fn a_revoked_key_is_gone_from_the_directory_when_it_is_answered() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        let path = format!("{}/keys", path_of(&tenant));
+        let kept = control.post(&path).await.json;
+        let revoked = control.post(&path).await.json;
+        let revoke = format!("{path}/{}", revoked["id"].as_str().expect("an id"));
+        assert_eq!(control.with(("DELETE", revoke.as_str()), &[], "").await.status, 204);
+        let directory = control.store.directory().borrow().clone();
+        let ids: Vec<_> = directory.keys.iter().map(|key| Value::from(&*key.id)).collect();
+        assert_eq!(ids, [kept["id"].clone()]);
+        assert_eq!(control.with(("DELETE", revoke.as_str()), &[], "").await.status, 204);
+        let items = control.get(&path).await.json["items"].clone();
+        let ended: Vec<_> = items
+            .as_array()
+            .expect("items")
+            .iter()
+            .map(|key| !key["revoked_at"].is_null())
+            .collect();
+        assert_eq!(ended.iter().filter(|ended| **ended).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_key_of_another_tenant_cannot_be_revoked() {
+        let control = Control::start().await;
+        let (one, two) =
+            (control.create(&tenant("one")).await, control.create(&tenant("two")).await);
+        let key = control.post(&format!("{}/keys", path_of(&one))).await.json;
+        let path = format!("{}/keys/{}", path_of(&two), key["id"].as_str().expect("an id"));
+        assert_eq!(control.with(("DELETE", path.as_str()), &[], "").await.status, 404);
+        assert_eq!(control.store.directory().borrow().keys.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_end_of_life_must_be_a_time_to_come() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        let path = format!("{}/keys", path_of(&tenant));
+        for end in [json!("2024-01-01T00:00:00Z"), json!("soon"), json!(7)] {
+            let answer = control.json("POST", &path, &json!({"expires_at": end})).await;
+            assert_eq!(answer.bad_fields(), ["expires_at"]);
+        }
+        let body = json!({"expires_at": "2024-02-01T01:00:00+01:00"});
+        let issued = control.json("POST", &path, &body).await;
+        assert_eq!(issued.json["expires_at"], "2024-02-01T00:00:00Z");
+    }
+
+    #[tokio::test]
+    async fn keys_of_an_unknown_tenant_are_not_found() {
+        let control = Control::start().await;
+        let path = "/api/v1/admin/tenants/00000000-0000-0000-0000-000000000000/keys";
+        assert_eq!(control.post(path).await.status, 404);
+        assert_eq!(control.get(path).await.status, 404);
+    }
+}

@@ -5,8 +5,8 @@
 //! the same handlers.
 //!
 //! Invariant: every path under `/api/v1` takes an [`auth::Admin`]; health and metrics are
-//! open, because the listener is on loopback by default. Every mutation will append one
-//! audit entry in its own transaction: its place is `store::change::Change::publish`.
+//! open, because the listener is on loopback by default. An audit entry belongs into the
+//! transaction of each mutation: its place is `store::change::Change`.
 
 mod auth;
 mod body;

@@ -201,3 +201,42 @@ impl From<ChangeError> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Control, acme, path_of};
+
+    #[tokio::test]
+    async fn an_unknown_path_is_404_and_a_wrong_method_405_as_problems() {
+        let control = Control::start().await;
+        for path in ["/", "/api/v1", "/api/v1/admin/tenants/", "/api/v2/admin/tenants", "/v1/x"] {
+            let answer = control.get(path).await;
+            assert_eq!((answer.status, &answer.json["code"]), (404, &"not-found".into()), "{path}");
+            assert_eq!(answer.headers["content-type"], "application/problem+json");
+        }
+        for (method, path, allowed) in [
+            ("PUT", "/api/v1/admin/tenants", "GET,HEAD,POST"),
+            ("DELETE", "/v1/admin/tenants/1", "GET,HEAD,PATCH"),
+            ("POST", "/livez", "GET,HEAD"),
+        ] {
+            let answer = control.with((method, path), &[], "").await;
+            assert_eq!((answer.status, &answer.json["code"]), (405, &"method-not-allowed".into()));
+            assert_eq!(answer.headers["allow"], allowed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failing_store_is_a_503_that_says_nothing_about_it() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        control.store.close().await;
+        for answer in [
+            control.get(&path_of(&tenant)).await,
+            control.json("POST", "/api/v1/admin/tenants", &acme()).await,
+        ] {
+            assert_eq!((answer.status, &answer.json["retry_after"]), (503, &1.into()));
+            assert_eq!(answer.headers["retry-after"], "1");
+            assert!(!answer.text.to_lowercase().contains("pool"), "{}", answer.text);
+        }
+    }
+}

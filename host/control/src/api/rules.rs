@@ -7,7 +7,7 @@ use model::{
     catalog::Catalog,
     clock::UnixMs,
     host::{Host, parse_authority},
-    quota::{Metric, Quotas},
+    quota::Metric,
     tenant::{Slug, Status, SuspendReason, TenantId},
 };
 use serde_json::Value;
@@ -151,7 +151,63 @@ fn one_of<'a>(text: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> Rul
     Err(format!("must be one of: {}", allowed.join(", ")))
 }
 
-/// The quotas in force for a plan and overrides, for views.
-pub(crate) fn effective(tenant: &model::tenant::Tenant, catalog: &Catalog) -> Option<Quotas> {
-    catalog.plans.get(&tenant.plan).map(|plan| tenant.effective_quotas(&plan.quotas))
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn addresses_that_could_be_delivered_pass() {
+        for good in ["admin@acme-corp.com", "a+b.c@x.example", "ü@bücher.example"] {
+            assert_eq!(email(&json!(good)), Ok(good.to_owned()), "{good}");
+        }
+        let long = format!("a@{}.example", "b".repeat(250));
+        for bad in [
+            "",
+            "a",
+            "a@",
+            "@b.example",
+            "a b@c.example",
+            "a@b@c.example",
+            "a@b",
+            "a@b.example:25",
+            "a@[::1]",
+            &long,
+        ] {
+            assert!(email(&json!(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_trimmed_and_bounded_in_characters() {
+        assert_eq!(name(&json!(" Ü ")), Ok("Ü".to_owned()));
+        assert!(name(&json!("ü".repeat(NAME_CHARS_MAX))).is_ok());
+        assert!(name(&json!("ü".repeat(NAME_CHARS_MAX + 1))).is_err());
+        assert!(name(&json!("a\u{0}b")).is_err());
+    }
+
+    #[test]
+    fn a_custom_domain_is_canonical_and_never_below_the_base_domain() {
+        assert_eq!(
+            domain(&json!("WWW.Shop.Example."), "edge.example"),
+            Ok("www.shop.example".to_owned())
+        );
+        assert!(domain(&json!("notedge.example"), "edge.example").is_ok());
+        for bad in
+            ["edge.example", "EDGE.example.", "acme.edge.example", "shop", "1.2.3.4", "a.b:80", ""]
+        {
+            assert!(domain(&json!(bad), "edge.example").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn quotas_are_known_whole_numbers_that_every_reader_can_hold() {
+        assert_eq!(quota("max_users", &json!(0)), Ok(0));
+        assert_eq!(quota("max_users", &json!(QUOTA_MAX)), Ok(QUOTA_MAX));
+        for bad in [json!(QUOTA_MAX + 1), json!(-1), json!(1.5), json!("1"), json!(true)] {
+            assert!(quota("max_users", &bad).is_err(), "{bad}");
+        }
+        assert!(quota("users", &json!(1)).is_err());
+    }
 }

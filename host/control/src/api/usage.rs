@@ -14,7 +14,7 @@ use model::{
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-use super::{Api, auth::Admin, json, path::TenantPath, problem::ApiError, rules};
+use super::{Api, auth::Admin, json, path::TenantPath, problem::ApiError};
 
 #[derive(Debug, Serialize)]
 struct Usage {
@@ -54,7 +54,7 @@ pub(super) async fn read(
     let stored = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
     let metered = api.usage.usage(id).await.map_err(|_| ApiError::UsageUnavailable)?;
     let current = Current::new(metered, &api.store.gauges(id).await?);
-    let quotas = rules::effective(&stored.tenant, &api.catalog.borrow());
+    let quotas = api.catalog.borrow().quotas_of(&stored.tenant);
     Ok(json(Usage {
         tenant_id: id,
         current_usage: current,
@@ -88,6 +88,87 @@ impl Percentages {
             storage: percent(used.storage_used_mb, Metric::Storage),
             ai_requests: percent(used.ai_requests_today, Metric::AiRequests),
             concurrent_sessions: percent(used.concurrent_sessions, Metric::ConcurrentSessions),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{clock::UnixMs, gate::MeteredUsage};
+    use serde_json::json;
+
+    use crate::testing::{Control, acme, id_of};
+
+    #[tokio::test]
+    async fn the_guides_example_is_answered_field_by_field() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        for (metric, value) in
+            [("users", 45), ("projects", 23), ("storage", 8_500), ("concurrent_sessions", 12)]
+        {
+            sqlx::query("INSERT INTO tenant_gauge VALUES ($1, $2, $3, 0)")
+                .bind(id_of(&tenant).0)
+                .bind(metric)
+                .bind(value)
+                .execute(control.store.writer())
+                .await
+                .expect("a gauge");
+        }
+        *control.usage.0.lock().expect("not poisoned") = Some(MeteredUsage {
+            api_calls_this_month: 85_000,
+            ai_requests_today: 750,
+            as_of: UnixMs(1_705_314_600_000),
+        });
+        let guide = json!({
+            "tenant_id": tenant["id"],
+            "current_usage": {
+                "users_count": 45,
+                "projects_count": 23,
+                "api_calls_this_month": 85000,
+                "storage_used_mb": 8500,
+                "ai_requests_today": 750,
+                "concurrent_sessions": 12
+            },
+            "quotas": {
+                "max_users": 999999,
+                "max_projects": 999999,
+                "max_api_calls_per_month": 999999999,
+                "max_storage_mb": 1048576,
+                "max_ai_requests_per_day": 10000,
+                "max_concurrent_sessions": 100
+            },
+            "utilization_percentages": {
+                "users": 0.0045,
+                "projects": 0.0023,
+                "api_calls": 0.0085,
+                "storage": 0.81,
+                "ai_requests": 7.5,
+                "concurrent_sessions": 12.0
+            },
+            "last_calculated_at": "2024-01-15T10:30:00Z"
+        });
+        for prefix in ["/api/v1", "/v1"] {
+            let answer = control.get(&format!("{prefix}/tenants/{}/usage", id_of(&tenant))).await;
+            assert_eq!(answer.text, guide.to_string());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_does_not_answer_is_a_503_with_retry_after() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        let answer = control.get(&format!("/api/v1/tenants/{}/usage", id_of(&tenant))).await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.headers["retry-after"], "1");
+        assert_eq!(answer.json["code"], "temporary-reduced-capacity");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_tenant_is_not_found() {
+        let control = Control::start().await;
+        for id in ["00000000-0000-0000-0000-000000000000", "acme-corp", "%ff", "1"] {
+            let answer = control.get(&format!("/api/v1/tenants/{id}/usage")).await;
+            assert_eq!((answer.status, &answer.json["code"]), (404, &"not-found".into()), "{id}");
         }
     }
 }

@@ -133,3 +133,45 @@ async fn settle(
     change.commit().await?;
     Ok(AdminTokenOutcome { token: AdminToken(hash), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{folder, open};
+
+    #[tokio::test]
+    async fn a_token_is_minted_once_and_then_kept() {
+        let folder = folder();
+        let store = open(&folder).await;
+        let minted = store.ensure_admin_token(None).await.expect("a token");
+        let AdminTokenSource::Minted(text) = minted.source else { panic!("{minted:?}") };
+        assert!(minted.token.verifies(text.expose()));
+        assert!(!minted.token.verifies("lv_admin_"));
+        store.close().await;
+        drop(store);
+        let store = open(&folder).await;
+        let kept = store.ensure_admin_token(None).await.expect("a token");
+        assert_eq!(kept.source, AdminTokenSource::Stored);
+        assert!(kept.token.verifies(text.expose()));
+        let again = store.ensure_admin_token(Some(text)).await.expect("a token");
+        assert_eq!(again.source, AdminTokenSource::Stored);
+    }
+
+    #[tokio::test]
+    async fn a_given_token_replaces_the_stored_one() {
+        let store = open(&folder()).await;
+        store.ensure_admin_token(Some(Secret::new("first"))).await.expect("a token");
+        let second = store.ensure_admin_token(Some(Secret::new("second"))).await.expect("a token");
+        assert_eq!(second.source, AdminTokenSource::Given);
+        assert!(second.token.verifies("second") && !second.token.verifies("first"));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_no_client_could_send_is_refused() {
+        let store = open(&folder()).await;
+        for token in ["", "two words", "line\n", "schlüssel"] {
+            let refused = store.ensure_admin_token(Some(Secret::new(token))).await;
+            assert!(matches!(refused, Err(AdminTokenError::Unsendable)), "{token:?}");
+        }
+    }
+}

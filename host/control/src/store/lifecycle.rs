@@ -78,3 +78,65 @@ fn allowed(tenant: &Tenant, now: UnixMs) -> Vec<Status> {
     };
     tenant.status.may_become().iter().copied().filter(settable).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tenant(status: Status) -> Tenant {
+        let suspended = status == Status::Suspended;
+        Tenant {
+            id: model::tenant::TenantId(uuid::Uuid::nil()),
+            slug: "acme".parse().expect("a slug"),
+            organization_name: String::new(),
+            display_name: String::new(),
+            admin_email: String::new(),
+            plan: String::new(),
+            data_residency: String::new(),
+            parent: None,
+            status,
+            suspend_reason: suspended.then_some(SuspendReason::Operator),
+            trial_ends_at: Some(UnixMs(100)),
+            grace_ends_at: None,
+            custom_domains: Vec::new(),
+            quota_overrides: std::collections::BTreeMap::new(),
+            attributes: std::collections::BTreeMap::new(),
+            created_at: UnixMs(0),
+            version: 1,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_step_is_one_of_the_models_and_keeps_the_status_consistent(
+            from in 0_usize..7, to in 0_usize..8, now in 0_u64..200,
+        ) {
+            let before = tenant(Status::ALL[from]);
+            let mut after = before.clone();
+            let change = Status::ALL
+                .get(to)
+                .map_or(StatusChange::Resume, |to| StatusChange::To(*to, None));
+            let outcome = apply(&mut after, change, UnixMs(now));
+            if outcome.is_err() {
+                prop_assert_eq!(&after, &before);
+            } else if after.status != before.status {
+                prop_assert!(before.status.may_become().contains(&after.status));
+            }
+            if outcome.is_ok() {
+                prop_assert_eq!(after.status == Status::Suspended, after.suspend_reason.is_some());
+            }
+            let erases = matches!(after.status, Status::Erasing | Status::Erased);
+            prop_assert!(!erases || after == before, "a patch never erases");
+        }
+    }
+
+    #[test]
+    fn a_trial_that_is_over_is_not_entered_again() {
+        let mut over = tenant(Status::Suspended);
+        let refused = apply(&mut over, StatusChange::To(Status::Trial, None), UnixMs(100));
+        assert_eq!(refused.expect_err("a refusal").allowed, [Status::Active]);
+        apply(&mut over, StatusChange::To(Status::Trial, None), UnixMs(99)).expect("still on");
+    }
+}

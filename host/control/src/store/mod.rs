@@ -34,8 +34,8 @@ pub use self::{
     keys::{IssuedKey, KeyRecord},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     tenants::{
-        ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant, TenantFilter,
-        TenantPage, TenantPatch,
+        Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
+        TenantFilter, TenantPage, TenantPatch,
     },
 };
 

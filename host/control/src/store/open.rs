@@ -124,3 +124,94 @@ fn unusable(path: &Path, error: sqlx::Error) -> StoreError {
         other => StoreError::Database(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, sync::Arc};
+
+    use model::clock::ManualClock;
+
+    use crate::{
+        Store, StoreError,
+        testing::{folder, open, url},
+    };
+
+    async fn refusal(url: &str) -> StoreError {
+        Store::open(url, Arc::new(ManualClock::default())).await.expect_err("a refusal")
+    }
+
+    #[tokio::test]
+    async fn folder_and_file_are_made_for_their_owner_alone() {
+        let folder = folder();
+        let _store = open(&folder).await;
+        for name in ["edge.db", "edge.db-wal", "edge.db.lock"] {
+            let file = std::fs::metadata(folder.path().join("control").join(name)).expect(name);
+            assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_owner_is_refused_until_the_first_is_gone() {
+        let folder = folder();
+        let first = open(&folder).await;
+        let refused = refusal(&url(&folder)).await;
+        assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+        assert!(!refused.to_string().contains('\n'));
+        first.close().await;
+        drop(first);
+        open(&folder).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_refused_in_one_line() {
+        let folder = folder();
+        let path = folder.path().join("control");
+        std::fs::create_dir(&path).expect("a folder");
+        std::fs::write(path.join("edge.db"), "not a database, but long enough ".repeat(64))
+            .expect("a file");
+        let refused = refusal(&url(&folder)).await;
+        assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("edge.db"));
+        assert!(!refused.to_string().contains('\n'));
+    }
+
+    #[tokio::test]
+    async fn a_truncated_database_is_refused_in_one_line() {
+        let folder = folder();
+        let store = open(&folder).await;
+        store.close().await;
+        drop(store);
+        let path = folder.path().join("control/edge.db");
+        let bytes = std::fs::read(&path).expect("bytes");
+        std::fs::write(&path, &bytes[..bytes.len() / 3]).expect("a file");
+        let refused = refusal(&url(&folder)).await;
+        assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_url_of_another_kind_says_what_is_expected() {
+        for url in ["", "edge.db", "mysql://x", "sqlite://", "sqlite://:memory:", "sqlite://a?b=c"]
+        {
+            assert!(matches!(refusal(url).await, StoreError::Url(_)), "{url}");
+        }
+        let refused = refusal("postgres://localhost/edge").await.to_string();
+        assert!(refused.contains("not supported by this build yet"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_database_of_a_later_release_is_refused() {
+        let folder = folder();
+        let store = open(&folder).await;
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (9999, 'later', TRUE, x'00', 0)",
+        )
+        .execute(store.writer())
+        .await
+        .expect("a later migration");
+        store.close().await;
+        drop(store);
+        let refused = refusal(&url(&folder)).await;
+        assert!(matches!(refused, StoreError::Schema(_)), "{refused:?}");
+    }
+}

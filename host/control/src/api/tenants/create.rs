@@ -140,3 +140,190 @@ fn location(id: TenantId) -> HeaderValue {
     HeaderValue::try_from(format!("/api/v1/admin/tenants/{id}"))
         .unwrap_or_else(|_| HeaderValue::from_static("/api/v1/admin/tenants"))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use serde_json::{Value, json};
+
+    use crate::testing::{Control, acme, path_of, tenant};
+
+    const PATH: &str = "/api/v1/admin/tenants";
+
+    #[tokio::test]
+    async fn the_guides_example_is_answered_field_by_field() {
+        let control = Control::start().await;
+        let answer = control.json("POST", PATH, &acme()).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        assert_eq!(answer.headers["content-type"], "application/json");
+        assert_eq!(answer.headers["location"].to_str().expect("text"), path_of(&answer.json));
+        let guide = json!({
+            "id": answer.json["id"],
+            "organization_name": "Acme Corporation",
+            "slug": "acme-corp",
+            "status": "trial",
+            "plan": "enterprise",
+            "data_residency": "us",
+            "quotas": {
+                "max_users": 999999,
+                "max_projects": 999999,
+                "max_api_calls_per_month": 999999999,
+                "max_storage_mb": 1048576,
+                "max_ai_requests_per_day": 10000,
+                "max_concurrent_sessions": 100
+            },
+            "created_at": "2024-01-01T00:00:00Z",
+            "trial_ends_at": "2024-01-31T00:00:00Z"
+        });
+        let guide = guide.to_string();
+        let members = guide.strip_suffix('}').expect("an object");
+        assert!(answer.text.starts_with(members), "{}\n{members}", answer.text);
+        assert_eq!(answer.json["display_name"], "Acme Corp");
+        assert_eq!(answer.json["admin_email"], "admin@acme-corp.com");
+        assert_eq!(answer.json["parent_tenant_id"], Value::Null);
+    }
+
+    #[tokio::test]
+    async fn the_guides_other_spelling_of_the_path_reaches_the_same_handler() {
+        let control = Control::start().await;
+        let answer = control.json("POST", "/v1/admin/tenants", &acme()).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        assert_eq!(control.get(&path_of(&answer.json)).await.json, answer.json);
+    }
+
+    #[tokio::test]
+    async fn all_bad_fields_are_named_at_once() {
+        let control = Control::start().await;
+        let bad = json!({
+            "organization_name": " ",
+            "display_name": 7,
+            "slug": "-Acme",
+            "admin_email": "nobody",
+            "plan": "gold",
+            "data_residency": "mars",
+            "parent_tenant_id": "00000000-0000-0000-0000-000000000000",
+            "colour": "red",
+            "quotas": {}
+        });
+        let answer = control.json("POST", PATH, &bad).await;
+        let mut expected: Vec<_> = bad.as_object().expect("an object").keys().collect();
+        let mut named = answer.bad_fields();
+        expected.sort();
+        named.sort_unstable();
+        assert_eq!(named, expected);
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+        let nothing = control.json("POST", PATH, &json!({})).await;
+        assert_eq!(
+            nothing.bad_fields(),
+            ["organization_name", "slug", "admin_email", "plan", "data_residency"]
+        );
+        assert_eq!(control.store.tenant_count(), 0);
+    }
+
+    #[tokio::test]
+    async fn slugs_that_are_no_labels_or_reserved_are_refused() {
+        let control = Control::start().await;
+        let too_long = "a".repeat(64);
+        for slug in ["", "api", "www", "a.b", "Ümlaut", "a_b", "a-", too_long.as_str()] {
+            let answer = control.json("POST", PATH, &tenant(slug)).await;
+            assert_eq!(answer.bad_fields(), ["slug"], "{slug}");
+        }
+        control.create(&tenant(&"a".repeat(63))).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn of_a_hundred_parallel_creates_of_one_slug_exactly_one_succeeds() {
+        let control = Control::start().await;
+        let answers = join_all((0..100).map(|_| {
+            let (body, deps) = (acme().to_string(), control.deps.clone());
+            tokio::spawn(async move {
+                let request = axum::http::Request::post(PATH)
+                    .header("authorization", "Bearer admin-token")
+                    .header("content-type", "application/json")
+                    .body(axum::body::Body::from(body))
+                    .expect("a request");
+                tower::ServiceExt::oneshot(crate::router(deps), request)
+                    .await
+                    .expect("infallible")
+                    .status()
+                    .as_u16()
+            })
+        }))
+        .await;
+        let statuses: Vec<_> = answers.into_iter().map(|answer| answer.expect("a task")).collect();
+        assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1);
+        assert_eq!(statuses.iter().filter(|status| **status == 409).count(), 99);
+        assert_eq!(control.store.tenant_count(), 1);
+        assert_eq!(control.json("POST", PATH, &acme()).await.json["code"], "slug-taken");
+    }
+
+    #[tokio::test]
+    async fn a_repeated_request_gets_the_first_answer_even_after_a_change() {
+        let control = Control::start().await;
+        let fields = [("content-type", "application/json"), ("idempotency-key", "k1")];
+        let body = acme().to_string();
+        let first = control.with(("POST", PATH), &fields, &body).await;
+        assert_eq!(first.status, 201, "{}", first.text);
+        control.patch(&first.json, &json!({"plan": "team"})).await;
+        let again = control.with(("POST", PATH), &fields, &body).await;
+        assert_eq!((again.status, &again.text), (201, &first.text));
+        assert_eq!(again.headers["location"], first.headers["location"]);
+        assert_eq!(again.headers["idempotent-replayed"], "true");
+        let other = control.with(("POST", PATH), &fields, &tenant("other").to_string()).await;
+        assert_eq!((other.status, &other.json["code"]), (422, &"idempotency-key-reused".into()));
+        let other_key = [("content-type", "application/json"), ("idempotency-key", "k2")];
+        assert_eq!(control.with(("POST", PATH), &other_key, &body).await.status, 409);
+        assert_eq!(control.store.tenant_count(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_idempotency_key_is_forgotten_after_a_day() {
+        let control = Control::start().await;
+        let fields = [("content-type", "application/json"), ("idempotency-key", "k1")];
+        control.with(("POST", PATH), &fields, &acme().to_string()).await;
+        control.clock.advance_ms(86_400_000);
+        let later = control.with(("POST", PATH), &fields, &tenant("other").to_string()).await;
+        assert_eq!(later.status, 201, "{}", later.text);
+    }
+
+    #[tokio::test]
+    async fn a_child_inherits_residency_unless_it_names_its_own() {
+        let control = Control::start().await;
+        let parent = control.create(&acme()).await;
+        let mut child = tenant("inheriting");
+        child["parent_tenant_id"] = parent["id"].clone();
+        child.as_object_mut().expect("an object").shift_remove("data_residency");
+        child.as_object_mut().expect("an object").shift_remove("display_name");
+        let inheriting = control.create(&child).await;
+        assert_eq!(inheriting["data_residency"], "us");
+        assert_eq!(inheriting["parent_tenant_id"], parent["id"]);
+        assert_eq!(inheriting["display_name"], "Acme Corporation");
+        child["slug"] = "european".into();
+        child["data_residency"] = "eu".into();
+        assert_eq!(control.create(&child).await["data_residency"], "eu");
+    }
+
+    #[tokio::test]
+    async fn a_root_without_residency_gets_the_installations_default() {
+        let control =
+            Control::start_with(|deps| deps.default_residency = Some("uk".to_owned())).await;
+        let mut root = acme();
+        root["data_residency"] = Value::Null;
+        assert_eq!(control.create(&root).await["data_residency"], "uk");
+    }
+
+    #[tokio::test]
+    async fn a_family_has_at_most_eight_levels() {
+        let control = Control::start().await;
+        let mut parent = control.create(&tenant("level-1")).await;
+        for level in 2..=8 {
+            let mut child = tenant(&format!("level-{level}"));
+            child["parent_tenant_id"] = parent["id"].clone();
+            parent = control.create(&child).await;
+        }
+        let mut ninth = tenant("level-9");
+        ninth["parent_tenant_id"] = parent["id"].clone();
+        let answer = control.json("POST", PATH, &ninth).await;
+        assert_eq!(answer.bad_fields(), ["parent_tenant_id"]);
+    }
+}

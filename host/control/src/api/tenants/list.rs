@@ -84,3 +84,70 @@ fn position(cursor: &str) -> Option<TenantId> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     uuid::Uuid::from_slice(&bytes).ok().map(TenantId)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Control, tenant};
+
+    const PATH: &str = "/api/v1/admin/tenants";
+
+    #[tokio::test]
+    async fn pages_hold_every_tenant_once_in_the_order_of_creation() {
+        let control = Control::start().await;
+        for number in 0..7 {
+            control.create(&tenant(&format!("tenant-{number}"))).await;
+            control.clock.advance_ms(1);
+        }
+        let (mut slugs, mut pages, mut path) = (Vec::new(), 0, format!("{PATH}?limit=3"));
+        loop {
+            let page = control.get(&path).await;
+            assert_eq!(page.status, 200, "{}", page.text);
+            pages += 1;
+            let items = page.json["items"].as_array().expect("items");
+            slugs.extend(items.iter().map(|item| item["slug"].as_str().expect("text").to_owned()));
+            match page.json["next_cursor"].as_str() {
+                Some(cursor) => path = format!("{PATH}?limit=3&cursor={cursor}"),
+                None => break,
+            }
+        }
+        let expected: Vec<_> = (0..7).map(|number| format!("tenant-{number}")).collect();
+        assert_eq!((slugs, pages), (expected, 3));
+    }
+
+    #[tokio::test]
+    async fn a_page_that_ends_with_the_last_tenant_is_the_last_page() {
+        let control = Control::start().await;
+        control.create(&tenant("only")).await;
+        let page = control.get(&format!("{PATH}?limit=1")).await;
+        assert_eq!(page.json["items"][0]["slug"], "only");
+        assert!(page.json["next_cursor"].is_null());
+    }
+
+    #[tokio::test]
+    async fn slug_and_status_filter() {
+        let control = Control::start().await;
+        let one = control.create(&tenant("one")).await;
+        control.create(&tenant("two")).await;
+        control.post(&format!("{PATH}/{}/suspend", one["id"].as_str().expect("text"))).await;
+        for (query, expected) in [
+            ("slug=two", vec!["two"]),
+            ("status=suspended", vec!["one"]),
+            ("status=trial&slug=one", vec![]),
+            ("slug=%27%20OR%201%3D1", vec![]),
+        ] {
+            let page = control.get(&format!("{PATH}?{query}")).await;
+            let items = page.json["items"].as_array().expect("items");
+            let slugs: Vec<_> =
+                items.iter().map(|item| item["slug"].as_str().expect("text")).collect();
+            assert_eq!(slugs, expected, "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_bad_parameter_is_named() {
+        let control = Control::start().await;
+        let answer = control.get(&format!("{PATH}?limit=0&cursor=x&status=gone&colour=red")).await;
+        assert_eq!(answer.bad_fields(), ["status", "cursor", "limit", "colour"]);
+        assert_eq!(control.get(&format!("{PATH}?slug=a&slug=b")).await.bad_fields(), ["slug"]);
+    }
+}

@@ -131,3 +131,205 @@ fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')?.parse().ok());
     version.map(Some).ok_or(ApiError::VersionMismatch)
 }
+
+#[cfg(test)]
+mod tests {
+    use model::quota::Metric;
+    use serde_json::{Value, json};
+
+    use crate::testing::{Control, acme, id_of, path_of, tenant};
+
+    #[tokio::test]
+    async fn a_patch_changes_what_it_names_and_nothing_else() {
+        let control = Control::start().await;
+        let before = control.create(&acme()).await;
+        let answer = control
+            .patch(
+                &before,
+                &json!({
+                    "plan": "team",
+                    "admin_email": "ops@acme-corp.com",
+                    "custom_domains": ["WWW.Acme.example", "a.acme.example"],
+                    "quota_overrides": {"max_users": 12},
+                    "attributes": {"tier": "gold"},
+                }),
+            )
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let mut expected = before.clone();
+        expected["plan"] = "team".into();
+        expected["admin_email"] = "ops@acme-corp.com".into();
+        expected["custom_domains"] = json!(["a.acme.example", "www.acme.example"]);
+        expected["quota_overrides"] = json!({"max_users": 12});
+        expected["attributes"] = json!({"tier": "gold"});
+        expected["quotas"] = json!({
+            "max_users": 12,
+            "max_projects": 50,
+            "max_api_calls_per_month": 100000,
+            "max_storage_mb": 10240,
+            "max_ai_requests_per_day": 1000,
+            "max_concurrent_sessions": 10
+        });
+        expected["version"] = 2.into();
+        assert_eq!(answer.json, expected);
+        assert_eq!(control.get(&path_of(&before)).await.json, expected);
+        let directory = control.store.directory().borrow().clone();
+        let published = &directory.tenants[0].tenant;
+        assert_eq!(published.plan, "team");
+        let plan = &control.deps.catalog.borrow().plans["team"].quotas;
+        assert_eq!(published.effective_quotas(plan).of(Metric::Users), 12);
+    }
+
+    #[tokio::test]
+    async fn members_merge_and_null_removes_them() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        control.patch(&tenant, &json!({"attributes": {"a": "1", "b": "2"}})).await;
+        let merged = control.patch(&tenant, &json!({"attributes": {"a": null, "c": "3"}})).await;
+        assert_eq!(merged.json["attributes"], json!({"b": "2", "c": "3"}));
+        let cleared = control.patch(&tenant, &json!({"attributes": null})).await;
+        assert_eq!(cleared.json["attributes"], json!({}));
+    }
+
+    #[tokio::test]
+    async fn secrets_reach_the_directory_but_no_answer() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        let patch = json!({"secrets": {"signing": "s3cr3t-value", "other": "x"}});
+        let answer = control.patch(&tenant, &patch).await;
+        assert_eq!(answer.json["secrets"], json!(["other", "signing"]));
+        for text in [answer.text, control.get(&path_of(&tenant)).await.text] {
+            assert!(!text.contains("s3cr3t-value"), "{text}");
+        }
+        let published = control.store.directory().borrow().tenants[0].clone();
+        assert_eq!(published.secrets["signing"].expose(), "s3cr3t-value");
+        control.patch(&tenant, &json!({"secrets": {"signing": null}})).await;
+        let published = control.store.directory().borrow().tenants[0].clone();
+        assert_eq!(published.secrets.keys().collect::<Vec<_>>(), ["other"]);
+    }
+
+    #[tokio::test]
+    async fn a_patch_with_one_bad_field_changes_nothing_and_names_them_all() {
+        let control = Control::start().await;
+        let before = control.create(&acme()).await;
+        let answer = control
+            .patch(
+                &before,
+                &json!({
+                    "slug": "other",
+                    "display_name": "Fine",
+                    "plan": null,
+                    "custom_domains": ["ok.example", "bad domain", "evil.localhost", "a.example:80"],
+                    "quota_overrides": {"max_cats": 1, "max_users": -1},
+                    "attributes": {"sp ace": "x"},
+                    "suspend_reason": "abuse",
+                    "colour": "red",
+                }),
+            )
+            .await;
+        let mut named = answer.bad_fields();
+        named.sort_unstable();
+        assert_eq!(
+            named,
+            [
+                "attributes.sp ace",
+                "colour",
+                "custom_domains[1]",
+                "custom_domains[2]",
+                "custom_domains[3]",
+                "plan",
+                "quota_overrides.max_cats",
+                "quota_overrides.max_users",
+                "slug",
+                "suspend_reason",
+            ]
+        );
+        assert_eq!(control.get(&path_of(&before)).await.json, before);
+    }
+
+    #[tokio::test]
+    async fn an_answer_can_be_edited_and_sent_back() {
+        let control = Control::start().await;
+        let mut tenant = control.create(&acme()).await;
+        control.patch(&tenant, &json!({"secrets": {"s": "x"}})).await;
+        tenant = control.get(&path_of(&tenant)).await.json;
+        tenant["display_name"] = "New".into();
+        let answer = control.patch(&tenant, &tenant).await;
+        assert_eq!((answer.status, &answer.json["display_name"]), (200, &"New".into()));
+        assert_eq!(answer.json["secrets"], json!(["s"]));
+    }
+
+    #[tokio::test]
+    async fn moving_to_another_residency_group_is_refused_as_a_whole() {
+        let control = Control::start().await;
+        let before = control.create(&acme()).await;
+        let patch = json!({"data_residency": "uk", "display_name": "New"});
+        let answer = control.patch(&before, &patch).await;
+        assert_eq!((answer.status, &answer.json["code"]), (501, &"needs-postgresql".into()));
+        assert_eq!(answer.json["capability"], "online_move");
+        assert_eq!(answer.json["needs"], "postgresql");
+        assert!(answer.json["alternatives"].as_array().is_some_and(|list| !list.is_empty()));
+        assert_eq!(control.get(&path_of(&before)).await.json, before);
+        assert_eq!(control.patch(&before, &json!({"data_residency": "us"})).await.status, 200);
+        let unknown = control.patch(&before, &json!({"data_residency": "mars"})).await;
+        assert_eq!(unknown.bad_fields(), ["data_residency"]);
+    }
+
+    #[tokio::test]
+    async fn a_domain_belongs_to_one_tenant_until_it_is_given_up() {
+        let control = Control::start().await;
+        let (one, two) =
+            (control.create(&tenant("one")).await, control.create(&tenant("two")).await);
+        let claim = json!({"custom_domains": ["shop.example"], "display_name": "Changed"});
+        assert_eq!(control.patch(&one, &claim).await.status, 200);
+        let refused = control.patch(&two, &claim).await;
+        assert_eq!((refused.status, &refused.json["code"]), (409, &"domain-taken".into()));
+        assert_eq!(control.get(&path_of(&two)).await.json, two);
+        control.patch(&one, &json!({"custom_domains": null})).await;
+        assert_eq!(control.patch(&two, &claim).await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn if_match_protects_a_version() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        let tag = control.get(&path_of(&tenant)).await.headers["etag"].clone();
+        let send = async |tag: &str| {
+            let fields = [("content-type", "application/merge-patch+json"), ("if-match", tag)];
+            let path = path_of(&tenant);
+            control.with(("PATCH", path.as_str()), &fields, r#"{"display_name":"New"}"#).await
+        };
+        let tag = tag.to_str().expect("text");
+        assert_eq!(send(tag).await.headers["etag"], "\"2\"");
+        let stale = send(tag).await;
+        assert_eq!((stale.status, &stale.json["code"]), (412, &"version-mismatch".into()));
+        assert_eq!(send("\"x\"").await.status, 412);
+        assert_eq!(send("*").await.json["version"], 3);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_of_an_undeclared_plan_is_shown_without_quotas() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        control.catalog.send_modify(|catalog| {
+            let mut fewer = (**catalog).clone();
+            fewer.plans.remove("enterprise");
+            *catalog = fewer.into();
+        });
+        let answer = control.get(&path_of(&tenant)).await;
+        assert_eq!((answer.status, &answer.json["quotas"]), (200, &Value::Null));
+    }
+
+    #[tokio::test]
+    async fn every_patch_is_in_the_directory_when_it_is_answered() {
+        let control = Control::start().await;
+        let tenant = control.create(&acme()).await;
+        let directory = control.store.directory();
+        let version = directory.borrow().version;
+        control.patch(&tenant, &json!({"status": "active"})).await;
+        let published = directory.borrow().clone();
+        assert_eq!(published.version, version + 1);
+        assert_eq!(published.tenants[0].tenant.id, id_of(&tenant));
+        assert_eq!(published.tenants[0].tenant.status.as_str(), "active");
+    }
+}

@@ -16,10 +16,7 @@ use model::{
 };
 use serde::Serialize;
 
-use crate::{
-    api::{json, rules},
-    store::StoredTenant,
-};
+use crate::{api::json, store::StoredTenant};
 
 /// The body of every answer about one tenant.
 #[derive(Debug, Serialize)]
@@ -56,7 +53,7 @@ impl<'a> TenantView<'a> {
             status: tenant.status,
             plan: &tenant.plan,
             data_residency: &tenant.data_residency,
-            quotas: rules::effective(tenant, catalog),
+            quotas: catalog.quotas_of(tenant),
             created_at: tenant.created_at.rfc3339(),
             trial_ends_at: tenant.trial_ends_at.map(UnixMs::rfc3339),
             display_name: &tenant.display_name,

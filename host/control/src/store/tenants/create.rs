@@ -64,12 +64,15 @@ pub enum CreateError {
     Store(#[from] StoreError),
 }
 
+/// Makes the body of an answer about a new tenant.
+pub type Answer = Box<dyn FnOnce(&Tenant) -> Vec<u8> + Send>;
+
 /// How a create answers a retry.
 pub struct Once {
     /// Identifies the request.
     pub key: IdempotencyKey,
     /// Makes the body that is kept, and sent.
-    pub answer: Box<dyn FnOnce(&Tenant) -> Vec<u8> + Send>,
+    pub answer: Answer,
 }
 
 /// What came of a create that may be a retry.

@@ -1,0 +1,242 @@
+//! A control plane for the tests of this crate: real SQLite in a folder of its own, a
+//! clock that stands still, the router called in-process.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, header},
+};
+use model::{
+    BoxFuture,
+    catalog::{Catalog, ReloadStatus},
+    clock::{ManualClock, UnixMs},
+    gate::{MeteredUsage, UsageSource, UsageUnavailable},
+    plan::Plan,
+    secret::Secret,
+    tenant::TenantId,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use crate::{Deps, Store, router};
+
+pub(crate) const TOKEN: &str = "admin-token";
+/// 2024-01-01T00:00:00Z, the product guide's day.
+pub(crate) const NEW_YEAR: UnixMs = UnixMs(1_704_067_200_000);
+
+pub(crate) struct Control {
+    pub(crate) store: Arc<Store>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) usage: Arc<FixedUsage>,
+    pub(crate) catalog: watch::Sender<Arc<Catalog>>,
+    pub(crate) reload: watch::Sender<Arc<ReloadStatus>>,
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) deps: Deps,
+    router: Router,
+    folder: TempDir,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    /// `null` where the body is not JSON.
+    pub(crate) json: Value,
+}
+
+/// Consumption as a test sets it.
+#[derive(Default)]
+pub(crate) struct FixedUsage(pub(crate) Mutex<Option<MeteredUsage>>);
+
+impl UsageSource for FixedUsage {
+    fn usage(&self, _: TenantId) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
+        let set = *self.0.lock().expect("not poisoned");
+        Box::pin(async move { set.ok_or(UsageUnavailable) })
+    }
+}
+
+pub(crate) fn url(folder: &TempDir) -> String {
+    format!("sqlite://{}", folder.path().join("control/edge.db").display())
+}
+
+pub(crate) async fn open(folder: &TempDir) -> Arc<Store> {
+    let clock = Arc::new(ManualClock::at(NEW_YEAR));
+    Store::open(&url(folder), clock).await.expect("a store")
+}
+
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+pub(crate) fn id_of(tenant: &Value) -> TenantId {
+    tenant["id"].as_str().expect("an id").parse().expect("a UUID")
+}
+
+/// The guide's request for `acme-corp`.
+pub(crate) fn acme() -> Value {
+    json!({
+        "organization_name": "Acme Corporation",
+        "display_name": "Acme Corp",
+        "slug": "acme-corp",
+        "admin_email": "admin@acme-corp.com",
+        "plan": "enterprise",
+        "data_residency": "us",
+        "parent_tenant_id": null,
+    })
+}
+
+/// A valid request for another slug.
+pub(crate) fn tenant(slug: &str) -> Value {
+    let mut tenant = acme();
+    tenant["slug"] = slug.into();
+    tenant
+}
+
+impl Control {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(adjust: impl FnOnce(&mut Deps)) -> Self {
+        let folder = folder();
+        let clock = Arc::new(ManualClock::at(NEW_YEAR));
+        let store = Store::open(&url(&folder), Arc::clone(&clock) as _).await.expect("a store");
+        let token = store.ensure_admin_token(Some(Secret::new(TOKEN))).await.expect("a token");
+        let usage = Arc::new(FixedUsage::default());
+        let catalog = watch::Sender::new(Arc::new(guide()));
+        let reload = watch::Sender::new(Arc::new(ReloadStatus::default()));
+        let ready = watch::Sender::new(true);
+        let mut deps = Deps {
+            store: Arc::clone(&store),
+            usage: Arc::clone(&usage) as _,
+            catalog: catalog.subscribe(),
+            reload: reload.subscribe(),
+            ready: ready.subscribe(),
+            metrics: Arc::new(|| "edge_up 1\n".to_owned()),
+            admin_token: token.token,
+            base_domain: "localhost".into(),
+            default_residency: None,
+            clock: Arc::clone(&clock) as _,
+        };
+        adjust(&mut deps);
+        let router = router(deps.clone());
+        Self { store, clock, usage, catalog, reload, ready, deps, router, folder }
+    }
+
+    /// Every byte that lies in the folder of the database.
+    pub(crate) fn stored_bytes(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.folder.path().join("control")).expect("a folder");
+        files.flat_map(|file| std::fs::read(file.expect("a file").path()).expect("bytes")).collect()
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.expect("a body");
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            json: serde_json::from_slice(&bytes).unwrap_or_default(),
+            text: String::from_utf8(bytes.to_vec()).expect("text"),
+        }
+    }
+
+    /// Sends with the admin token and further fields.
+    pub(crate) async fn with(
+        &self,
+        (method, path): (&str, &str),
+        fields: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::from(body.to_owned())).expect("a request")).await
+    }
+
+    pub(crate) async fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let kind = [("content-type", "application/json")];
+        self.with((method, path), &kind, &body.to_string()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.with(("GET", path), &[], "").await
+    }
+
+    pub(crate) async fn post(&self, path: &str) -> Answer {
+        self.with(("POST", path), &[], "").await
+    }
+
+    /// Creates a tenant and answers its JSON.
+    pub(crate) async fn create(&self, tenant: &Value) -> Value {
+        let answer = self.json("POST", "/api/v1/admin/tenants", tenant).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json
+    }
+
+    pub(crate) async fn patch(&self, tenant: &Value, patch: &Value) -> Answer {
+        self.json("PATCH", &path_of(tenant), patch).await
+    }
+}
+
+impl Answer {
+    /// Fields of a 422, in their order.
+    pub(crate) fn bad_fields(&self) -> Vec<&str> {
+        assert_eq!(self.status, 422, "{}", self.text);
+        assert_eq!(self.json["code"], "validation");
+        let errors = self.json["errors"].as_array().expect("errors");
+        errors.iter().map(|error| error["field"].as_str().expect("a field")).collect()
+    }
+}
+
+pub(crate) fn path_of(tenant: &Value) -> String {
+    format!("/api/v1/admin/tenants/{}", tenant["id"].as_str().expect("an id"))
+}
+
+/// The guide's plans and residency groups.
+fn guide() -> Catalog {
+    let plan = |name: &str, [users, projects, api_calls, storage, ai, sessions]: [u64; 6]| {
+        let plan = json!({
+            "name": name,
+            "quotas": {
+                "max_users": users,
+                "max_projects": projects,
+                "max_api_calls_per_month": api_calls,
+                "max_storage_mb": storage,
+                "max_ai_requests_per_day": ai,
+                "max_concurrent_sessions": sessions,
+            },
+        });
+        let plan: Plan = serde_json::from_value(plan).expect("a plan");
+        (name.to_owned(), Arc::new(plan))
+    };
+    let groups: [(&str, &[&str]); 3] = [
+        ("us", &["us-east-1", "us-west-2"]),
+        ("eu", &["eu-central-1", "eu-west-1"]),
+        ("uk", &["eu-west-2"]),
+    ];
+    Catalog {
+        plans: BTreeMap::from([
+            plan("developer", [1, 5, 10_000, 1_024, 100, 2]),
+            plan("team", [10, 50, 100_000, 10_240, 1_000, 10]),
+            plan("enterprise", [999_999, 999_999, 999_999_999, 1_048_576, 10_000, 100]),
+        ]),
+        groups: groups
+            .into_iter()
+            .map(|(name, regions)| {
+                (name.to_owned(), regions.iter().map(|region| (*region).to_owned()).collect())
+            })
+            .collect(),
+    }
+}
