@@ -1,0 +1,59 @@
+//! What wasmtime's errors mean to the port.
+//!
+//! Called once per failed call. Invariant: a deadline and a lack of slots are never
+//! reported as a trap of the guest.
+
+use model::policy::PolicyFailure;
+use wasmtime::{PoolConcurrencyLimitError, WasmBacktrace};
+
+use crate::{budget::DeadlinePassed, lift::one_line};
+
+/// Bytes of a guest's text that are kept.
+const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Whether there was no free slot for an instance, a memory, a table or a stack.
+pub(crate) fn is_exhausted(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>()
+}
+
+/// The failure that an error of wasmtime is.
+pub(crate) fn classify(error: &wasmtime::Error) -> PolicyFailure {
+    if is_exhausted(error) {
+        return PolicyFailure::NoSlot;
+    }
+    if error.is::<DeadlinePassed>() {
+        return PolicyFailure::Deadline;
+    }
+    let mut text = one_line(&error.root_cause().to_string());
+    let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames);
+    if let Some(name) = frames.unwrap_or_default().iter().find_map(|frame| frame.func_name()) {
+        text.push_str(" in ");
+        text.push_str(name);
+    }
+    PolicyFailure::Trap(shortened(text))
+}
+
+/// A text of the guest's own, short enough for a log line.
+pub(crate) fn shortened(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        let mut end = TEXT_BYTES_MAX;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(shortened("é".into()), "é");
+        let cut = shortened(format!("a{}", "é".repeat(1000)));
+        assert!(cut.len() <= TEXT_BYTES_MAX + "…".len() && cut.ends_with("é…"));
+    }
+}
