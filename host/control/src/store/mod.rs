@@ -8,6 +8,7 @@
 //! hung up meanwhile. To add a table, add a migration and a file.
 
 mod admin;
+mod authority;
 mod change;
 mod directory;
 mod error;
@@ -29,6 +30,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    authority::QuotaViolation,
     error::StoreError,
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
