@@ -182,13 +182,21 @@ impl Limits {
     }
 }
 
-fn field_name<'de, D: Deserializer<'de>>(input: D) -> Result<Option<HeaderName>, D::Error> {
+/// Reads a header field name, for a config that embeds one.
+///
+/// # Errors
+/// No field name.
+pub fn field_name<'de, D: Deserializer<'de>>(input: D) -> Result<Option<HeaderName>, D::Error> {
     let text = Option::<String>::deserialize(input)?;
     text.map(|text| HeaderName::try_from(text.as_str()).map_err(D::Error::custom)).transpose()
 }
 
-/// Accepts `10.0.0.0/8` and a bare `10.0.0.1`.
-fn networks<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, D::Error> {
+/// Reads networks (`10.0.0.0/8`) and bare addresses (`10.0.0.1`), for a config that embeds
+/// them.
+///
+/// # Errors
+/// An item that is neither.
+pub fn networks<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, D::Error> {
     let parse = |text: String| {
         let address = text.parse::<IpAddr>().map(IpNet::from);
         address.or_else(|_| text.parse::<IpNet>()).map_err(|_| {

@@ -31,7 +31,12 @@ mod upstream;
 mod wire;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
+pub use ipnet::IpNet;
+
 pub use self::{
-    config::{JwtConfig, Limits, ProxyConfig},
+    config::{JwtConfig, Limits, ProxyConfig, field_name, networks},
     start::{Proxy, Running, StartError},
 };

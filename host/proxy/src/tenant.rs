@@ -87,8 +87,9 @@ fn authenticate(exchange: &Exchange, headers: &mut HeaderMap) -> Result<Option<T
 
 /// The credentials of `Bearer`; the scheme's name has no case (RFC 9110 11.1).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+    let (scheme, credentials) = value.split_at_checked(6)?;
+    let ends = matches!(credentials.first(), None | Some(b' '));
+    (ends && scheme.eq_ignore_ascii_case(b"bearer")).then(|| credentials.trim_ascii())
 }
 
 fn agree(

@@ -174,6 +174,7 @@ pub(crate) struct Download {
     timers: Rc<Timers>,
     idle_timeout_ms: u64,
     awaits_upstream: bool,
+    broken: bool,
 }
 
 impl Download {
@@ -191,6 +192,7 @@ impl Download {
             timers: Rc::clone(timers),
             idle_timeout_ms,
             awaits_upstream: false,
+            broken: false,
         };
         if this.incoming.is_end_stream() {
             this.finish();
@@ -227,10 +229,12 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        if self.broken {
+            return Poll::Ready(Some(Err(Aborted)));
+        }
         let Poll::Ready(frame) = self.poll_incoming(cx) else {
             ready!(self.poll_timers(cx));
-            self.link = None;
-            return Poll::Ready(Some(Err(Aborted)));
+            return self.breaks(cx);
         };
         if std::mem::take(&mut self.awaits_upstream) {
             self.timers.step_done();
@@ -242,15 +246,21 @@ impl Download {
                 }
                 Some(Ok(decent(frame)))
             }
-            Some(Err(_)) => {
-                self.link = None;
-                Some(Err(Aborted))
-            }
+            Some(Err(_)) => return self.breaks(cx),
             None => {
                 self.finish();
                 None
             }
         })
+    }
+
+    /// Fails at the next poll: hyper drops what it has not yet written when a body fails,
+    /// and waiting once lets it write head and bytes that did come.
+    fn breaks(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        self.link = None;
+        self.broken = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
