@@ -5,7 +5,7 @@
 
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use model::{clock::UnixMs, quota::MetricSet};
 
 use crate::{
@@ -25,6 +25,8 @@ pub(crate) struct Exchange {
     /// `X-Request-Id`, ours or that of a trusted proxy.
     pub(crate) id: HeaderValue,
     pub(crate) timers: Rc<Timers>,
+    /// The response may carry no body.
+    pub(crate) is_head: bool,
     /// What the request counts as, once admitted.
     pub(crate) metrics: MetricSet,
     pub(crate) record: Box<Record>,
@@ -58,7 +60,7 @@ impl Timers {
 
 impl Exchange {
     /// Step 2 of the walk.
-    pub(crate) fn open(worker: &Rc<Worker>, connection: &Rc<Connection>) -> Self {
+    pub(crate) fn open(worker: &Rc<Worker>, connection: &Rc<Connection>, method: &Method) -> Self {
         let timers = Rc::new(Timers { step: worker.wheel.slot(), total: worker.wheel.slot() });
         timers.total.arm(worker.config.limits.total_timeout_ms);
         let received_at = worker.now();
@@ -71,6 +73,7 @@ impl Exchange {
             pinned,
             received_at,
             timers,
+            is_head: *method == Method::HEAD,
             metrics: MetricSet::default(),
         }
     }

@@ -32,7 +32,7 @@ pub(crate) async fn handle(
 ) -> Response<Reply> {
     let refused = connection.begin();
     let room = worker.enter();
-    let mut exchange = Exchange::open(&worker, &connection);
+    let mut exchange = Exchange::open(&worker, &connection, request.method());
     let h1 = request.version() != Version::HTTP_2;
     let outcome = match (refused, room) {
         (Some(reason), _) => Err(reason.into()),

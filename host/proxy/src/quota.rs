@@ -24,6 +24,9 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// Seconds over which the clients of an exhausted window are spread (30).
 const JITTER_S_MAX: u64 = 30;
 
+/// Seconds of a `Retry-After` without a window at most (20): the longest session guard.
+const RETRY_AFTER_S_MAX: u64 = 20;
+
 /// The quotas of a request, for its policies and its response.
 pub(crate) type Quotas = SmallVec<[QuotaStatus; 2]>;
 
@@ -100,7 +103,7 @@ pub(crate) fn refusal(exchange: &Exchange, denial: Denial) -> (Reason, Problem, 
             (Reason::QuotaSoft, exceeded(exchange, quota, 1), 1)
         }
         Denial::Unavailable { retry_after_s } => {
-            let retry_after_s = retry_after_s.clamp(1, 5);
+            let retry_after_s = retry_after_s.clamp(1, RETRY_AFTER_S_MAX);
             let problem = Reason::QuotaUnavailable.problem().with("retry_after", retry_after_s);
             (Reason::QuotaUnavailable, problem, retry_after_s)
         }

@@ -40,6 +40,7 @@ pub(crate) struct NormalRequest {
 pub(crate) struct Client {
     pub(crate) ip: IpAddr,
     pub(crate) country: Option<[u8; 2]>,
+    pub(crate) scheme: &'static str,
     /// Forwarding fields of a trusted proxy, to be continued.
     pub(crate) trail: HeaderMap,
     /// The caller's `traceparent`.
@@ -94,7 +95,7 @@ pub(crate) fn normalise(
     Ok(NormalRequest {
         head: RequestHead {
             method: parts.method,
-            scheme: "http",
+            scheme: client.scheme,
             authority,
             path_and_query,
             headers,
@@ -182,6 +183,7 @@ fn client(exchange: &mut Exchange, headers: &mut HeaderMap, version: Version) ->
     let mut client = Client {
         ip: connection.peer,
         country: None,
+        scheme: "http",
         trail: HeaderMap::new(),
         traceparent: headers.remove("traceparent"),
         via: headers.get_all("via").iter().cloned().collect(),
@@ -194,6 +196,9 @@ fn client(exchange: &mut Exchange, headers: &mut HeaderMap, version: Version) ->
         let config = &exchange.worker.config;
         let country = config.client_country_header.as_ref().and_then(|name| headers.get(name));
         client.country = country.and_then(country_code);
+        if headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https") {
+            client.scheme = "https";
+        }
         client.ip = trusted_client_ip(headers, connection.peer, |ip| config.trusts(ip));
         for name in ["x-forwarded-for", "forwarded", "x-forwarded-proto", "x-forwarded-host"] {
             let name = HeaderName::from_static(name);

@@ -108,6 +108,24 @@ fn problem(
     write(exchange, status, headers, whole(body.into()))
 }
 
+/// RFC 9110 9.3.2, 15.3.5, 15.4.5: an answer of ours without a body keeps its length only
+/// for HEAD. (An upstream's is cut by hyper, which knows the request that it answers.)
+fn bodiless(
+    exchange: &Exchange,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    whole: &mut Option<Bytes>,
+) {
+    let silent = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if exchange.is_head && !silent {
+        let length = whole.as_ref().map_or(0, Bytes::len);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if exchange.is_head || silent {
+        *whole = None;
+    }
+}
+
 fn whole(bytes: Bytes) -> Content {
     Content::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
 }
@@ -116,15 +134,23 @@ fn write(
     mut exchange: Exchange,
     status: StatusCode,
     mut headers: HeaderMap,
-    content: Content,
+    mut content: Content,
 ) -> Response<Reply> {
+    if let Content::Whole(whole) = &mut content {
+        bodiless(&exchange, status, &mut headers, whole);
+    }
     fields::write_response(&exchange, &mut headers);
     if let Some(entry) = exchange.record.admitted() {
         let quotas = quota::standing(&exchange, &entry);
         quota::append_fields(&exchange, &quotas, false, &mut headers);
     }
     exchange.record.answer(status, &exchange.id);
-    let mut response = Response::new(Reply { content, record: exchange.record });
+    let mut reply = Reply { content, record: exchange.record };
+    if reply.is_end_stream() {
+        // Nobody polls an empty body.
+        reply.record.complete();
+    }
+    let mut response = Response::new(reply);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

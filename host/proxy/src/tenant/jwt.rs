@@ -117,16 +117,17 @@ fn verify(issuers: &Issuers, token: &str, now: UnixMs) -> Option<Verified> {
     let header = object(header)?;
     let claims = object(payload)?;
     let issuer_name = claims.get("iss")?.as_str()?;
-    let issuer = issuers.issuers.iter().find(|issuer| issuer.config.issuer == issuer_name)?;
-    let signed = candidates(issuer, &header)?.any(|key| {
-        let algorithm = key.algorithm.implementation();
-        let message = message.as_bytes();
-        jsonwebtoken::crypto::verify(signature, message, &key.decoding, algorithm).unwrap_or(false)
+    let named = issuers.issuers.iter().filter(|issuer| issuer.config.issuer == issuer_name);
+    let mut signers = named.filter(|issuer| {
+        candidates(issuer, &header)
+            .is_some_and(|mut keys| keys.any(|key| is_signed(key, message.as_bytes(), signature)))
     });
-    if !signed {
-        return None;
-    }
-    accept(issuer, claims, issuers.leeway_s, now.0 / 1000)
+    signers.find_map(|issuer| accept(issuer, &claims, issuers.leeway_s, now.0 / 1000))
+}
+
+fn is_signed(key: &Key, message: &[u8], signature: &str) -> bool {
+    let algorithm = key.algorithm.implementation();
+    jsonwebtoken::crypto::verify(signature, message, &key.decoding, algorithm).unwrap_or(false)
 }
 
 /// A part of a token: base64url of a JSON object without repeated members.
@@ -170,7 +171,7 @@ fn is_access_token(typ: &Value) -> bool {
 
 fn accept(
     issuer: &Issuer,
-    claims: Map<String, Value>,
+    claims: &Map<String, Value>,
     leeway_s: u64,
     now_s: u64,
 ) -> Option<Verified> {
@@ -187,7 +188,7 @@ fn accept(
     if now_s >= dead_at_s || !not_before("nbf")? || !not_before("iat")? || !audience {
         return None;
     }
-    let tenant = find(&claims, &issuer.config.tenant_claim)?.as_str()?.into();
+    let tenant = find(claims, &issuer.config.tenant_claim)?.as_str()?.into();
     let subject: Option<Box<str>> = match claims.get("sub") {
         Some(subject) => Some(subject.as_str()?.into()),
         None => None,

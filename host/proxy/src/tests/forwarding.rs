@@ -192,30 +192,3 @@ fn an_http_1_0_client_is_served_and_let_go() {
     assert_eq!(answer.status, 200);
     assert!(client.is_closed());
 }
-
-#[test]
-fn numbers_are_kept_by_route_plan_and_class() {
-    let world = World::new();
-    assert_eq!(world.get("/a", "").status, 200);
-    assert_eq!(world.get("/status/503", "").status, 503);
-    assert_eq!(world.send("GET / HTTP/1.1\r\nHost: nobody.test\r\n\r\n").status, 404);
-    let value = |name: &str, labels: &[&str]| {
-        let families = world.registry.gather();
-        let family = families.iter().find(|family| family.name() == name)?;
-        let metric = family.get_metric().iter().find(|metric| {
-            let values: Vec<_> = metric.get_label().iter().map(|label| label.value()).collect();
-            labels.iter().all(|label| values.contains(label))
-        })?;
-        Some(metric.get_counter().get_value())
-    };
-    for _ in 0..500 {
-        // Counted by the worker, added at its next tick.
-        if value("edge_requests_total", &["any", "2xx"]) == Some(1.0) {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    assert_eq!(value("edge_requests_total", &["any", "developer", "2xx"]), Some(1.0));
-    assert_eq!(value("edge_requests_total", &["deep", "developer", "5xx"]), Some(1.0));
-    assert_eq!(value("edge_refusals_total", &["unknown-host", "downstream"]), Some(1.0));
-}

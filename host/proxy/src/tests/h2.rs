@@ -83,6 +83,21 @@ fn hosts_and_methods_have_the_same_rules() {
 }
 
 #[test]
+fn an_answer_to_head_has_a_length_and_no_body() {
+    let world = World::new();
+    block_on(async {
+        let mut sender = connect(world.address).await;
+        for uri in ["http://nobody.test/", "http://acme.test/head"] {
+            let mut request = request(uri, "");
+            *request.method_mut() = http::Method::HEAD;
+            let answer = sender.send_request(request).await.expect("an answer");
+            assert_ne!(answer.headers()["content-length"], "0", "{uri}");
+            assert_eq!(text(answer).await, "");
+        }
+    });
+}
+
+#[test]
 fn cookie_crumbs_are_one_field_again() {
     let world = World::new();
     block_on(async {

@@ -14,5 +14,6 @@ mod framing;
 mod h2;
 mod policies;
 mod quotas;
+mod records;
 mod tenants;
 mod upstreams;
