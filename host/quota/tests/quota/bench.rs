@@ -31,55 +31,55 @@ use quota::{Quota, QuotaConfig};
 use uuid::Uuid;
 
 /// Noon of a day in the middle of a month.
-pub const NOON: UnixMs = UnixMs(1_700_049_600_000);
+pub(crate) const NOON: UnixMs = UnixMs(1_700_049_600_000);
 
-pub const API: MetricSet = MetricSet::of(Metric::ApiCalls);
-pub const AI: MetricSet = MetricSet::of(Metric::AiRequests);
+pub(crate) const API: MetricSet = MetricSet::of(Metric::ApiCalls);
+pub(crate) const AI: MetricSet = MetricSet::of(Metric::AiRequests);
 
-pub struct Bench {
-    pub quota: Arc<Quota>,
-    pub authority: Arc<Flaky>,
-    pub clock: Arc<ManualClock>,
-    pub registry: Registry,
-    pub place: Arc<Place>,
+pub(crate) struct Bench {
+    pub(crate) quota: Arc<Quota>,
+    pub(crate) authority: Arc<Flaky>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) registry: Registry,
+    pub(crate) place: Arc<Place>,
 }
 
 /// What outlives a process.
-pub struct Place {
+pub(crate) struct Place {
     folder: tempfile::TempDir,
     boot: Mutex<BootId>,
 }
 
 impl Place {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let folder = tempfile::tempdir().unwrap();
         Arc::new(Self { folder, boot: Mutex::new(BootId(Uuid::new_v4())) })
     }
 
-    pub fn lease_file(&self) -> PathBuf {
+    pub(crate) fn lease_file(&self) -> PathBuf {
         self.folder.path().join("leases")
     }
 
-    pub fn reboot(&self) {
+    pub(crate) fn reboot(&self) {
         *self.boot.lock().unwrap() = BootId(Uuid::new_v4());
     }
 }
 
-pub fn store_url(folder: &Path) -> String {
+pub(crate) fn store_url(folder: &Path) -> String {
     format!("sqlite://{}", folder.join("edge.db").display())
 }
 
 impl Bench {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::start(Place::new(), |_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut QuotaConfig)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut QuotaConfig)) -> Self {
         Self::start(Place::new(), change).await
     }
 
     /// A process start in a place.
-    pub async fn start(place: Arc<Place>, change: impl FnOnce(&mut QuotaConfig)) -> Self {
+    pub(crate) async fn start(place: Arc<Place>, change: impl FnOnce(&mut QuotaConfig)) -> Self {
         let clock = Arc::new(ManualClock::at(NOON));
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let store =
@@ -99,7 +99,7 @@ impl Bench {
     }
 
     /// Ends the process without a word, and waits until its files are free.
-    pub async fn crash(self) -> Arc<Place> {
+    pub(crate) async fn crash(self) -> Arc<Place> {
         let Self { quota, authority, place, .. } = self;
         drop(quota);
         wait_until(|| Arc::strong_count(&authority) == 1).await;
@@ -107,30 +107,24 @@ impl Bench {
         place
     }
 
-    /// Ends the process in order.
-    pub async fn stop(self) -> Arc<Place> {
-        self.quota.shutdown().await;
-        self.crash().await
-    }
-
-    pub fn meter(&self, tenant: &TenantEntry) -> Arc<dyn Meter> {
+    pub(crate) fn meter(&self, tenant: &TenantEntry) -> Arc<dyn Meter> {
         self.quota.meter(tenant)
     }
 
-    pub async fn charged(&self, tenant: TenantId) -> MeteredUsage {
+    pub(crate) async fn charged(&self, tenant: TenantId) -> MeteredUsage {
         self.quota.usage(tenant).await.unwrap()
     }
 
-    pub async fn api_charged(&self, tenant: TenantId) -> u64 {
+    pub(crate) async fn api_charged(&self, tenant: TenantId) -> u64 {
         self.charged(tenant).await.api_calls_this_month
     }
 
-    pub async fn audit(&self) {
+    pub(crate) async fn audit(&self) {
         assert_eq!(self.authority.store.audit_quotas().await.unwrap(), []);
     }
 
     /// The value of a counter or gauge, summed over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family
@@ -141,7 +135,7 @@ impl Bench {
     }
 }
 
-pub async fn wait_until(mut holds: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(mut holds: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if holds() {
             return;
@@ -152,11 +146,11 @@ pub async fn wait_until(mut holds: impl FnMut() -> bool) {
 }
 
 /// A tenant of its own with a limit per metric.
-pub fn tenant(api: u64, ai: u64) -> TenantEntry {
+pub(crate) fn tenant(api: u64, ai: u64) -> TenantEntry {
     entry(TenantId(Uuid::new_v4()), api, ai)
 }
 
-pub fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
+pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
     let quotas = Quotas {
         max_users: 1,
         max_projects: 1,
@@ -206,7 +200,7 @@ pub fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
 }
 
 /// One request: takes, waits if it must.
-pub async fn take(
+pub(crate) async fn take(
     meter: &Arc<dyn Meter>,
     metrics: MetricSet,
     now: UnixMs,
@@ -219,7 +213,11 @@ pub async fn take(
 }
 
 /// Requests until the first refusal; how many were admitted, and the refusal.
-pub async fn spend_all(meter: &Arc<dyn Meter>, metrics: MetricSet, now: UnixMs) -> (u64, Denial) {
+pub(crate) async fn spend_all(
+    meter: &Arc<dyn Meter>,
+    metrics: MetricSet,
+    now: UnixMs,
+) -> (u64, Denial) {
     let mut admitted = 0;
     loop {
         match take(meter, metrics, now).await {
@@ -233,26 +231,26 @@ pub async fn spend_all(meter: &Arc<dyn Meter>, metrics: MetricSet, now: UnixMs) 
 }
 
 /// Requests until so many were admitted.
-pub async fn spend(meter: &Arc<dyn Meter>, metrics: MetricSet, now: UnixMs, requests: u64) {
+pub(crate) async fn spend(meter: &Arc<dyn Meter>, metrics: MetricSet, now: UnixMs, requests: u64) {
     for _ in 0..requests {
         drop(take(meter, metrics, now).await.unwrap().spend());
     }
 }
 
-pub fn is_exhausted(denial: Denial) -> bool {
+pub(crate) fn is_exhausted(denial: Denial) -> bool {
     matches!(denial, Denial::Exhausted(_))
 }
 
 /// The real authority behind a link that a test can cut or stall.
-pub struct Flaky {
-    pub store: Arc<Store>,
+pub(crate) struct Flaky {
+    pub(crate) store: Arc<Store>,
     /// Calls fail before they reach the store.
-    pub cut: AtomicBool,
+    pub(crate) cut: AtomicBool,
     /// Calls reach the store, but their answers are lost.
-    pub deaf: AtomicBool,
+    pub(crate) deaf: AtomicBool,
     /// Calls never end.
-    pub stuck: AtomicBool,
-    pub calls: AtomicU64,
+    pub(crate) stuck: AtomicBool,
+    pub(crate) calls: AtomicU64,
 }
 
 impl Flaky {
@@ -266,7 +264,7 @@ impl Flaky {
         }
     }
 
-    pub fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
     }
 
