@@ -5,9 +5,12 @@
 
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// Limits of one binding. Everything a call does counts: instantiation, start functions
 /// and `configure` included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Milliseconds of computing per call. Default 50: a policy takes microseconds; an
     /// interpreter's start and a preempted worker need room.

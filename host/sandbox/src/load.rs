@@ -24,6 +24,8 @@ use crate::{
     version::{Exports, Version},
 };
 
+/// Bytes of a WebAssembly page.
+const PAGE_BYTES: u64 = 64 << 10;
 /// A hook interface and the function in it.
 const HOOKS: [(&str, &str); 4] = [
     ("lifecycle", "configure"),
@@ -55,13 +57,14 @@ impl Sandbox {
         let pre = self.linker().instantiate_pre(&component).map_err(mismatch)?;
         let exports = self.find_hooks(&component, &pre)?;
         component.initialize_copy_on_write_image().map_err(compile_error)?;
-        let memory = component.resources_required().and_then(|needs| needs.max_initial_memory_size);
+        let needs = component.resources_required();
+        let memory_pages = needs.and_then(|needs| needs.max_initial_memory_size).unwrap_or(0);
         Ok(Arc::new(Version {
             pre,
             exports,
             digest: hex(&Sha256::digest(bytes)),
             bytes: bytes.len(),
-            memory_bytes: memory.unwrap_or(0),
+            memory_bytes: memory_pages.saturating_mul(PAGE_BYTES),
         }))
     }
 

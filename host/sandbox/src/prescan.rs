@@ -46,6 +46,7 @@ pub(crate) fn scan(
     let mut validator = Validator::new_with_features(features());
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(invalid)?;
+        check_range(&payload, bytes.len())?;
         scan.count(&payload)?;
         match validator.payload(&payload).map_err(invalid)? {
             ValidPayload::Func(function, body) => scan.body(function, &body)?,
@@ -68,6 +69,19 @@ pub(crate) fn check_size(bytes: &[u8], caps: &ComponentCaps) -> Result<(), LoadE
 
 fn invalid(error: wasmparser::BinaryReaderError) -> LoadError {
     LoadError::Invalid(one_line(&error.to_string()))
+}
+
+/// wasmparser ends a nested module where the file ends, if that is between two sections.
+fn check_range(payload: &Payload<'_>, length: usize) -> Result<(), LoadError> {
+    match payload {
+        Payload::ModuleSection { unchecked_range: range, .. }
+        | Payload::ComponentSection { unchecked_range: range, .. }
+            if range.end > length =>
+        {
+            Err(LoadError::Invalid("the file is truncated".into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[derive(Default)]

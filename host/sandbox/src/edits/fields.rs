@@ -173,11 +173,13 @@ mod tests {
     #[test]
     fn reads_see_the_edits_before_they_are_applied() {
         let (mut message, mut edits, mut bytes) = (message(), FieldEdits::default(), 1000);
-        let mut room = || Room { fields: 10, bytes: &mut bytes };
-        edits.append(&message, room(), "A", b"5").expect("fits");
-        edits.set(&message, room(), "b", [&b"x"[..], b"y"].into_iter()).expect("fits");
+        let room = Room { fields: 10, bytes: &mut bytes };
+        edits.append(&message, room, "A", b"5").expect("fits");
+        let room = Room { fields: 10, bytes: &mut bytes };
+        edits.set(&message, room, "b", [&b"x"[..], b"y"].into_iter()).expect("fits");
         edits.delete("C").expect("allowed");
-        edits.append(&message, room(), "c", b"z").expect("fits");
+        let room = Room { fields: 10, bytes: &mut bytes };
+        edits.append(&message, room, "c", b"z").expect("fits");
         assert_eq!(texts(edits.values(&message, "a")), ["1", "2", "5"]);
         assert_eq!(texts(edits.values(&message, "B")), ["x", "y"]);
         assert_eq!(texts(edits.values(&message, "c")), ["z"]);

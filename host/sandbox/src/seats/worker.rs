@@ -92,7 +92,7 @@ impl Worker {
 
     /// Takes out what was idle too long; looks at most once a second.
     #[must_use]
-    pub(super) fn sweep(&mut self, now_ms: u64, idle_ms_max: u64) -> Vec<Box<Live>> {
+    pub(super) fn sweep(&mut self, now_ms: u64, idle_ms_max: u64) -> Vec<Live> {
         let mut expired = Vec::new();
         if now_ms.saturating_sub(self.swept_ms) < SWEEP_MS {
             return expired;
@@ -104,7 +104,7 @@ impl Worker {
                 .iter()
                 .take_while(|idle| now_ms.saturating_sub(idle.since_ms) > idle_ms_max)
                 .count();
-            expired.extend(kept.drain(..count).map(|idle| idle.live));
+            expired.extend(kept.drain(..count).map(|idle| *idle.live));
         }
         self.idle.retain(|_, kept| !kept.is_empty());
         self.idle_count -= expired.len();
@@ -113,12 +113,12 @@ impl Worker {
 
     /// Takes out every instance of the owners that match.
     #[must_use]
-    pub(super) fn remove_where(&mut self, matches: impl Fn(&Owner) -> bool) -> Vec<Box<Live>> {
+    pub(super) fn remove_where(&mut self, matches: impl Fn(&Owner) -> bool) -> Vec<Live> {
         let mut removed = Vec::new();
         self.idle.retain(|owner, kept| {
             let goes = matches(owner);
             if goes {
-                removed.extend(kept.drain(..).map(|idle| idle.live));
+                removed.extend(kept.drain(..).map(|idle| *idle.live));
             }
             !goes
         });
