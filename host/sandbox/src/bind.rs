@@ -21,12 +21,13 @@ use crate::{
     Sandbox,
     call::within,
     error::LoadError,
-    failure::{classify, shortened},
+    failure::classify,
     flags::Flags,
     hook::{RequestBodyHook, RequestHook, ResponseHook},
     instance::{Live, NotStarted},
     limits::{Grants, Instances, Limits},
     state::Context,
+    text::quoted,
     version::Version,
 };
 
@@ -75,7 +76,7 @@ impl Sandbox {
             let started = Live::start(sandbox.engine(), &version, &context);
             match within(context.limits.wall_ms, started).await {
                 None => Err(LoadError::Start(PolicyFailure::Deadline)),
-                Some(Err(NotStarted::Rejected(text))) => Err(LoadError::Rejected(shortened(text))),
+                Some(Err(NotStarted::Rejected(text))) => Err(LoadError::Rejected(quoted(&text))),
                 Some(Err(NotStarted::Failed(error))) => Err(LoadError::Start(classify(&error))),
                 Some(Ok(_)) => {
                     let id = sandbox.bindings.fetch_add(1, Ordering::Relaxed);

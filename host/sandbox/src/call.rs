@@ -16,11 +16,12 @@ use model::policy::{PolicyExchange, PolicyFailure};
 
 use crate::{
     bind::Binding,
-    failure::{classify, is_exhausted, shortened},
+    failure::{classify, is_exhausted},
     hook::Hook,
     instance::{Live, NotStarted},
     limits::Instances,
     seats::Owner,
+    text::quoted,
 };
 
 /// What a call gives back.
@@ -43,8 +44,8 @@ impl Binding {
             within(self.context.limits.wall_ms, self.run(&mut live, &mut waiting, &hook)).await;
         let raw = match returned {
             Some(Ok(Ok(raw))) => H::check(raw, &self.context.limits)
-                .map_err(|rule| PolicyFailure::BrokenRule(shortened(rule.0))),
-            Some(Ok(Err(text))) => Err(PolicyFailure::Reported(shortened(text))),
+                .map_err(|rule| PolicyFailure::BrokenRule(quoted(&rule.0))),
+            Some(Ok(Err(text))) => Err(PolicyFailure::Reported(quoted(&text))),
             Some(Err(failure)) => Err(failure),
             None => Err(PolicyFailure::Deadline),
         };
@@ -100,7 +101,7 @@ impl Binding {
         }
         started.map_err(|reason| match reason {
             NotStarted::Failed(error) => classify(&error),
-            NotStarted::Rejected(text) => PolicyFailure::Reported(shortened(text)),
+            NotStarted::Rejected(text) => PolicyFailure::Reported(quoted(&text)),
         })
     }
 }

@@ -6,10 +6,10 @@
 use model::policy::PolicyFailure;
 use wasmtime::{PoolConcurrencyLimitError, WasmBacktrace};
 
-use crate::{budget::DeadlinePassed, lift::one_line};
-
-/// Bytes of a guest's text that are kept.
-const TEXT_BYTES_MAX: usize = 1_024;
+use crate::{
+    budget::DeadlinePassed,
+    text::{one_line, quoted},
+};
 
 /// Whether there was no free slot for an instance, a memory, a table or a stack.
 pub(crate) fn is_exhausted(error: &wasmtime::Error) -> bool {
@@ -30,30 +30,5 @@ pub(crate) fn classify(error: &wasmtime::Error) -> PolicyFailure {
         text.push_str(" in ");
         text.push_str(name);
     }
-    PolicyFailure::Trap(shortened(text))
-}
-
-/// A text of the guest's own, short enough for a log line.
-pub(crate) fn shortened(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MAX {
-        let mut end = TEXT_BYTES_MAX;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_texts_are_cut_between_characters() {
-        assert_eq!(shortened("é".into()), "é");
-        let cut = shortened(format!("a{}", "é".repeat(1000)));
-        assert!(cut.len() <= TEXT_BYTES_MAX + "…".len() && cut.ends_with("é…"));
-    }
+    PolicyFailure::Trap(quoted(&text))
 }

@@ -38,6 +38,7 @@ mod prescan;
 mod sandbox;
 mod seats;
 mod state;
+mod text;
 mod ticker;
 mod types;
 mod version;

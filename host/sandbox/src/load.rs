@@ -17,9 +17,10 @@ use crate::{
         lifecycle, request_body_hook, request_hook, response_hook,
     },
     error::LoadError,
-    lift::{self, Kind, one_line},
+    lift::{self, Kind},
     prescan,
     state::State,
+    text::one_line,
     types::same_function,
     version::{Exports, Version},
 };

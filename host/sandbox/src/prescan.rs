@@ -9,7 +9,7 @@ use wasmparser::{
     FuncValidatorAllocations, FunctionBody, Parser, Payload, ValidPayload, Validator, WasmFeatures,
 };
 
-use crate::{config::ComponentCaps, contract::Contract, error::LoadError, lift::one_line};
+use crate::{config::ComponentCaps, contract::Contract, error::LoadError, text::one_line};
 
 /// The proposals that guests may use: those the engine has on.
 fn features() -> WasmFeatures {

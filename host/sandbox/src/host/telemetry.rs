@@ -4,12 +4,11 @@
 //! added. Invariant: what a guest writes is bounded per call and cannot start a line of
 //! its own or move a terminal's cursor.
 
-use std::borrow::Cow;
-
 use crate::{
     bindings::leanvibe::policy::telemetry::{Host, Level},
     limits::Capability,
     state::State,
+    text::printable,
 };
 
 /// The `tracing` target of every line that a policy writes.
@@ -115,26 +114,4 @@ fn joined(fields: &[(String, String)]) -> String {
     let pairs =
         fields.iter().map(|(name, value)| format!("{}={}", printable(name), printable(value)));
     pairs.collect::<Vec<_>>().join(" ")
-}
-
-/// The text with its control characters escaped.
-fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let escape = |c: char| {
-        if c.is_control() { c.escape_default().to_string() } else { c.to_string() }
-    };
-    Cow::Owned(text.chars().map(escape).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_stays_on_its_line() {
-        assert_eq!(printable("plain é"), "plain é");
-        assert_eq!(printable("a\r\nb\u{1b}[2Jc"), "a\\r\\nb\\u{1b}[2Jc");
-    }
 }
