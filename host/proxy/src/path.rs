@@ -23,7 +23,8 @@ pub(crate) fn normalise(target: &PathAndQuery) -> Result<PathAndQuery, Flaw> {
     if !path.starts_with('/') {
         return Err(Flaw::Target);
     }
-    if is_normal(path) {
+    // `http://host?query` has an empty path, which means the root.
+    if is_normal(path) && text.starts_with('/') {
         return Ok(target.clone());
     }
     let plain = unescape(path)?;
@@ -158,6 +159,7 @@ mod tests {
             ("/a...b/..c", "/a...b/..c"),
             ("/%25", "/%25"),
             ("/a?%2e%2e%2f", "/a?%2e%2e%2f"),
+            ("?a=b", "/?a=b"),
         ] {
             assert_eq!(normal(path).as_deref(), Ok(want), "{path}");
         }

@@ -88,8 +88,12 @@ pub(crate) fn normalise(
     expectation(&headers)?;
     let forwarded_host =
         exchange.connection.trusted.then(|| headers.get("x-forwarded-host")).flatten();
-    let (authority, name_len) =
-        authority(parts.uri.authority().map(|a| a.as_str()), &headers, forwarded_host)?;
+    let (authority, name_len) = authority(
+        parts.version,
+        parts.uri.authority().map(|a| a.as_str()),
+        &headers,
+        forwarded_host,
+    )?;
     let client = client(exchange, &mut headers, parts.version);
     let trailers = strip(&mut headers);
     Ok(NormalRequest {
@@ -132,10 +136,12 @@ fn expectation(headers: &HeaderMap) -> Result<(), Reason> {
 
 /// The canonical authority and the length of the name in it.
 fn authority(
+    version: Version,
     target: Option<&str>,
     headers: &HeaderMap,
     forwarded_host: Option<&HeaderValue>,
 ) -> Result<(Box<str>, usize), Reason> {
+    // `Host` may be absent only where the version has no such rule (RFC 9112 3.2).
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -149,8 +155,9 @@ fn authority(
             }
             target
         }
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => return Err(Reason::HostInvalid),
+        (Some(target), None) if version == Version::HTTP_2 => target,
+        (None, Some(host)) => host,
+        (Some(_) | None, None) => return Err(Reason::HostInvalid),
     };
     let stated = forwarded_host.map(as_text).transpose()?.unwrap_or(stated);
     let (text, name_len) = canonical(stated)?;
@@ -308,17 +315,22 @@ mod tests {
 
     #[test]
     fn two_statements_of_the_host_must_agree() {
-        let agreed = authority(Some("a.test"), &map(&[("host", "A.test.")]), None);
+        let agreed =
+            authority(Version::HTTP_11, Some("a.test"), &map(&[("host", "A.test.")]), None);
         assert_eq!(agreed, Ok(("a.test".into(), 6)));
         for (target, headers) in [
             (None, map(&[])),
+            (Some("a.test"), map(&[])),
             (None, map(&[("host", "a"), ("host", "a")])),
             (Some("a.test"), map(&[("host", "b.test")])),
             (Some("a.test:1"), map(&[("host", "a.test:2")])),
             (None, map(&[("host", "a, b")])),
             (None, map(&[("host", "u@a")])),
         ] {
-            assert_eq!(authority(target, &headers, None), Err(Reason::HostInvalid));
+            assert_eq!(
+                authority(Version::HTTP_11, target, &headers, None),
+                Err(Reason::HostInvalid)
+            );
         }
     }
 

@@ -158,60 +158,76 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{sync::Arc, task::Wake};
 
     use super::*;
 
-    fn in_worker<T>(work: impl AsyncFnOnce(Rc<Wheel>) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(Default::default());
-        runtime.expect("a runtime").block_on(async {
-            let wheel = Wheel::new();
-            tokio::task::spawn_local(Rc::clone(&wheel).run(|_| ()));
-            work(wheel).await
-        })
+    #[derive(Default)]
+    struct Bell(std::sync::atomic::AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    impl Wheel {
+        /// What the ticker does, at a time that the test chooses.
+        fn tick_at(&self, now_ms: u64) {
+            self.now_ms.set(now_ms);
+            self.wake_due();
+        }
+    }
+
+    fn is_due(slot: &Slot) -> bool {
+        slot.poll(&Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
-    fn deadlines_pass_in_their_order() {
-        let order = in_worker(async |wheel| {
-            let order = Rc::new(RefCell::new(Vec::new()));
-            let tasks: Vec<_> = [300, 1, 150]
-                .into_iter()
-                .map(|ms| {
-                    let (slot, order) = (wheel.slot(), Rc::clone(&order));
-                    tokio::task::spawn_local(async move {
-                        slot.arm(ms);
-                        poll_fn(|cx| slot.poll(cx)).await;
-                        order.borrow_mut().push(ms);
-                    })
-                })
-                .collect();
-            for task in tasks {
-                task.await.expect("a task");
+    fn deadlines_pass_in_their_order_and_never_early() {
+        let wheel = Wheel::new();
+        let slots: Vec<_> = [300, 1, 150].map(|ms| (ms, wheel.slot())).into();
+        slots.iter().for_each(|(ms, slot)| slot.arm(*ms));
+        let mut order = Vec::new();
+        for now_ms in (0..1_000).step_by(10) {
+            wheel.tick_at(now_ms);
+            for (ms, slot) in slots.iter().filter(|(_, slot)| is_due(slot)) {
+                assert!(now_ms >= *ms);
+                slot.disarm();
+                order.push(*ms);
             }
-            order.take()
-        });
+        }
         assert_eq!(order, [1, 150, 300]);
     }
 
     #[test]
     fn a_moved_or_removed_deadline_does_not_pass() {
-        in_worker(async |wheel| {
-            let (moved, removed, mark) = (wheel.slot(), wheel.slot(), wheel.slot());
-            moved.arm(1);
-            moved.arm(600_000);
-            removed.arm(1);
-            removed.disarm();
-            mark.arm(1);
-            poll_fn(|cx| mark.poll(cx)).await;
-            poll_fn(|cx| {
-                assert!(moved.poll(cx).is_pending());
-                assert!(removed.poll(cx).is_pending());
-                Poll::Ready(())
-            })
-            .await;
-        });
+        let wheel = Wheel::new();
+        let (moved, removed, kept) = (wheel.slot(), wheel.slot(), wheel.slot());
+        moved.arm(1);
+        moved.arm(600_000);
+        removed.arm(1);
+        removed.disarm();
+        kept.arm(1);
+        kept.arm_once(600_000);
+        wheel.tick_at(1_000);
+        assert!(!is_due(&moved) && !is_due(&removed) && is_due(&kept));
+        drop(kept);
+        assert!(!is_due(&wheel.slot()), "a slot comes back disarmed");
+    }
+
+    #[test]
+    fn a_waiting_task_is_woken_once_also_when_the_deadline_came_later() {
+        let wheel = Wheel::new();
+        let slot = wheel.slot();
+        let bell = Arc::<Bell>::default();
+        let waker = Waker::from(Arc::clone(&bell));
+        assert!(slot.poll(&Context::from_waker(&waker)).is_pending());
+        slot.arm(100);
+        for now_ms in [0, 50, 200, 250] {
+            wheel.tick_at(now_ms);
+        }
+        assert_eq!(bell.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert!(is_due(&slot));
     }
 }

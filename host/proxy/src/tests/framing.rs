@@ -293,7 +293,7 @@ fn an_upgrade_is_not_forwarded() {
 #[test]
 fn a_slow_head_is_cut_off() {
     let mut setup = super::world::Setup::default();
-    setup.config.limits.head_timeout_ms = 100;
+    setup.config.limits.head_timeout_ms = 1_000;
     let world = World::with(setup);
     let mut slow = world.client();
     slow.write("GET / HTTP/1.1\r\nHost: acm");
