@@ -90,8 +90,9 @@ impl Bench {
         config.boot = Some(*place.boot.lock().unwrap());
         config.lease_records = 256;
         config.retry_ms = (10, 50);
-        // Never refuses for the time that the test machine takes.
-        config.admit_wait_ms_max = 20_000;
+        // Nothing is refused or given up for the time that the test machine takes.
+        config.admit_wait_ms_max = 60_000;
+        config.authority_timeout_ms = 60_000;
         change(&mut config);
         let quota =
             Quota::start(config, Arc::clone(&authority) as _, shared, &registry).await.unwrap();
@@ -111,8 +112,15 @@ impl Bench {
         self.quota.meter(tenant)
     }
 
+    /// Figures from an authority that may still be recovering.
     pub(crate) async fn charged(&self, tenant: TenantId) -> MeteredUsage {
-        self.quota.usage(tenant).await.unwrap()
+        for _ in 0..200 {
+            if let Ok(usage) = self.quota.usage(tenant).await {
+                return usage;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the authority does not recover");
     }
 
     pub(crate) async fn api_charged(&self, tenant: TenantId) -> u64 {
@@ -123,13 +131,23 @@ impl Bench {
         assert_eq!(self.authority.store.audit_quotas().await.unwrap(), []);
     }
 
+    /// Calls of one kind to the authority.
+    pub(crate) fn calls(&self, call: &str) -> f64 {
+        self.sum("quota_authority_calls_total", |label| label == call)
+    }
+
     /// The value of a counter or gauge, summed over its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
+        self.sum(name, |_| true)
+    }
+
+    fn sum(&self, name: &str, chosen: impl Fn(&str) -> bool) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family
             .get_metric()
             .iter()
+            .filter(|metric| metric.get_label().iter().all(|label| chosen(label.value())))
             .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
             .sum()
     }

@@ -179,3 +179,25 @@ async fn steady_traffic_asks_the_authority_once_per_hundred_and_more() {
     let opened = bench.metric("quota_tranches_opened_total");
     assert!(opened <= 160.0, "{opened} tranches for 100,000 requests");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_that_come_together_share_commits_and_idle_ones_cost_no_record() {
+    let bench = Bench::with(|config| config.lease_records = 1_024).await;
+    let idle: Vec<_> = (0..20_000).map(|_| bench.meter(&tenant(5, 5))).collect();
+    let busy: Vec<_> = (0..500).map(|_| bench.meter(&tenant(5, 5))).collect();
+    let requests: Vec<_> = busy
+        .iter()
+        .map(|meter| {
+            let meter = Arc::clone(meter);
+            tokio::spawn(async move { drop(take(&meter, API, NOON).await.unwrap().spend()) })
+        })
+        .collect();
+    for request in requests {
+        request.await.unwrap();
+    }
+    assert_eq!(bench.metric("quota_tranches_opened_total"), 500.0);
+    let opens = bench.calls("open");
+    assert!(opens <= 100.0, "{opens} commits for 500 tenants");
+    assert_eq!(idle.len(), 20_000);
+    bench.audit().await;
+}

@@ -47,7 +47,8 @@ async fn open(folder: &Path) -> (Arc<Store>, Arc<Quota>, Arc<dyn Clock>) {
     let store = Store::open(&store_url(folder), Arc::clone(&clock)).await.unwrap();
     let mut config = QuotaConfig::new(folder.join("leases"));
     config.lease_records = 64;
-    config.admit_wait_ms_max = 20_000;
+    config.admit_wait_ms_max = 60_000;
+    config.authority_timeout_ms = 60_000;
     let registry = prometheus::Registry::new();
     let quota =
         Quota::start(config, Arc::clone(&store) as _, Arc::clone(&clock), &registry).await.unwrap();

@@ -32,7 +32,6 @@ async fn a_lease_outlives_the_authority_and_then_the_answer_is_503() {
 async fn a_hanging_authority_costs_a_request_its_longest_wait_and_the_next_nothing() {
     let bench = Bench::with(|config| {
         config.admit_wait_ms_max = 100;
-        config.authority_timeout_ms = 60_000;
     })
     .await;
     bench.authority.stuck.store(true, Ordering::SeqCst);
@@ -49,8 +48,8 @@ async fn a_hanging_authority_costs_a_request_its_longest_wait_and_the_next_nothi
 #[tokio::test]
 async fn a_hanging_call_is_given_up_and_tried_again() {
     let bench = Bench::with(|config| {
-        config.admit_wait_ms_max = 50;
-        config.authority_timeout_ms = 150;
+        config.admit_wait_ms_max = 100;
+        config.authority_timeout_ms = 1_000;
     })
     .await;
     bench.authority.stuck.store(true, Ordering::SeqCst);
@@ -94,9 +93,9 @@ async fn tranches_whose_answers_were_lost_come_back() {
 
 #[tokio::test]
 async fn usage_without_the_authority_is_an_error_not_a_guess() {
-    let bench = Bench::with(|config| config.authority_timeout_ms = 300).await;
+    let bench = Bench::with(|config| config.authority_timeout_ms = 1_000).await;
     let tenant = tenant(100, 0);
-    spend(&bench.meter(&tenant), API, NOON, 1).await;
+    bench.charged(tenant.id()).await;
     bench.authority.cut.store(true, Ordering::SeqCst);
     assert!(bench.quota.usage(tenant.id()).await.is_err());
     bench.authority.stuck.store(true, Ordering::SeqCst);
