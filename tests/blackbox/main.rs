@@ -4,7 +4,13 @@
 //! `actors/` (`world.tenant("acme").get("/")`), waits with `eventually`, and never
 //! asserts a time. The components must be built (`make test` does), or the tests fail.
 
-#![expect(unreachable_pub, reason = "test code")]
+#![expect(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers included; clippy sees only #[test] as tests"
+)]
 
 mod actors;
 mod control;

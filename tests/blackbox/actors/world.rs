@@ -35,8 +35,11 @@ pub struct WorldOptions {
     /// Lines laid over the config, as TOML.
     pub config: String,
     /// Changes the private copy of `policies/` before the start.
-    pub prepare: Option<Box<dyn FnOnce(&Path) + Send>>,
+    pub prepare: Option<Prepare>,
 }
+
+/// A change of a `policies/` folder.
+pub type Prepare = Box<dyn FnOnce(&Path) + Send>;
 
 /// Everything, running. Ends when dropped (after `stop` in order).
 pub struct World {
