@@ -10,13 +10,14 @@
 set -eu
 
 target=wasm32-unknown-unknown
-plugins="residency-routing feature-flags custom-integrations"
 # Bytes of stack. 32 KiB: the deepest call needs a few; stack, data and heap then fit in
 # one page, which is all a fresh instance has to reset.
 stack_bytes=32768
 
 here=$(cd "$(dirname "$0")" && pwd)
 dist=$here/dist
+# Every crate beside this script that makes a Wasm library.
+plugins=$(cd "$here" && grep -l cdylib ./*/Cargo.toml | sed "s|^\./||; s|/Cargo.toml$||")
 # A caller's target folder is kept apart from the host's; everything else that would
 # change what is built is dropped.
 out=$here/target

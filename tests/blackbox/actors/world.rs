@@ -122,6 +122,11 @@ impl World {
         self.running.as_ref().expect("the program runs")
     }
 
+    /// The world's time, in seconds since the epoch.
+    pub fn clock_s(&self) -> u64 {
+        model::clock::Clock::now(&*self.clock).0 / 1000
+    }
+
     pub fn edge_addr(&self) -> SocketAddr {
         self.running().edge[0]
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::actors::{Client, World};
+use crate::actors::{Client, World, WorldOptions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tenant_reaches_the_home_region_of_its_group() {
@@ -162,4 +162,48 @@ async fn eventually_status(
         (reply.status == status).then_some(reply)
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jwt_of_a_configured_issuer_names_its_tenant() {
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    let options = WorldOptions {
+        config: format!(
+            "[edge.jwt]\n[[edge.jwt.issuer]]\nname = \"idp\"\nissuer = \"https://idp.example\"\n\
+             audience = \"leanvibe\"\ntenant_claim = \"org.slug\"\n\
+             keys = [{{ algorithm = \"HS256\", secret = \"{SECRET}\" }}]"
+        ),
+        prepare: None,
+    };
+    let world = World::with(options).await;
+    world.tenant("acme", "enterprise", "us").await;
+    world.tenant("euro", "enterprise", "eu").await;
+    let expires = world.clock_s() + 3600;
+    let sign = |secret: &str, slug: &str, exp: u64, aud: &str| {
+        let claims = json!({
+            "iss": "https://idp.example", "aud": aud, "exp": exp, "sub": "ann",
+            "org": {"slug": slug},
+        });
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
+    };
+    let send = |host: &'static str, token: String| {
+        let request = Client::request("GET", "/", host)
+            .header("authorization", format!("Bearer {token}"));
+        world.edge().send(request.body(Default::default()).expect("a request"))
+    };
+    let good = sign(SECRET, "acme", expires, "leanvibe");
+    send("api.localhost", good.clone()).await.expect(200);
+    let got = world.origin("us-east-1").last();
+    assert_eq!(got.header("x-tenant-slug"), "acme");
+    assert_eq!(got.header("x-tenant-subject"), "ann");
+    assert_eq!(send("euro.localhost", good).await.expect(403).code(), "tenant-mismatch");
+    for bad in [
+        sign(SECRET, "acme", world.clock_s() - 3600, "leanvibe"),
+        sign(SECRET, "acme", expires, "another"),
+        sign("another-secret-of-enough-length!!", "acme", expires, "leanvibe"),
+        sign(SECRET, "nobody", expires, "leanvibe"),
+    ] {
+        send("api.localhost", bad).await.expect(401);
+    }
 }
