@@ -22,7 +22,9 @@ folder=$1; shift
 "$@" >"$folder/log" 2>&1 &
 server=$!
 keep=; read -r keep
-kill -INT "$server" 2>/dev/null
+# In order when the data will be needed again, else at once.
+[ -n "$keep" ] && signal=INT || signal=QUIT
+kill -"$signal" "$server" 2>/dev/null
 wait "$server"
 [ -n "$keep" ] || rm -rf "$folder"
 "#;

@@ -153,6 +153,26 @@ async fn without_a_context_there_are_no_rows_whoever_asks() {
 }
 
 #[tokio::test]
+async fn the_policy_alone_is_an_index_condition_on_every_table() {
+    let (_database, store, [one, _]) = two_tenants().await;
+    let mut tx = store.db.tenant(one, Purpose::Read).await.expect("a transaction");
+    // Small tables are read whole, whatever their indexes.
+    sql("SET LOCAL enable_seqscan = off").execute(&mut tx).await.expect("a setting");
+    for statement in [
+        "EXPLAIN SELECT plan FROM tenant",
+        "EXPLAIN SELECT domain FROM tenant_domain",
+        "EXPLAIN SELECT value FROM tenant_secret WHERE name = 'a'",
+        "EXPLAIN SELECT value FROM tenant_gauge",
+        "EXPLAIN SELECT hash FROM api_key",
+    ] {
+        let plan: Vec<(String,)> = sql(statement).all(&mut tx).await.expect("a plan");
+        let by_tenant =
+            |(line,): &(String,)| line.contains("Index Cond: ") && line.contains("current_setting");
+        assert!(plan.iter().any(by_tenant), "{statement}: {plan:?}");
+    }
+}
+
+#[tokio::test]
 async fn another_tenants_rows_can_be_neither_written_nor_taken() {
     let (_database, store, [one, two]) = two_tenants().await;
     let mut tx = store.db.tenant(one, Purpose::Change).await.expect("a transaction");

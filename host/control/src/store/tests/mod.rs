@@ -1,6 +1,7 @@
 //! What only PostgreSQL can promise: walls between tenants, and several processes at once.
 
 mod isolation;
+mod opening;
 mod several;
 
 use std::sync::Arc;
