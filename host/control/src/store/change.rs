@@ -65,7 +65,8 @@ impl<S> Change<S> {
         Ok(())
     }
 
-    /// Commits a success and publishes what it asked for; undoes a failure.
+    /// Commits a success and publishes what it asked for; undoes a failure. An error after
+    /// the commit means that the database went away: the change is published when it is back.
     pub(super) async fn end<T, E: From<StoreError>>(self, outcome: Result<T, E>) -> Result<T, E> {
         let value = self.tx.end(outcome).await?;
         if self.published {

@@ -1,10 +1,12 @@
 //! The directory as the data plane gets it, read whole at start-up and then kept current
 //! one tenant at a time.
 //!
-//! Invariant: tenants are in the order of their ids; revoked keys are absent.
+//! Invariant: tenants are in the order of their ids, keys in that of their tenants; revoked
+//! keys are absent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -110,20 +112,57 @@ async fn keys<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Arc<ApiKey>>, StoreEr
 
 /// The directory after the tenants of `part` have become what it says.
 pub(super) fn with(before: &Directory, part: Part) -> Directory {
+    let mut after = before.clone();
+    if part.tenants.len() <= SINGLY_MAX {
+        splice(&mut after, part);
+    } else {
+        merge(&mut after, part);
+    }
+    after
+}
+
+/// Replaces a few tenants in place, without looking at the others.
+fn splice(directory: &mut Directory, part: Part) {
+    let Directory { tenants, keys, .. } = directory;
+    for record in part.tenants {
+        let id = record.tenant.id;
+        keys.drain(range(keys, id, |key| key.tenant));
+        tenants.splice(range(tenants, id, |held| held.tenant.id), [record]);
+    }
+    for key in part.keys {
+        let at = range(keys, key.tenant, |held| held.tenant).end;
+        keys.insert(at, key);
+    }
+}
+
+/// Replaces many tenants in one pass.
+fn merge(directory: &mut Directory, part: Part) {
     let changed: BTreeSet<TenantId> = part.tenants.iter().map(|record| record.tenant.id).collect();
-    let kept = before.tenants.iter().filter(|record| !changed.contains(&record.tenant.id));
-    let mut tenants: Vec<_> = kept.cloned().chain(part.tenants).collect();
-    // Two sorted runs: linear.
-    tenants.sort_by_key(|record| record.tenant.id);
-    let kept = before.keys.iter().filter(|key| !changed.contains(&key.tenant));
-    let keys = kept.cloned().chain(part.keys).collect();
-    Directory { version: before.version, tenants, keys }
+    directory.tenants.retain(|record| !changed.contains(&record.tenant.id));
+    directory.tenants.extend(part.tenants);
+    directory.tenants.sort_by_key(|record| record.tenant.id);
+    directory.keys.retain(|key| !changed.contains(&key.tenant));
+    directory.keys.extend(part.keys);
+    directory.keys.sort_by_key(|key| key.tenant);
+}
+
+/// Where a tenant's items are, or would be.
+fn range<T>(items: &[T], tenant: TenantId, of: impl Fn(&T) -> TenantId) -> Range<usize> {
+    let start = items.partition_point(|item| of(item) < tenant);
+    let end = items.partition_point(|item| of(item) <= tenant);
+    start..end
 }
 
 #[cfg(test)]
 mod tests {
-    use model::{secret::Secret, tenant::Slug};
+    use model::{
+        clock::UnixMs,
+        secret::Secret,
+        tenant::{Slug, Status, Tenant},
+    };
+    use proptest::{collection::btree_set, prelude::*};
 
+    use super::*;
     use crate::{
         store::{Members, NewTenant, TenantPatch},
         testing::{Backend, on_both},
@@ -138,6 +177,65 @@ mod tests {
             plan: "team".to_owned(),
             data_residency: Some("eu".to_owned()),
             parent: None,
+        }
+    }
+
+    fn part(ids: &[u128], keys: usize) -> Part {
+        let tenants = ids.iter().map(|id| {
+            let tenant = Tenant {
+                id: TenantId(Uuid::from_u128(*id)),
+                slug: "slug".parse().expect("a slug"),
+                organization_name: String::new(),
+                display_name: String::new(),
+                admin_email: String::new(),
+                plan: format!("{id} with {keys}"),
+                data_residency: String::new(),
+                parent: None,
+                status: Status::Active,
+                suspend_reason: None,
+                trial_ends_at: None,
+                grace_ends_at: None,
+                custom_domains: Vec::new(),
+                quota_overrides: BTreeMap::new(),
+                attributes: BTreeMap::new(),
+                created_at: UnixMs(0),
+                version: 1,
+            };
+            Arc::new(TenantRecord { tenant, secrets: BTreeMap::new() })
+        });
+        let key = |id: &u128| ApiKey {
+            id: format!("{id}").into(),
+            tenant: TenantId(Uuid::from_u128(*id)),
+            hash: SecretHash([0; 32]),
+            expires_at: None,
+        };
+        let keys = ids.iter().flat_map(|id| (0..keys).map(|_| Arc::new(key(id)))).collect();
+        Part { tenants: tenants.collect(), keys }
+    }
+
+    fn shape(directory: &Directory) -> (Vec<(TenantId, String)>, Vec<TenantId>) {
+        let plan = |held: &Arc<TenantRecord>| (held.tenant.id, held.tenant.plan.clone());
+        let tenants = directory.tenants.iter().map(plan).collect();
+        (tenants, directory.keys.iter().map(|key| key.tenant).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn few_changes_in_place_and_many_in_one_pass_lead_to_the_same(
+            held in btree_set(0_u128..40, 0..20), held_keys in 0_usize..3,
+            changed in btree_set(0_u128..40, 0..20), changed_keys in 0_usize..3,
+        ) {
+            let [held, changed] = [held, changed].map(|ids| ids.into_iter().collect::<Vec<_>>());
+            let mut spliced = with(&Directory::default(), part(&held, held_keys));
+            let mut merged = spliced.clone();
+            splice(&mut spliced, part(&changed, changed_keys));
+            merge(&mut merged, part(&changed, changed_keys));
+            let (tenants, keys) = shape(&spliced);
+            prop_assert!(tenants.is_sorted() && keys.is_sorted());
+            let unchanged = held.iter().filter(|id| !changed.contains(id)).count();
+            prop_assert_eq!(tenants.len(), unchanged + changed.len());
+            prop_assert_eq!(keys.len(), unchanged * held_keys + changed.len() * changed_keys);
+            prop_assert_eq!((tenants, keys), shape(&merged));
         }
     }
 

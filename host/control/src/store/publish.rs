@@ -95,10 +95,9 @@ async fn follow(published: Arc<Published>, notices: Notices) {
     let mut pause = PAUSE_MIN_MS;
     loop {
         let Err(error) = listen(&published, &notices, &mut pause).await;
-        tracing::warn!(
-            %error,
-            "the database is away; the last directory stays in force, next look in {pause} ms"
-        );
+        if pause == PAUSE_MIN_MS {
+            tracing::warn!(%error, "the database is away; the last directory stays in force");
+        }
         tokio::time::sleep(Duration::from_millis(pause)).await;
         pause = (pause * 2).min(PAUSE_MAX_MS);
     }
@@ -113,7 +112,10 @@ async fn listen(
     let mut listening = notices.listen().await?;
     loop {
         published.catch_up().await?;
-        *pause = PAUSE_MIN_MS;
+        if *pause != PAUSE_MIN_MS {
+            tracing::info!("the database is back; the directory has caught up");
+            *pause = PAUSE_MIN_MS;
+        }
         listening.heard(Duration::from_millis(POLL_MS)).await?;
     }
 }
