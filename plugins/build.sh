@@ -42,6 +42,10 @@ fail() {
 
 edge=${LEANVIBE_EDGE_BIN:-}
 [ -n "$edge" ] || fail "set LEANVIBE_EDGE_BIN to the leanvibe-edge binary; it makes the components"
+case $edge in
+    /* | "") ;;
+    */*) edge=$PWD/$edge ;;
+esac
 command -v "$edge" >/dev/null || fail "LEANVIBE_EDGE_BIN=$edge is no program"
 command -v cargo >/dev/null || fail "cargo is missing; install Rust by https://rustup.rs"
 

@@ -255,6 +255,17 @@ impl Chain {
         &self.policies
     }
 
+    /// Whether both run the same code under the same rules, so that one may stand for the
+    /// other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Policy, &Policy)| {
+            a.name == b.name && a.on_failure == b.on_failure && Arc::ptr_eq(&a.plugin, &b.plugin)
+        };
+        self.policies.len() == other.policies.len()
+            && self.policies.iter().zip(&other.policies).all(same)
+    }
+
     /// Which hooks any link has.
     #[must_use]
     pub const fn hooks(&self) -> Hooks {

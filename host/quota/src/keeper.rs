@@ -74,6 +74,8 @@ pub(crate) struct Keeper {
     report_sent: SentReport,
     report_number: u64,
     report_due: Instant,
+    /// A report failed, and nobody knows what it credited.
+    credit_unseen: bool,
     outage: Outage,
     stopping: Option<oneshot::Sender<bool>>,
 }
@@ -140,6 +142,7 @@ impl Keeper {
             report_sent: SentReport::default(),
             report_number: 0,
             report_due: now,
+            credit_unseen: false,
             outage: Outage { down: false, failures: 0, retry_at: now },
             stopping: None,
         }

@@ -8,7 +8,7 @@
 use wasmparser::{Encoding, Parser, Payload};
 use wit_component::ComponentEncoder;
 
-use crate::error::LoadError;
+use crate::{error::LoadError, text::one_line};
 
 /// Prefix of the custom sections that describe a core module's component type.
 const TYPE_SECTION: &str = "component-type";
@@ -72,11 +72,6 @@ fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
     }
     let known = MAGICS.iter().find(|(magic, _)| bytes.starts_with(magic));
     Some(known.map_or("is not WebAssembly", |(_, what)| what))
-}
-
-/// Joins a tool's message of several lines into one.
-pub(crate) fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

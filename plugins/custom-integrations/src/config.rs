@@ -62,7 +62,7 @@ impl<'a> Config<'a> {
     pub fn read(text: &'a str) -> Result<Self> {
         let mut config = Self::default();
         Json::document(text, |key, json| {
-            match key {
+            match &**key {
                 "request" => config.request = steps(json, request_step)?,
                 "signing" if json.null() => config.signing = None,
                 "signing" => config.signing = Some(Signing::read(json)?),

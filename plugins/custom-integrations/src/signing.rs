@@ -39,7 +39,7 @@ impl<'a> Signing<'a> {
     pub(crate) fn read(json: &mut Json<'a>) -> Result<Self> {
         let (mut keyed, mut header, mut headers) = (None, Cow::Borrowed("x-signature"), Vec::new());
         json.object(|key, json| {
-            match key {
+            match &**key {
                 "secret" => keyed = Some(key_of(&json.string()?)?),
                 "header" => header = field::writable_name(json)?,
                 "headers" => headers = json.array(field::name)?,

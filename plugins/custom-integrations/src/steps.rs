@@ -47,7 +47,7 @@ pub fn on_request(config: &Config<'_>, request: &impl Request) -> Result<(), Str
     target.write(request)?;
     let Some(signing) = &config.signing else { return Ok(()) };
     let signature =
-        signing.sign(request.received_at_ms(), &request.method(), &target.text(request), |name| {
+        signing.sign(request.received_at_ms(), &request.method(), target.text(request), |name| {
             request.values(name)
         });
     written(request.set(&signing.header, &signature), &signing.header)

@@ -68,7 +68,7 @@ impl<'a> Config<'a> {
     pub fn read(text: &'a str) -> Result<Self> {
         let mut config = Self::default();
         Json::document(text, |key, json| {
-            match key {
+            match &**key {
                 "gates" => config.gates = json.array(gate)?,
                 "flags" => config.flags = flags(json)?,
                 _ => return Err(Error::unknown_key()),
@@ -82,7 +82,7 @@ impl<'a> Config<'a> {
 fn gate<'a>(json: &mut Json<'a>) -> Result<Gate<'a>> {
     let (mut path, mut methods, mut feature) = (None, Vec::new(), None);
     json.object(|key, json| {
-        match key {
+        match &**key {
             "path" => path = Some(Pattern::read(json)?),
             "methods" => methods = json.array(Json::string)?,
             "feature" => feature = Some(json.string()?),
@@ -109,7 +109,7 @@ fn flags<'a>(json: &mut Json<'a>) -> Result<Vec<Flag<'a>>> {
 fn flag<'a>(json: &mut Json<'a>) -> Result<Flag<'a>> {
     let (mut name, mut header, mut kind, mut default) = (None, None, None, None);
     json.object(|key, json| {
-        match key {
+        match &**key {
             "key" => name = Some(json.string()?).filter(|name| !name.is_empty()),
             "header" => header = Some(field::writable_name(json)?),
             "type" => kind = Some(json.string()?),

@@ -71,7 +71,7 @@ impl<'a> Json<'a> {
     /// The first thing that is wrong.
     pub fn document(
         text: &'a str,
-        member: impl FnMut(&str, &mut Self) -> Result<()>,
+        member: impl FnMut(&Cow<'a, str>, &mut Self) -> Result<()>,
     ) -> Result<()> {
         let mut json = Self::at(text);
         json.object(member)?;
@@ -83,7 +83,10 @@ impl<'a> Json<'a> {
     ///
     /// # Errors
     /// When it is no object, or what `member` found.
-    pub fn object(&mut self, mut member: impl FnMut(&str, &mut Self) -> Result<()>) -> Result<()> {
+    pub fn object(
+        &mut self,
+        mut member: impl FnMut(&Cow<'a, str>, &mut Self) -> Result<()>,
+    ) -> Result<()> {
         self.expect('{', "expected an object")?;
         if self.take('}') {
             return Ok(());

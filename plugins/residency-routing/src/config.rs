@@ -3,10 +3,7 @@
 //! Read once per instance. Invariant: texts are borrowed from the configuration, which
 //! lives as long as the instance.
 
-use alloc::{
-    borrow::{Cow, ToOwned},
-    vec::Vec,
-};
+use alloc::{borrow::Cow, vec::Vec};
 
 use kit::{
     field,
@@ -39,7 +36,7 @@ pub enum Outside {
 /// A class of data and where it may be processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataClass<'a> {
-    /// Lower case.
+    /// Compared without case.
     pub name: Cow<'a, str>,
     /// Never empty.
     pub regions: Vec<Cow<'a, str>>,
@@ -81,7 +78,7 @@ impl<'a> Config<'a> {
             data_classes: Vec::new(),
         };
         Json::document(text, |key, json| {
-            match key {
+            match &**key {
                 "region_header" => config.region_header = field::writable_name(json)?,
                 "region_header_from" => config.region_header_from = header_from(json)?,
                 "countries" => config.countries = countries(json)?,
@@ -131,7 +128,7 @@ fn countries<'a>(json: &mut Json<'a>) -> Result<Vec<(Cow<'a, str>, Cow<'a, str>)
         if countries.len() == COUNTRIES_MAX {
             return Err(Error::new("too many countries"));
         }
-        countries.push((Cow::Owned(country.to_owned()), region(json)?));
+        countries.push((country.clone(), region(json)?));
         Ok(())
     })?;
     Ok(countries)
@@ -144,7 +141,7 @@ fn data_classes<'a>(json: &mut Json<'a>) -> Result<Vec<DataClass<'a>>> {
         if regions.is_empty() {
             return Err(Error::new("a data class needs at least one region"));
         }
-        classes.push(DataClass { name: Cow::Owned(name.to_ascii_lowercase()), regions });
+        classes.push(DataClass { name: name.clone(), regions });
         Ok(())
     })?;
     Ok(classes)

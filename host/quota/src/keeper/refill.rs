@@ -202,28 +202,12 @@ impl Keeper {
 
     /// Reports a tranche of this window of which no token was handed out.
     pub(super) fn give_up(&mut self, account: &mut Account, epoch: u64, tranche: u64) {
-        self.give_up_of(account, account.key, epoch, tranche);
+        account.pending += 1;
+        self.report_unspent(account.id(), account.key, epoch, tranche);
     }
 
     /// Reports a tranche, perhaps of an earlier window, of which no token was handed out.
-    pub(super) fn give_up_of(
-        &mut self,
-        account: &mut Account,
-        key: WindowKey,
-        epoch: u64,
-        tranche: u64,
-    ) {
-        if key == account.key {
-            account.pending += 1;
-        }
-        self.finals.push(Final {
-            id: account.id(),
-            key,
-            epoch,
-            tranche,
-            spent: 0,
-            refunded: 0,
-            record: None,
-        });
+    pub(super) fn report_unspent(&mut self, id: Id, key: WindowKey, epoch: u64, tranche: u64) {
+        self.finals.push(Final { id, key, epoch, tranche, spent: 0, refunded: 0, record: None });
     }
 }

@@ -131,7 +131,10 @@ impl Keeper {
                 self.recovered();
                 self.after_report(&sent, &answer).await;
             }
-            Err(error) => self.failed("report", &error),
+            Err(error) => {
+                self.credit_unseen = true;
+                self.failed("report", &error);
+            }
         }
         sent.flushes.into_iter().for_each(|done| {
             let _ = done.send(stored);
@@ -167,8 +170,10 @@ impl Keeper {
         for recall in &answer.recalls {
             self.recall(recall).await;
         }
+        // A report whose answer was lost may have credited.
+        let credited = std::mem::take(&mut self.credit_unseen) || answer.credited > 0;
         for id in touched {
-            self.credited(id, answer.credited > 0).await;
+            self.credited(id, credited).await;
         }
     }
 

@@ -41,7 +41,8 @@ impl Keeper {
     /// Sends the queued requests when no call is in flight and no pause is due.
     pub(super) fn start_open(&mut self) {
         let pause = Instant::now() < self.outage.retry_at;
-        if self.open_call.is_some() || self.to_open.is_empty() || pause {
+        let idle = self.to_open.is_empty() || self.stopping.is_some();
+        if self.open_call.is_some() || idle || pause {
             return;
         }
         let now = self.shared.clock.monotonic_ms();
@@ -95,14 +96,16 @@ impl Keeper {
             return;
         }
         account.doubt = true;
-        // An account that nobody waits for is left to its next request.
         self.to_open.insert(sent.id);
     }
 
     async fn on_opening(&mut self, sent: SentOpen, opening: Opening) {
-        if !self.accounts.contains_key(&sent.id) {
-            // Cannot happen: an account that is opening stays. The tranche stays charged.
-            tracing::error!("a tranche was opened for a forgotten account");
+        if self.accounts.get(&sent.id).is_none_or(|account| account.key != sent.key) {
+            // The window ended meanwhile.
+            if let Opening::Opened(permit) = opening {
+                self.shared.metrics.abandoned.inc();
+                self.report_unspent(sent.id, permit.key(), permit.epoch(), permit.tranche());
+            }
             return;
         }
         self.with(sent.id, async |keeper, account| {
@@ -113,12 +116,6 @@ impl Keeper {
     }
 
     async fn take_opening(&mut self, account: &mut Account, sent: &SentOpen, opening: Opening) {
-        if account.key != sent.key {
-            if let Opening::Opened(permit) = opening {
-                self.abandon(account, &permit);
-            }
-            return;
-        }
         account.opening = false;
         match opening {
             Opening::Opened(permit) => self.take_permit(account, sent, permit).await,
@@ -147,22 +144,21 @@ impl Keeper {
         account.exhausted = None;
         self.shared.metrics.opened.inc();
         let same_limit = account.slot().limit().0 == sent.version;
-        if !same_limit || self.stopping.is_some() {
-            self.abandon(account, &permit);
-            return;
-        }
         let (epoch, tranche) = (permit.epoch(), permit.tranche());
-        if let Err(error) = self.dispatcher.install(permit).await {
-            tracing::warn!(%error, "the dispatcher did not take a tranche");
+        let wanted = same_limit && self.stopping.is_none();
+        let installed = wanted && self.install(permit).await;
+        if !installed {
             self.shared.metrics.abandoned.inc();
             self.give_up(account, epoch, tranche);
         }
     }
 
-    /// Gives a tranche back that is not wanted any more.
-    fn abandon(&mut self, account: &mut Account, permit: &InstallPermit) {
-        self.shared.metrics.abandoned.inc();
-        self.give_up_of(account, permit.key(), permit.epoch(), permit.tranche());
+    async fn install(&mut self, permit: InstallPermit) -> bool {
+        let installed = self.dispatcher.install(permit).await;
+        if let Err(error) = &installed {
+            tracing::warn!(%error, "the dispatcher did not take a tranche");
+        }
+        installed.is_ok()
     }
 
     /// Counts a failed call and sets the pause before the next.

@@ -7,8 +7,11 @@
 use datalogic_rs::Logic;
 use serde_json::{Map, Value};
 
-use super::evaluation::Reason;
-use super::{Evaluation, Flags, engine, evaluation::ErrorCode, evaluation::FlagKind, reference};
+use super::{
+    Flags, engine,
+    evaluation::{ErrorCode, Evaluation, FlagKind, Reason},
+    reference,
+};
 
 /// Bytes of one definition file. 4 MiB: some 10,000 flags; parsing it stays below 100 ms.
 const TEXT_BYTES_MAX: usize = 4 << 20;
@@ -199,7 +202,7 @@ fn targeting(rule: Option<Value>, evaluators: &Map<String, Value>) -> Targeting 
     }
 }
 
-pub(super) const fn type_name(value: &Value) -> &'static str {
+const fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

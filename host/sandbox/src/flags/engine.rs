@@ -9,9 +9,7 @@ use datalogic_rs::{DataValue, Engine, EvaluationConfig, Logic, bumpalo::Bump};
 use model::clock::UnixMs;
 use serde_json::{Map, Value};
 
-use super::{
-    context, definition::type_name, fractional::Fractional, sem_ver::SemVer, strings::Affix,
-};
+use super::{context, fractional::Fractional, sem_ver::SemVer, strings::Affix};
 
 /// flagd's rules of comparison are lenient: comparing text with a list is false, not an
 /// error.
@@ -73,12 +71,12 @@ pub(super) fn run(rule: &Logic, key: &str, context: &Map<String, Value>, now: Un
         Ok(DataValue::String(variant)) => Outcome::Variant((*variant).to_owned()),
         Ok(DataValue::Bool(variant)) => Outcome::Variant(variant.to_string()),
         Ok(DataValue::Number(variant)) => Outcome::Variant(variant.to_string()),
-        Ok(DataValue::Array(_)) => not_a_variant(&Value::Array(Vec::new())),
-        Ok(DataValue::Object(_)) => not_a_variant(&Value::Object(Map::new())),
+        Ok(DataValue::Array(_)) => no_variant("a list"),
+        Ok(DataValue::Object(_)) => no_variant("an object"),
         Err(error) => Outcome::Failed(format!("targeting: {error}")),
     }
 }
 
-fn not_a_variant(value: &Value) -> Outcome {
-    Outcome::Failed(format!("targeting: {} names no variant", type_name(value)))
+fn no_variant(what: &str) -> Outcome {
+    Outcome::Failed(format!("targeting: {what} names no variant"))
 }

@@ -42,7 +42,7 @@ fn choose<'a>(args: &[&'a DataValue<'a>], root: &'a DataValue<'a>) -> Option<&'a
     if total > TOTAL_WEIGHT_MAX {
         return None;
     }
-    let mut left = u64::from(hash) * total >> 32;
+    let mut left = (u64::from(hash) * total) >> 32;
     buckets.into_iter().find_map(|(variant, weight)| {
         if left < weight {
             Some(variant)

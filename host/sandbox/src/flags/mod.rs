@@ -17,6 +17,10 @@ mod murmur3;
 mod reference;
 mod sem_ver;
 mod strings;
+#[cfg(test)]
+mod testbed;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
@@ -113,6 +117,3 @@ impl Flags {
         flag.resolve(variant, kind, reason, default)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -18,7 +18,7 @@ fn every_kind_of_value_is_read_as_its_text() {
     let text = r#" { "a" : -1.5e3 , "b":[ {} , [], null ], "c": "x\"y", "d" :true} "#;
     let mut seen = Vec::new();
     Json::document(text, |key, json| {
-        seen.push((key.to_owned(), json.raw()?.to_owned()));
+        seen.push((key.to_string(), json.raw()?.to_owned()));
         Ok(())
     })
     .expect("JSON");
@@ -68,7 +68,7 @@ fn what_is_no_json_is_refused() {
 #[test]
 fn an_error_names_its_place() {
     let read = |text: &str| {
-        Json::document(text, |key, json| match key {
+        Json::document(text, |key, json| match &**key {
             "steps" => {
                 json.array(|json| json.object(|_, json| json.string().map(|_| ()))).map(|_| ())
             }

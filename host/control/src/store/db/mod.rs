@@ -89,6 +89,17 @@ impl Db {
         }
     }
 
+    /// SQLite's own pools, for the quota authority, which PostgreSQL does not have yet.
+    pub(super) fn sqlite(&self) -> sqlx::Result<&sqlite::Database> {
+        match self {
+            Self::Sqlite(database) => Ok(database),
+            Self::Postgres(_) => {
+                let reason = "the quota authority is not on PostgreSQL yet: use sqlite://PATH";
+                Err(sqlx::Error::Configuration(reason.into()))
+            }
+        }
+    }
+
     /// Tells other processes at the commit that the directory has changed.
     pub(super) async fn announce<S>(&self, tx: &mut Tx<S>) -> Result<(), StoreError> {
         match self {

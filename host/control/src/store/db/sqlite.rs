@@ -56,6 +56,16 @@ impl Database {
         Ok(tx)
     }
 
+    /// The only connection that writes; a transaction on it excludes every other.
+    pub(in crate::store) fn writer(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    /// Connections that see what was committed and cannot write.
+    pub(in crate::store) fn reader(&self) -> &SqlitePool {
+        &self.reader
+    }
+
     pub(super) async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;

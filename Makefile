@@ -1,0 +1,48 @@
+# LeanVibe Edge. `make run` and `make test` are all that a fresh machine needs.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DATA ?= data
+
+.PHONY: help run test lint bench plugins setup clean-data
+
+help:
+	@echo "make run      build everything, start the edge with demo origins and tenants"
+	@echo "make test     all tests"
+	@echo "make lint     rustfmt and clippy, warnings are errors"
+	@echo "make bench    CPU per request beside nginx, in one run"
+	@echo "make plugins  build the first-party plugins into plugins/dist"
+
+# What a fresh Debian lacks; asks for nothing when everything is there.
+setup:
+	@deploy/setup.sh
+
+run: setup
+	$(CARGO) build --release --locked -p leanvibe-edge
+	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
+	exec env LEANVIBE_EDGE__DATA__DIR=$(DATA) $(TARGET)/release/leanvibe-edge demo
+
+# --all-targets resolves features as the tests do, so that nothing is built twice.
+test: setup
+	$(CARGO) build --workspace --all-targets --locked
+	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/build.sh
+	$(CARGO) test --locked --manifest-path plugins/Cargo.toml
+	$(CARGO) test --workspace --all-targets --locked
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) fmt --manifest-path plugins/Cargo.toml --all --check
+	$(CARGO) clippy --locked --manifest-path plugins/Cargo.toml -- -D warnings
+
+plugins: setup
+	$(CARGO) build --release --locked -p leanvibe-edge
+	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
+
+bench: setup
+	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-tests
+	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
+	$(TARGET)/release/leanvibe-bench
+
+clean-data:
+	rm -rf $(DATA)

@@ -1,0 +1,74 @@
+//! The audit of the quota accounts: sums that must agree, whatever crashed.
+//!
+//! Run by an operator, on a schedule, and after every chaos test. Invariant: it only reads,
+//! and an empty answer is the proof.
+
+use sqlx::prelude::FromRow;
+use uuid::Uuid;
+
+use super::super::{Store, StoreError};
+
+/// A window whose account does not add up: `quota_invariant_broken`.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct QuotaViolation {
+    /// The tenant's id.
+    pub tenant: Uuid,
+    /// Name of the metric.
+    pub metric: String,
+    /// Start of the window, ms since 1970.
+    pub start_ms: i64,
+    /// Which rule is broken.
+    pub rule: String,
+    /// The figure that was found.
+    pub found: i64,
+    /// The figure that was expected, or the bound.
+    pub expected: i64,
+}
+
+/// Sums per window, and the four rules over them.
+const AUDIT: &str = "
+WITH spent AS (
+    SELECT tenant, metric, start_ms, epoch, sum(spent) AS spent
+    FROM quota_report GROUP BY tenant, metric, start_ms, epoch
+), epoch AS (
+    SELECT e.tenant, e.metric, e.start_ms, e.epoch, e.state,
+           e.tranche_own + e.tranche_shared AS tranche, coalesce(s.spent, 0) AS spent
+    FROM quota_epoch e LEFT JOIN spent s USING (tenant, metric, start_ms, epoch)
+), account AS (
+    SELECT w.tenant, w.metric, w.start_ms, w.granted, w.credited, w.limit_high,
+        w.folded_tranche + coalesce((SELECT sum(tranche) FROM epoch e
+            WHERE e.tenant = w.tenant AND e.metric = w.metric AND e.start_ms = w.start_ms), 0)
+            AS tranches,
+        w.folded_tranche - w.folded_spent
+            + coalesce((SELECT sum(tranche - spent) FROM epoch e
+                WHERE e.tenant = w.tenant AND e.metric = w.metric
+                  AND e.start_ms = w.start_ms AND e.state = 'reconciled'), 0)
+            + coalesce((SELECT sum(refunded) FROM quota_late_refund l
+                WHERE l.tenant = w.tenant AND l.metric = w.metric
+                  AND l.start_ms = w.start_ms), 0) AS credits
+    FROM quota_window w
+)
+SELECT tenant, metric, start_ms, 'granted - credited <= limit' AS rule,
+       granted - credited AS found, limit_high AS expected
+FROM account WHERE granted - credited > limit_high
+UNION ALL
+SELECT tenant, metric, start_ms, 'granted = sum of tranches', granted, tranches
+FROM account WHERE granted <> tranches
+UNION ALL
+SELECT tenant, metric, start_ms, 'credited = unspent of reconciled tranches + late refunds',
+       credited, credits
+FROM account WHERE credited <> credits
+UNION ALL
+SELECT tenant, metric, start_ms, 'spent <= tranche of epoch ' || epoch, spent, tranche
+FROM epoch WHERE spent > tranche";
+
+impl Store {
+    /// Every quota account that does not add up. Reads all windows: seconds for a large
+    /// installation, without holding up writers.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn audit_quotas(&self) -> Result<Vec<QuotaViolation>, StoreError> {
+        Ok(sqlx::query_as(AUDIT).fetch_all(self.reader()?).await?)
+    }
+}

@@ -1,0 +1,384 @@
+//! The contract of an authority, on SQLite. Every window of every test is audited at its
+//! end.
+
+use std::sync::Arc;
+
+use model::{
+    clock::{ManualClock, UnixMs},
+    ledger::{
+        Authority, BootId, EpochReport, Fence, Holder, HolderId, InstallPermit, LateRefunds,
+        OpenRequest, Opening, Report, Stranded, Will, WindowAccount, WindowKey,
+    },
+    quota::Metric,
+    tenant::TenantId,
+    window::Window,
+};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::super::Store;
+
+const NOON: UnixMs = UnixMs(1_700_000_000_000);
+
+struct Bench {
+    store: Arc<Store>,
+    clock: Arc<ManualClock>,
+    holder: HolderId,
+    boot: BootId,
+    number: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("edge.db").display());
+        let clock = Arc::new(ManualClock::at(NOON));
+        let store = Store::open(&url, Arc::clone(&clock) as _).await.expect("a store");
+        let boot = BootId(Uuid::new_v4());
+        let holder = register(&store, boot).await;
+        Self { store, clock, holder, boot, number: 0, _folder: folder }
+    }
+
+    async fn open(&self, key: WindowKey, latest: u64, limit: u64) -> Opening {
+        let fence = Fence::Holder(self.holder);
+        let request = OpenRequest { key, fence, latest, limit, rate_per_s: 0 };
+        self.store.open(vec![request]).await.expect("an answer").remove(0)
+    }
+
+    async fn opened(&self, key: WindowKey, latest: u64, limit: u64) -> InstallPermit {
+        match self.open(key, latest, limit).await {
+            Opening::Opened(permit) => permit,
+            other => panic!("expected a tranche, got {other:?}"),
+        }
+    }
+
+    async fn report(&mut self, epochs: Vec<EpochReport>, late: Vec<LateRefunds>) -> u64 {
+        self.number += 1;
+        let report = Report { holder: self.holder, number: self.number, epochs, late };
+        self.store.report(report).await.expect("an answer").credited
+    }
+
+    async fn account(&self, key: WindowKey) -> WindowAccount {
+        self.store.confirm(vec![key]).await.expect("an answer").remove(0).expect("a window")
+    }
+
+    async fn audit(&self) {
+        assert_eq!(self.store.audit_quotas().await.expect("an audit"), []);
+    }
+}
+
+async fn register(store: &Store, boot: BootId) -> HolderId {
+    let id = HolderId::random();
+    store.register(Holder { id, edge: "local".into(), boot }).await.expect("registered");
+    id
+}
+
+fn key(metric: Metric) -> WindowKey {
+    let window = Window::of(metric, NOON).expect("a window");
+    WindowKey { tenant: TenantId(Uuid::new_v4()), metric, window }
+}
+
+fn figures(key: WindowKey, epoch: u64, spent: u64, sealed: bool) -> EpochReport {
+    EpochReport { key, epoch, tranche: 8, spent, refunded: 0, sealed }
+}
+
+#[tokio::test]
+async fn a_quota_of_five_is_one_tranche_of_five_and_then_exhausted() {
+    let bench = Bench::new().await;
+    let key = key(Metric::AiRequests);
+    let permit = bench.opened(key, 0, 5).await;
+    assert_eq!((permit.epoch(), permit.tranche(), permit.beyond()), (1, 5, 0));
+    assert!(matches!(bench.open(key, 1, 5).await, Opening::Exhausted));
+    assert_eq!(bench.account(key).await.granted, 5);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn who_does_not_know_the_latest_epoch_debits_nothing() {
+    let bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    bench.opened(key, 0, 100).await;
+    assert!(matches!(bench.open(key, 0, 100).await, Opening::Lost { latest: 1 }));
+    assert!(matches!(bench.open(key, 7, 100).await, Opening::Lost { latest: 1 }));
+    assert_eq!(bench.account(key).await.granted, 8);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn one_commit_opens_for_many_and_answers_in_order() {
+    let bench = Bench::new().await;
+    let fence = Fence::Holder(bench.holder);
+    let requests: Vec<_> = (0..50)
+        .map(|limit| OpenRequest {
+            key: key(Metric::ApiCalls),
+            fence,
+            latest: 0,
+            limit,
+            rate_per_s: 0,
+        })
+        .collect();
+    let answers = bench.store.open(requests.clone()).await.expect("answers");
+    for (request, answer) in requests.iter().zip(answers) {
+        match answer {
+            Opening::Opened(permit) => {
+                assert_eq!(permit.key(), request.key);
+                assert_eq!(permit.tranche(), request.limit.min(8));
+            }
+            Opening::Exhausted => assert_eq!(request.limit, 0),
+            Opening::Lost { .. } => panic!("nobody else opens"),
+        }
+    }
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn only_final_figures_are_credited_and_only_once() {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    bench.opened(key, 0, 100).await;
+    assert_eq!(bench.report(vec![figures(key, 1, 3, false)], vec![]).await, 0);
+    assert_eq!(bench.account(key).await.charged, 3);
+    assert_eq!(bench.report(vec![figures(key, 1, 5, true)], vec![]).await, 3);
+    assert_eq!(bench.report(vec![figures(key, 1, 5, true)], vec![]).await, 0);
+    assert_eq!(bench.report(vec![figures(key, 1, 0, true)], vec![]).await, 0);
+    let account = bench.account(key).await;
+    assert_eq!((account.granted, account.credited, account.charged), (8, 3, 5));
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn an_older_report_never_replaces_a_newer_one() {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    bench.opened(key, 0, 100).await;
+    bench.number = 5;
+    bench.report(vec![figures(key, 1, 6, false)], vec![]).await;
+    bench.number = 2;
+    bench.report(vec![figures(key, 1, 1, true)], vec![]).await;
+    assert_eq!(bench.account(key).await.charged, 6);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn a_holder_cannot_report_what_is_anothers() {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    bench.opened(key, 0, 100).await;
+    bench.holder = register(&bench.store, bench.boot).await;
+    assert_eq!(bench.report(vec![figures(key, 1, 0, true)], vec![]).await, 0);
+    assert_eq!(bench.account(key).await.credited, 0);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn late_refunds_are_credited_by_difference_while_the_window_is_open() {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::AiRequests);
+    bench.opened(key, 0, 8).await;
+    bench.report(vec![figures(key, 1, 8, true)], vec![]).await;
+    let late = |total| vec![LateRefunds { key, total }];
+    assert_eq!(bench.report(vec![], late(2)).await, 2);
+    assert_eq!(bench.report(vec![], late(3)).await, 1);
+    assert_eq!(bench.report(vec![], late(3)).await, 0);
+    assert_eq!(bench.opened(key, 1, 8).await.tranche(), 3);
+    bench.clock.advance_ms(24 * 3_600_000);
+    assert_eq!(bench.report(vec![], late(7)).await, 0);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn a_raised_limit_counts_at_once_and_a_lowered_one_opens_nothing_above_it() {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::AiRequests);
+    bench.opened(key, 0, 5).await;
+    bench.report(vec![figures(key, 1, 5, true)], vec![]).await;
+    assert!(matches!(bench.open(key, 1, 5).await, Opening::Exhausted));
+    assert_eq!(bench.opened(key, 1, 12).await.tranche(), 7);
+    assert!(matches!(bench.open(key, 2, 3).await, Opening::Exhausted));
+    assert_eq!(bench.account(key).await.limit, 3);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn a_will_ends_its_holder_and_brings_back_what_it_did_not_spend() {
+    let bench = Bench::new().await;
+    let (leased, never_leased) = (key(Metric::ApiCalls), key(Metric::AiRequests));
+    bench.opened(leased, 0, 100).await;
+    bench.opened(leased, 1, 100).await;
+    bench.opened(never_leased, 0, 100).await;
+    let will = Will {
+        predecessor: bench.holder,
+        boot: bench.boot,
+        epochs: vec![figures(leased, 1, 8, true), figures(leased, 2, 2, true)],
+    };
+    let inherited = bench.store.inherit(will.clone()).await.expect("inherited");
+    assert_eq!((inherited.epochs, inherited.credited), (3, 6 + 8));
+    let again = bench.store.inherit(will).await.expect("inherited");
+    assert_eq!((again.epochs, again.credited), (0, 0));
+    assert_eq!(bench.account(leased).await.charged, 10);
+    assert_eq!(bench.account(never_leased).await.charged, 0);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn a_will_of_another_uptime_is_not_believed() {
+    let bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    bench.opened(key, 0, 100).await;
+    let will = Will { predecessor: bench.holder, boot: BootId(Uuid::new_v4()), epochs: Vec::new() };
+    let inherited = bench.store.inherit(will).await.expect("an answer");
+    assert_eq!(inherited.credited, 0);
+    assert_eq!(bench.account(key).await.credited, 0);
+}
+
+#[tokio::test]
+async fn without_a_will_open_tranches_stay_charged_until_one_is_found() {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    bench.opened(key, 0, 100).await;
+    bench.report(vec![figures(key, 1, 3, false)], vec![]).await;
+    let heir = register(&bench.store, bench.boot).await;
+    let stranded = bench.store.strand_others(heir).await.expect("an answer");
+    assert_eq!(stranded, Stranded { epochs: 1, tokens: 5 });
+    assert_eq!(bench.account(key).await.charged, 8, "a lost share counts as fully spent");
+    let again = bench.store.strand_others(heir).await.expect("an answer");
+    assert_eq!(again, Stranded::default());
+    bench.audit().await;
+    let will = Will {
+        predecessor: bench.holder,
+        boot: bench.boot,
+        epochs: vec![figures(key, 1, 4, true)],
+    };
+    assert_eq!(bench.store.inherit(will).await.expect("inherited").credited, 4);
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn a_tranche_that_the_database_forgot_is_adopted_and_stays_charged() {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    bench.report(vec![figures(key, 3, 6, true)], vec![]).await;
+    let account = bench.account(key).await;
+    assert_eq!((account.latest, account.charged), (3, 6));
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn a_long_window_keeps_few_rows_and_all_sums() {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    for latest in 0..100 {
+        bench.opened(key, latest, 1_000_000).await;
+        bench.report(vec![figures(key, latest + 1, 7, true)], vec![]).await;
+    }
+    let account = bench.account(key).await;
+    assert_eq!((account.granted, account.credited, account.charged), (800, 100, 700));
+    let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM quota_epoch")
+        .fetch_one(bench.store.reader().expect("SQLite"))
+        .await
+        .expect("a count");
+    assert!(rows <= 16, "{rows} rows");
+    assert_eq!(bench.report(vec![figures(key, 1, 0, true)], vec![]).await, 0, "folded is final");
+    bench.audit().await;
+}
+
+#[tokio::test]
+async fn the_audit_finds_a_broken_sum() {
+    let bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    bench.opened(key, 0, 100).await;
+    sqlx::query("UPDATE quota_window SET credited = 1")
+        .execute(bench.store.writer().expect("SQLite"))
+        .await
+        .expect("an update");
+    let found = bench.store.audit_quotas().await.expect("an audit");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].rule.starts_with("credited"), "{found:?}");
+}
+
+/// One random step of one holder in one window.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Open,
+    Spend(u64),
+    Seal,
+    Limit(u64),
+    LateRefund,
+    Die,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Open),
+        4 => (0_u64..12).prop_map(Step::Spend),
+        3 => Just(Step::Seal),
+        1 => (0_u64..60).prop_map(Step::Limit),
+        1 => Just(Step::LateRefund),
+        1 => Just(Step::Die),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn whatever_happens_what_was_spent_is_within_the_largest_limit(
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(run(steps))?;
+    }
+}
+
+async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut bench = Bench::new().await;
+    let key = key(Metric::ApiCalls);
+    let (mut limit, mut highest, mut latest) = (30, 30, 0);
+    // The tranche in hand: epoch, size, spent.
+    let mut held: Option<(u64, u64, u64)> = None;
+    // Requests served and not refunded, by all holders; refundable and refunded by this one.
+    let (mut charged, mut refundable, mut late) = (0, 0, 0);
+    for step in steps {
+        match step {
+            Step::Open if held.is_none() => match bench.open(key, latest, limit).await {
+                Opening::Opened(permit) => {
+                    latest = permit.epoch();
+                    held = Some((latest, permit.tranche(), 0));
+                }
+                Opening::Lost { latest: now } => latest = now,
+                Opening::Exhausted => {}
+            },
+            Step::Spend(tokens) => {
+                if let Some((_, size, spent)) = &mut held {
+                    let tokens = tokens.min(*size - *spent);
+                    *spent += tokens;
+                    charged += tokens;
+                }
+            }
+            Step::Seal => {
+                if let Some((epoch, _, spent)) = held.take() {
+                    refundable += spent;
+                    bench.report(vec![figures(key, epoch, spent, true)], vec![]).await;
+                }
+            }
+            Step::Limit(new) => {
+                limit = new;
+                highest = highest.max(new);
+            }
+            Step::LateRefund if late < refundable => {
+                late += 1;
+                charged -= 1;
+                bench.report(vec![], vec![LateRefunds { key, total: late }]).await;
+            }
+            Step::Die => {
+                (held, refundable, late) = (None, 0, 0);
+                bench.holder = register(&bench.store, bench.boot).await;
+                bench.store.strand_others(bench.holder).await.expect("stranded");
+            }
+            Step::Open | Step::LateRefund => {}
+        }
+        prop_assert!(charged <= highest, "{charged} of {highest}");
+    }
+    prop_assert_eq!(bench.store.audit_quotas().await.expect("an audit"), vec![]);
+    Ok(())
+}

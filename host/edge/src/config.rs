@@ -1,0 +1,386 @@
+//! The config file: one TOML document, environment overrides, unknown keys refused with
+//! their path, all errors together.
+//!
+//! Read once at start (policies are the hot-reloaded part). Every key has a default, so
+//! an empty file is the embedded set-up: SQLite, in-process quota dispatcher, loopback.
+//! `deploy/edge.example.toml` documents every key, and a test parses it.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use model::secret::Secret;
+use proxy::{JwtConfig, Limits};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::strict;
+
+/// Prefix of the environment variables that override keys: `LEANVIBE_EDGE__EDGE__LISTEN`.
+const ENV_PREFIX: &str = "LEANVIBE_EDGE__";
+/// Sets the first admin token.
+pub const ENV_ADMIN_TOKEN: &str = "LEANVIBE_EDGE_ADMIN_TOKEN";
+
+/// All settings.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The data plane.
+    pub edge: EdgeSection,
+    /// The control plane.
+    pub control: ControlSection,
+    /// Where tenants are kept.
+    pub store: StoreSection,
+    /// Who dispatches quota leases.
+    pub quota: QuotaSection,
+    /// The declarations.
+    pub policies: PoliciesSection,
+    /// Local state.
+    pub data: DataSection,
+    /// The plugin runtime.
+    pub sandbox: SandboxSection,
+    /// The log.
+    pub log: LogSection,
+}
+
+/// `[edge]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeSection {
+    /// Addresses of the data plane: HTTP/1.1 and h2c.
+    #[serde(deserialize_with = "one_or_many")]
+    pub listen: Vec<SocketAddr>,
+    /// The domain whose direct subdomains are tenants' slugs.
+    pub base_domain: String,
+    /// Worker threads; one per usable core when absent.
+    pub workers: Option<usize>,
+    /// Header of a trusted proxy that carries the client's country (ISO 3166-1 alpha-2).
+    #[serde(deserialize_with = "proxy::field_name")]
+    pub client_country_header: Option<http::HeaderName>,
+    /// Peers (addresses or networks) whose `Forwarded` and `X-Forwarded-*` are believed.
+    #[serde(deserialize_with = "proxy::networks")]
+    pub trusted_proxies: Vec<proxy::IpNet>,
+    /// How long a stop waits for exchanges in flight, in ms: as long as the default
+    /// whole-request time of a slow request, within systemd's 90 s.
+    pub drain_timeout_ms: u64,
+    /// Bounds on messages, times and connections.
+    pub limits: Limits,
+    /// Token issuers.
+    pub jwt: JwtConfig,
+}
+
+impl Default for EdgeSection {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            base_domain: "localhost".into(),
+            workers: None,
+            client_country_header: None,
+            trusted_proxies: Vec::new(),
+            drain_timeout_ms: 30_000,
+            limits: Limits::default(),
+            jwt: JwtConfig::default(),
+        }
+    }
+}
+
+/// `[control]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlSection {
+    /// Address of the control API, `/metrics` and the health endpoints.
+    pub listen: SocketAddr,
+    /// Residency group of a root tenant whose create names none; absent: it must.
+    pub default_residency: Option<String>,
+}
+
+impl Default for ControlSection {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 9080));
+        Self { listen, default_residency: None }
+    }
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSection {
+    /// `sqlite://PATH`; a file in the data folder when absent.
+    pub url: Option<String>,
+}
+
+/// `[quota]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuotaSection {
+    /// `memory:`, the in-process dispatcher.
+    pub url: String,
+    /// How long a request waits for a lease, in ms, before 503.
+    pub admit_wait_ms_max: u64,
+}
+
+impl Default for QuotaSection {
+    fn default() -> Self {
+        Self { url: "memory:".into(), admit_wait_ms_max: 250 }
+    }
+}
+
+/// `[policies]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoliciesSection {
+    /// Folder of the declarations.
+    pub dir: PathBuf,
+    /// Whether a file change reloads them; SIGHUP always does.
+    pub watch: bool,
+}
+
+impl Default for PoliciesSection {
+    fn default() -> Self {
+        Self { dir: "policies".into(), watch: true }
+    }
+}
+
+/// `[data]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSection {
+    /// Folder of the database, the lease file and local secrets.
+    pub dir: PathBuf,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self { dir: "data".into() }
+    }
+}
+
+/// `[sandbox]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SandboxSection {
+    /// Guest instances alive at once; memory is reserved for each.
+    pub slots: u32,
+}
+
+impl Default for SandboxSection {
+    fn default() -> Self {
+        Self { slots: sandbox::SandboxConfig::default().slots }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// `text` for people, `json` for machines.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, or directives like `info,access=warn`.
+    pub level: String,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One address, or a list of them.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let items = match Value::deserialize(from)? {
+        Value::Array(items) => items,
+        one => vec![one],
+    };
+    items
+        .into_iter()
+        .map(|item| serde_json::from_value(item).map_err(serde::de::Error::custom))
+        .collect()
+}
+
+/// Why there is no config: one line each.
+#[derive(Debug)]
+pub struct ConfigErrors {
+    file: String,
+    errors: Vec<strict::KeyError>,
+}
+
+impl std::fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, error) in self.errors.iter().enumerate() {
+            let newline = if i == 0 { "" } else { "\n" };
+            write!(f, "{newline}{}: {}: {}", self.file, error.key, error.reason)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Reads `file` (the defaults when absent) and lays the environment over it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with its key.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let name = file.map_or("environment".into(), |file| file.display().to_string());
+        let fail = |errors| ConfigErrors { file: name.clone(), errors };
+        let text = match file {
+            Some(file) => std::fs::read_to_string(file).map_err(|error| {
+                fail(vec![strict::KeyError { key: ".".into(), reason: error.to_string() }])
+            })?,
+            None => String::new(),
+        };
+        let mut value = strict::toml_value(&text).map_err(|error| fail(vec![error]))?;
+        for (name, text) in env {
+            if let Some(path) = name.strip_prefix(ENV_PREFIX) {
+                set(&mut value, &path.to_ascii_lowercase(), env_value(text));
+            }
+        }
+        let config: Self = strict::read(value).map_err(&fail)?;
+        let errors = config.check();
+        if errors.is_empty() { Ok(config) } else { Err(fail(errors)) }
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn store_url(&self) -> String {
+        self.store
+            .url
+            .clone()
+            .unwrap_or_else(|| format!("sqlite://{}", self.data.dir.join("edge.db").display()))
+    }
+
+    /// What a type alone cannot say.
+    fn check(&self) -> Vec<strict::KeyError> {
+        let mut errors = Vec::new();
+        let mut check = |holds: bool, key: &str, reason: &str| {
+            if !holds {
+                errors.push(strict::KeyError { key: key.into(), reason: reason.into() });
+            }
+        };
+        let domain = &self.edge.base_domain;
+        let canonical = matches!(
+            model::host::parse_authority(domain),
+            Ok(model::host::Host::Name(name)) if *name == **domain
+        );
+        check(!self.edge.listen.is_empty(), "edge.listen", "needs at least one address");
+        check(canonical, "edge.base_domain", "must be a domain in lower case, without port or dot");
+        check(self.edge.workers != Some(0), "edge.workers", "must be at least 1");
+        check(
+            self.quota.url == "memory:",
+            "quota.url",
+            "only `memory:` (the in-process dispatcher) is supported by this version",
+        );
+        check(
+            self.store.url.as_ref().is_none_or(|url| url.starts_with("sqlite://")),
+            "store.url",
+            "only `sqlite://PATH` is supported by this version",
+        );
+        check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
+        errors
+    }
+}
+
+/// Numbers, booleans and lists are read as TOML has them; anything else is text.
+fn env_value(text: String) -> Value {
+    let parsed: Option<toml::Table> = toml::from_str(&format!("v = {text}")).ok();
+    match parsed.and_then(|mut table| table.remove("v")).map(serde_json::to_value) {
+        Some(Ok(value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_)))) => value,
+        _ => Value::String(text),
+    }
+}
+
+/// Sets `a__b__c` in a tree.
+fn set(value: &mut Value, path: &str, leaf: Value) {
+    let mut at = value;
+    let mut parts = path.split("__").peekable();
+    while let Some(part) = parts.next() {
+        if !at.is_object() {
+            *at = Value::Object(Map::new());
+        }
+        let Value::Object(members) = at else { return };
+        let next = members.entry(part).or_insert(Value::Null);
+        if parts.peek().is_none() {
+            *next = leaf;
+            return;
+        }
+        at = next;
+    }
+}
+
+/// The admin token that the environment sets.
+#[must_use]
+pub fn admin_token_from_env() -> Option<Secret> {
+    std::env::var(ENV_ADMIN_TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("edge.toml");
+        std::fs::write(&file, text).expect("a file");
+        Config::load(Some(&file), env.iter().map(|(k, v)| ((*k).into(), (*v).into())))
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = load(
+            "[edge]\nlisten = \"127.0.0.1:1\"\nworkers = 1",
+            &[
+                ("LEANVIBE_EDGE__EDGE__LISTEN", "127.0.0.1:2"),
+                ("LEANVIBE_EDGE__EDGE__WORKERS", "3"),
+                ("LEANVIBE_EDGE__STORE__URL", "sqlite://x.db"),
+                ("LEANVIBE_EDGE_ADMIN_TOKEN", "not a key of the file"),
+            ],
+        )
+        .expect("a config");
+        assert_eq!(config.edge.listen, ["127.0.0.1:2".parse().expect("an address")]);
+        assert_eq!(config.edge.workers, Some(3));
+        assert_eq!(config.store_url(), "sqlite://x.db");
+    }
+
+    #[test]
+    fn all_errors_come_together_with_their_keys() {
+        let errors = load(
+            "[edge]\nlistn = 1\nworkers = \"x\"\n[contrl]",
+            &[("LEANVIBE_EDGE__DATA__DRI", "x")],
+        )
+        .expect_err("errors")
+        .to_string();
+        for key in ["edge.listn", "edge.workers", "contrl", "data.dri"] {
+            assert!(errors.contains(&format!(": {key}: ")), "{key} in {errors}");
+        }
+    }
+
+    #[test]
+    fn the_example_parses_and_names_only_real_keys() {
+        let file =
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/edge.example.toml"));
+        Config::load(Some(file), std::iter::empty()).expect("the example is valid");
+    }
+
+    #[test]
+    fn redis_and_postgresql_are_refused_by_name_until_they_come() {
+        let errors = load("[quota]\nurl = \"redis://h\"\n[store]\nurl = \"postgres://h/d\"", &[])
+            .expect_err("errors")
+            .to_string();
+        assert!(errors.contains("quota.url") && errors.contains("store.url"), "{errors}");
+    }
+}

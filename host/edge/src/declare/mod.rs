@@ -1,0 +1,112 @@
+//! The declarations of `policies/`: plans, regions, routes, flags, flags_digest, policies and the
+//! chains of single tenants.
+//!
+//! Read by the publisher at start, on a file change and on SIGHUP. Invariant: either all
+//! of it is valid, or the whole change is refused with every problem named by file, key
+//! and reason. To add a kind of declaration, give it a file here and a field in
+//! [`Declarations`].
+
+mod files;
+mod plans;
+mod policies;
+mod regions;
+mod routes;
+mod tenants;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use model::{plan::ChainLink, plan::Plan, region::ResidencyGroup, route::RouteTable};
+use sandbox::flags::Flags;
+use sha2::{Digest, Sha256};
+
+pub use files::{Problem, Problems};
+pub use policies::PolicyDeclaration;
+
+/// Everything that was declared, valid.
+#[derive(Debug)]
+pub struct Declarations {
+    /// Plans by name.
+    pub plans: BTreeMap<String, Arc<Plan>>,
+    /// Residency groups by name.
+    pub groups: BTreeMap<String, Arc<ResidencyGroup>>,
+    /// Route classes.
+    pub routes: RouteTable,
+    /// Feature flags.
+    pub flags: Arc<Flags>,
+    /// SHA-256 of their text.
+    pub flags_digest: [u8; 32],
+    /// Policies by name.
+    pub policies: BTreeMap<String, PolicyDeclaration>,
+    /// Links that a tenant's chain adds or changes, by slug.
+    pub tenants: BTreeMap<String, Vec<ChainLink>>,
+}
+
+impl Declarations {
+    /// Reads the folder. Blocks on the file system.
+    ///
+    /// # Errors
+    /// Every problem of every file.
+    pub fn load(dir: &Path) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::new(dir);
+        let plans = plans::load(&mut problems);
+        let groups = regions::load(&mut problems);
+        let routes = routes::load(&mut problems);
+        let (flags, flags_digest) = load_flags(&mut problems);
+        let policies = policies::load(&mut problems);
+        let tenants = tenants::load(&mut problems);
+        let declared = Self { plans, groups, routes, flags, flags_digest, policies, tenants };
+        declared.check_links(&mut problems);
+        problems.into_result(declared)
+    }
+
+    /// The folders whose changes concern these declarations, beside their own: where the
+    /// components are.
+    #[must_use]
+    pub fn component_folders(&self) -> Vec<PathBuf> {
+        let mut folders: Vec<PathBuf> = self
+            .policies
+            .values()
+            .filter_map(|policy| policy.component.parent().map(Path::to_path_buf))
+            .collect();
+        folders.sort();
+        folders.dedup();
+        folders
+    }
+
+    /// Every link of every chain names a declared policy.
+    fn check_links(&self, problems: &mut Problems) {
+        let known: Vec<&str> = self.policies.keys().map(String::as_str).collect();
+        let mut check = |file: &str, key: String, link: &ChainLink| {
+            if !self.policies.contains_key(&link.policy) {
+                let reason =
+                    format!("no policy `{}`; there are: {}", link.policy, known.join(", "));
+                problems.add(file, key, reason);
+            }
+        };
+        for plan in self.plans.values() {
+            for (i, link) in plan.chain.iter().enumerate() {
+                check("plans.toml", format!("plan `{}`.chain[{i}].policy", plan.name), link);
+            }
+        }
+        for (slug, links) in &self.tenants {
+            for (i, link) in links.iter().enumerate() {
+                check(&format!("tenants/{slug}.toml"), format!("chain[{i}].policy"), link);
+            }
+        }
+    }
+}
+
+fn load_flags(problems: &mut Problems) -> (Arc<Flags>, [u8; 32]) {
+    let file = "flags.json";
+    let text = problems.text_if_present(file);
+    let flags = text.as_deref().map_or_else(|| Ok(Flags::default()), Flags::parse);
+    let flags = flags.unwrap_or_else(|error| {
+        problems.add(file, "flags".into(), error.to_string());
+        Flags::default()
+    });
+    (Arc::new(flags), Sha256::digest(text.unwrap_or_default()).into())
+}

@@ -1,0 +1,71 @@
+//! `routes.toml`: route classes in the order in which they are tried.
+
+use std::sync::Arc;
+
+use http::Method;
+use model::route::{Pattern, Route, RouteTable, RouteTag};
+use serde::Deserialize;
+
+use super::Problems;
+
+const FILE: &str = "routes.toml";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    route: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    #[serde(default)]
+    methods: Vec<String>,
+    path: String,
+    #[serde(default)]
+    tags: Vec<RouteTag>,
+    timeout_ms: Option<u64>,
+}
+
+pub(super) fn load(problems: &mut Problems) -> RouteTable {
+    let entries = problems.toml::<File>(FILE).map(|file| file.route).unwrap_or_default();
+    let mut routes: Vec<Arc<Route>> = Vec::with_capacity(entries.len());
+    for (i, entry) in entries.into_iter().enumerate() {
+        if routes.iter().any(|route| *route.name == *entry.name) {
+            let reason = format!("`{}` is declared twice", entry.name);
+            problems.add(FILE, format!("route[{i}].name"), reason);
+        }
+        if entry.timeout_ms == Some(0) {
+            problems.add(FILE, format!("route[{i}].timeout_ms"), "must be at least 1");
+        }
+        let methods = methods(i, &entry.methods, problems);
+        match Pattern::parse(&entry.path) {
+            Ok(path) => routes.push(Arc::new(Route {
+                name: entry.name.into(),
+                methods,
+                path,
+                tags: entry.tags,
+                timeout_ms: entry.timeout_ms,
+            })),
+            Err(error) => problems.add(FILE, format!("route[{i}].path"), error.to_string()),
+        }
+    }
+    RouteTable(routes)
+}
+
+fn methods(route: usize, names: &[String], problems: &mut Problems) -> Vec<Method> {
+    let mut methods = Vec::with_capacity(names.len());
+    for (j, name) in names.iter().enumerate() {
+        match name.parse::<Method>() {
+            Ok(method) if name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') => {
+                methods.push(method);
+            }
+            _ => {
+                let key = format!("route[{route}].methods[{j}]");
+                problems.add(FILE, key, format!("`{name}` is no method; write it like GET"));
+            }
+        }
+    }
+    methods
+}

@@ -1,0 +1,42 @@
+//! The demo: origins for every region, seeded tenants, and lines to try.
+//!
+//! Runs the same program as `serve`. Invariant: it seeds only an empty store, and prints
+//! only commands that work when pasted.
+
+mod guide;
+pub mod origins;
+mod seed;
+
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+use model::clock::SystemClock;
+
+use crate::{
+    config::{self, Config},
+    declare::Declarations,
+    run::{self, Running},
+};
+
+/// Starts origins and program, seeds, prints; returns the running program.
+///
+/// # Errors
+/// What is missing, wrong or taken.
+pub async fn start(config: &Config) -> Result<Running> {
+    let declared = Declarations::load(&config.policies.dir).map_err(|problems| {
+        let lines = problems.iter().map(|p| format!("{}: {}: {}", p.file, p.key, p.reason));
+        anyhow!(lines.collect::<Vec<_>>().join("\n"))
+    })?;
+    std::fs::create_dir_all(&config.data.dir)?;
+    let token = match config::admin_token_from_env() {
+        Some(token) => token,
+        None => seed::kept_admin_token(&config.data.dir)?,
+    };
+    origins::start(&declared).await?;
+    let clock = Arc::new(SystemClock::default());
+    let mut running = run::start(config.clone(), clock, Some(token.clone())).await?;
+    let tenants = seed::seed(&running.store, &config.data.dir).await?;
+    running.knows_tenants(tenants.len()).await;
+    guide::print(config, &running, &token, &tenants);
+    Ok(running)
+}

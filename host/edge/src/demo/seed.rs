@@ -1,0 +1,109 @@
+//! Demo tenants, seeded once into an empty store, and the texts that the guide shows
+//! again: kept in the data folder, readable by its owner only.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use control::{Store, store::NewTenant};
+use model::{
+    secret::Secret,
+    tenant::{Slug, TenantId},
+};
+use rand::TryRngCore;
+
+/// The tenant whose `policies/tenants/<slug>.toml` refers to a secret, and its name.
+const SIGNING_TENANT: &str = "acme-corp";
+const SIGNING_SECRET: &str = "request-signing";
+
+const TOKEN_FILE: &str = "admin-token";
+const KEYS_FILE: &str = "demo-keys.json";
+
+struct DemoTenant {
+    slug: &'static str,
+    organization: &'static str,
+    plan: &'static str,
+    residency: &'static str,
+    parent: Option<&'static str>,
+}
+
+const TENANTS: [DemoTenant; 6] = [
+    tenant("acme-corp", "Acme Corporation", "enterprise", "us"),
+    tenant("european-corp", "European Corp Ltd", "enterprise", "eu"),
+    tenant("solo-dev", "Solo Dev", "developer", "uk"),
+    tenant("global-corp", "Global Corp", "enterprise", "us"),
+    DemoTenant {
+        parent: Some("global-corp"),
+        ..tenant("global-corp-eu", "Global Corp - European Division", "team", "eu")
+    },
+    tenant("tiny-quota", "Tiny Quota (demo)", "demo", "us"),
+];
+
+const fn tenant(
+    slug: &'static str,
+    organization: &'static str,
+    plan: &'static str,
+    residency: &'static str,
+) -> DemoTenant {
+    DemoTenant { slug, organization, plan, residency, parent: None }
+}
+
+/// API keys by slug.
+pub(super) type Keys = BTreeMap<String, String>;
+
+/// Seeds an empty store; gives the keys of the demo tenants, also on later starts.
+pub(super) async fn seed(store: &Arc<Store>, data: &Path) -> Result<Keys> {
+    let file = data.join(KEYS_FILE);
+    if store.tenant_count() > 0 {
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|_| "{}".into());
+        return serde_json::from_str(&text).with_context(|| file.display().to_string());
+    }
+    let mut ids: BTreeMap<&str, TenantId> = BTreeMap::new();
+    let mut keys = Keys::new();
+    for demo in &TENANTS {
+        let slug: Slug = demo.slug.parse()?;
+        let new = NewTenant {
+            slug,
+            organization_name: demo.organization.into(),
+            display_name: None,
+            admin_email: format!("admin@{}.example", demo.slug),
+            plan: demo.plan.into(),
+            data_residency: Some(demo.residency.into()),
+            parent: demo.parent.and_then(|parent| ids.get(parent).copied()),
+        };
+        let id = store.create_tenant(new).await?.id;
+        ids.insert(demo.slug, id);
+        if demo.slug == SIGNING_TENANT {
+            store.put_secret(id, SIGNING_SECRET, Secret::new(random_text()?)).await?;
+        }
+        let key = store.issue_api_key(id, None).await?;
+        keys.insert(demo.slug.into(), key.text.expose().into());
+    }
+    write_private(&file, &serde_json::to_string_pretty(&keys)?)?;
+    Ok(keys)
+}
+
+/// The demo's admin token: made on the first start, kept in the data folder.
+pub(super) fn kept_admin_token(data: &Path) -> Result<Secret> {
+    let file = data.join(TOKEN_FILE);
+    if let Ok(token) = std::fs::read_to_string(&file) {
+        return Ok(Secret::new(token.trim()));
+    }
+    let token = random_text()?;
+    write_private(&file, &token)?;
+    Ok(Secret::new(token))
+}
+
+fn random_text() -> Result<String> {
+    let mut bytes = [0_u8; 24];
+    rand::rngs::OsRng.try_fill_bytes(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn write_private(file: &Path, text: &str) -> Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let mut open = std::fs::OpenOptions::new();
+    open.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = open.open(file).with_context(|| file.display().to_string())?;
+    file.write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The tenants of a snapshot. An entry whose parts did not change is kept as it is, with
+//! its meter.
+
+use std::{collections::HashMap, sync::Arc};
+
+use model::{
+    catalog::ReloadProblem,
+    directory::{Directory, TenantRecord},
+    snapshot::TenantEntry,
+    tenant::{Status, TenantId},
+};
+
+use crate::declare::Declarations;
+
+use super::chains::Chains;
+
+/// Depth of the organisation tree; a longer path of parents is cut here.
+const DEPTH_MAX: usize = 8;
+
+/// The entries of the last snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    last: HashMap<TenantId, Arc<TenantEntry>>,
+}
+
+impl Entries {
+    /// Entries for every tenant of the directory.
+    pub(super) async fn build<'a>(
+        &mut self,
+        directory: &Directory,
+        declared: &'a Declarations,
+        chains: &mut Chains<'a>,
+    ) -> Result<Vec<Arc<TenantEntry>>, Vec<ReloadProblem>> {
+        let by_id: HashMap<TenantId, &Arc<TenantRecord>> =
+            directory.tenants.iter().map(|record| (record.tenant.id, record)).collect();
+        let mut problems = Vec::new();
+        let mut entries = HashMap::with_capacity(by_id.len());
+        for record in &directory.tenants {
+            match self.entry(record, &by_id, declared, chains).await {
+                Ok(entry) => {
+                    entries.insert(record.tenant.id, entry);
+                }
+                // A tombstone does not hold its plan or group in the declarations.
+                Err(_) if record.tenant.status == Status::Erased => {}
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        self.last = entries;
+        Ok(self.last.values().cloned().collect())
+    }
+
+    async fn entry<'a>(
+        &self,
+        record: &Arc<TenantRecord>,
+        by_id: &HashMap<TenantId, &Arc<TenantRecord>>,
+        declared: &'a Declarations,
+        chains: &mut Chains<'a>,
+    ) -> Result<Arc<TenantEntry>, ReloadProblem> {
+        let tenant = &record.tenant;
+        let missing = |file: &str, what: &str, name: &str| ReloadProblem {
+            file: file.into(),
+            key: what.into(),
+            reason: format!("`{name}` is gone, but tenant `{}` still has it", tenant.slug),
+        };
+        let plan = declared
+            .plans
+            .get(&tenant.plan)
+            .ok_or_else(|| missing("plans.toml", "plan", &tenant.plan))?;
+        let group = declared
+            .groups
+            .get(&tenant.data_residency)
+            .ok_or_else(|| missing("regions.toml", "group", &tenant.data_residency))?;
+        let home = group
+            .regions
+            .first()
+            .ok_or_else(|| missing("regions.toml", "group.regions", &tenant.data_residency))?;
+        let chain = chains.of(plan, record).await;
+        let ancestors = ancestors(record, by_id);
+        if let Some(last) = self.last.get(&tenant.id)
+            && Arc::ptr_eq(&last.record, record)
+            && Arc::ptr_eq(&last.plan, plan)
+            && Arc::ptr_eq(&last.group, group)
+            && last.chain.is_same(&chain)
+            && last.ancestors.len() == ancestors.len()
+            && last.ancestors.iter().zip(&ancestors).all(|(a, b)| Arc::ptr_eq(a, b))
+        {
+            return Ok(Arc::clone(last));
+        }
+        Ok(Arc::new(TenantEntry::new(
+            Arc::clone(record),
+            Arc::clone(plan),
+            Arc::clone(group),
+            Arc::clone(home),
+            chain,
+            ancestors,
+        )))
+    }
+}
+
+fn ancestors(
+    record: &TenantRecord,
+    by_id: &HashMap<TenantId, &Arc<TenantRecord>>,
+) -> Vec<Arc<TenantRecord>> {
+    let mut path = Vec::new();
+    let mut next = record.tenant.parent;
+    while let Some(parent) = next.and_then(|id| by_id.get(&id))
+        && path.len() < DEPTH_MAX
+    {
+        path.push(Arc::clone(parent));
+        next = parent.tenant.parent;
+    }
+    path
+}

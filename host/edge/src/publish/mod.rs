@@ -1,0 +1,200 @@
+//! Joins the control plane's directory with the declarations of `policies/` into the
+//! snapshot that the data plane serves from.
+//!
+//! One task owns it; nothing else writes a snapshot. Invariant: a reload is taken whole
+//! or not at all. A change of the declarations that does not hold leaves the last
+//! snapshot in force and is reported by file, key and reason; a change of the directory
+//! never fails for one tenant's fault: that tenant's policy then fails by its rule.
+
+mod bindings;
+mod chains;
+mod entries;
+pub(crate) mod merge;
+mod unavailable;
+mod versions;
+
+use std::{path::PathBuf, sync::Arc};
+
+use model::{
+    catalog::{Catalog, PolicyStatus, ReloadError, ReloadProblem, ReloadStatus},
+    clock::Clock,
+    directory::Directory,
+    snapshot::Snapshot,
+};
+use sandbox::Sandbox;
+use tokio::sync::watch;
+
+use crate::declare::Declarations;
+
+use self::{bindings::Bindings, entries::Entries, versions::Versions};
+
+/// Where published state goes.
+#[derive(Debug)]
+pub struct Channels {
+    /// To the data plane.
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    /// To the control plane: what may be named in a tenant.
+    pub catalog: watch::Sender<Arc<Catalog>>,
+    /// To the control plane: how the last reload went.
+    pub reload: watch::Sender<Arc<ReloadStatus>>,
+}
+
+/// Builds and publishes snapshots.
+#[derive(Debug)]
+pub struct Publisher {
+    dir: PathBuf,
+    base_domain: String,
+    clock: Arc<dyn Clock>,
+    channels: Channels,
+    declared: Declarations,
+    versions: Versions,
+    bindings: Bindings,
+    entries: Entries,
+    directory: Arc<Directory>,
+    version: u64,
+    status: ReloadStatus,
+}
+
+impl Publisher {
+    /// Loads the declarations and publishes the first snapshot. Compiles components, so
+    /// it takes as long as they do.
+    ///
+    /// # Errors
+    /// Every problem of the declarations; then nothing is published.
+    pub async fn start(
+        dir: PathBuf,
+        base_domain: String,
+        sandbox: Arc<Sandbox>,
+        clock: Arc<dyn Clock>,
+        directory: Arc<Directory>,
+        channels: Channels,
+    ) -> Result<Self, Vec<ReloadProblem>> {
+        let declared = Declarations::load(&dir)?;
+        let mut publisher = Self {
+            dir,
+            base_domain,
+            clock,
+            channels,
+            declared,
+            versions: Versions::new(Arc::clone(&sandbox)),
+            bindings: Bindings::new(sandbox),
+            entries: Entries::default(),
+            directory,
+            version: 0,
+            status: ReloadStatus::default(),
+        };
+        publisher.load_components().await?;
+        let built = publisher.build(Strictness::Declarations).await?;
+        publisher.publish(built);
+        Ok(publisher)
+    }
+
+    /// Reads the declarations again. On a problem everything stays as it was.
+    pub async fn reload(&mut self) {
+        let dir = self.dir.clone();
+        let load = tokio::task::spawn_blocking(move || Declarations::load(&dir));
+        let loaded = load.await.unwrap_or_else(|error| {
+            let reason = format!("the reload itself failed: {error}");
+            Err(vec![ReloadProblem { file: ".".into(), key: ".".into(), reason }])
+        });
+        let previous = match loaded {
+            Ok(declared) => std::mem::replace(&mut self.declared, declared),
+            Err(problems) => return self.refuse(problems),
+        };
+        let result = match self.load_components().await {
+            Ok(()) => self.build(Strictness::Declarations).await,
+            Err(problems) => Err(problems),
+        };
+        match result {
+            Ok(built) => {
+                self.publish(built);
+                tracing::info!(snapshot = self.version, "policies reloaded");
+            }
+            Err(problems) => {
+                self.declared = previous;
+                self.refuse(problems);
+            }
+        }
+    }
+
+    /// Takes a new directory.
+    pub async fn directory_changed(&mut self, directory: Arc<Directory>) {
+        self.directory = directory;
+        match self.build(Strictness::Directory).await {
+            Ok(built) => self.publish(built),
+            Err(problems) => self.refuse(problems),
+        }
+    }
+
+    /// The folders outside `policies/` whose changes call for a reload.
+    #[must_use]
+    pub fn component_folders(&self) -> Vec<PathBuf> {
+        self.declared.component_folders()
+    }
+
+    async fn load_components(&mut self) -> Result<(), Vec<ReloadProblem>> {
+        self.versions.load_all(&self.declared.policies).await
+    }
+
+    async fn build(&mut self, strictness: Strictness) -> Result<Built, Vec<ReloadProblem>> {
+        let mut chains =
+            chains::Chains::new(&self.declared, &self.versions, &mut self.bindings, strictness);
+        let entries = self.entries.build(&self.directory, &self.declared, &mut chains).await;
+        let policies = chains.finish()?;
+        Ok(Built { entries: entries?, policies })
+    }
+
+    fn publish(&mut self, built: Built) {
+        self.bindings.forget_unused();
+        self.versions.forget_unused(&self.declared.policies);
+        self.version += 1;
+        let snapshot = Snapshot::new(
+            self.version,
+            &self.base_domain,
+            self.declared.plans.clone(),
+            self.declared.routes.clone(),
+            built.entries,
+            &self.directory.keys,
+        );
+        self.status = ReloadStatus {
+            snapshot_version: self.version,
+            loaded_at: self.clock.now(),
+            last_error: None,
+            policies: built.policies,
+        };
+        let groups = self.declared.groups.iter().map(|(name, group)| {
+            (name.clone(), group.regions.iter().map(|region| region.name.to_string()).collect())
+        });
+        let catalog = Catalog { plans: self.declared.plans.clone(), groups: groups.collect() };
+        self.channels.catalog.send_replace(Arc::new(catalog));
+        self.channels.snapshot.send_replace(Arc::new(snapshot));
+        self.channels.reload.send_replace(Arc::new(self.status.clone()));
+    }
+
+    fn refuse(&mut self, problems: Vec<ReloadProblem>) {
+        for problem in &problems {
+            tracing::error!(
+                file = problem.file,
+                key = problem.key,
+                reason = problem.reason,
+                "change of the policies refused; the last good state stays in force"
+            );
+        }
+        self.status.last_error = Some(ReloadError { at: self.clock.now(), problems });
+        self.channels.reload.send_replace(Arc::new(self.status.clone()));
+    }
+}
+
+/// Whose fault a policy that cannot be bound is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// The operator's: the change is refused.
+    Declarations,
+    /// One tenant's (a secret that is gone): only its policy fails.
+    Directory,
+}
+
+struct Built {
+    entries: Vec<Arc<model::snapshot::TenantEntry>>,
+    policies: Vec<PolicyStatus>,
+}

@@ -1,0 +1,248 @@
+//! Builds every part from the config, starts them in order and stops them in reverse.
+//!
+//! Invariant: nothing listens before it can answer, and a stop lets exchanges in flight
+//! finish, seals the quota leases and only then closes the store.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use control::{Store, store::AdminTokenSource};
+use model::{
+    catalog::{Catalog, ReloadStatus},
+    clock::Clock,
+    secret::Secret,
+    snapshot::Snapshot,
+};
+use prometheus::Registry;
+use sandbox::{Sandbox, SandboxConfig};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    config::Config,
+    publish::{Channels, Publisher},
+    reload::{self, FileWatch},
+};
+
+/// Reload requests that may wait: one is as good as many.
+const RELOAD_QUEUE: usize = 1;
+
+/// The program, running.
+pub struct Running {
+    /// Where the data plane listens.
+    pub edge: Vec<SocketAddr>,
+    /// Where the control API listens.
+    pub control: SocketAddr,
+    /// The store, for the demo's seeds.
+    pub store: Arc<Store>,
+    /// The admin token, when this start made one.
+    pub minted_admin_token: Option<Secret>,
+    proxy: proxy::Running,
+    quota: Arc<quota::Quota>,
+    drain_timeout: Duration,
+    reloads: mpsc::Sender<()>,
+    /// What the data plane serves from.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    stop_publisher: oneshot::Sender<()>,
+    publisher: JoinHandle<()>,
+    stop_control: oneshot::Sender<()>,
+    control_task: JoinHandle<std::io::Result<()>>,
+    ready: watch::Sender<bool>,
+}
+
+/// Builds and starts everything. Port 0 works; the addresses come back.
+///
+/// # Errors
+/// What is missing, wrong or taken, in one line a problem.
+pub async fn start(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    admin_token: Option<Secret>,
+) -> Result<Running> {
+    std::fs::create_dir_all(&config.data.dir)
+        .with_context(|| format!("data.dir: {} cannot be made", config.data.dir.display()))?;
+    let registry = Registry::new();
+    let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
+    let admin = store.ensure_admin_token(admin_token).await?;
+    let minted_admin_token = match admin.source {
+        AdminTokenSource::Minted(token) => Some(token),
+        AdminTokenSource::Given | AdminTokenSource::Stored => None,
+    };
+
+    let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
+    let sandbox = Sandbox::new(sandbox_config, Arc::clone(&clock))?;
+    registry.register(Box::new(sandbox.metrics()))?;
+
+    let (snapshot_tx, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+    let (catalog_tx, catalog) = watch::channel(Arc::new(Catalog::default()));
+    let (reload_tx, reload) = watch::channel(Arc::new(ReloadStatus::default()));
+    let directory = store.directory();
+    let first = Arc::clone(&directory.borrow());
+    let publisher = Publisher::start(
+        config.policies.dir.clone(),
+        config.edge.base_domain.clone(),
+        sandbox,
+        Arc::clone(&clock),
+        first,
+        Channels { snapshot: snapshot_tx, catalog: catalog_tx, reload: reload_tx },
+    )
+    .await
+    .map_err(|problems| anyhow!(problem_lines(&config, &problems)))?;
+
+    let quota_config = quota::QuotaConfig {
+        admit_wait_ms_max: config.quota.admit_wait_ms_max,
+        ..quota::QuotaConfig::new(config.data.dir.join("leases"))
+    };
+    let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
+    let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
+
+    let control_listener = TcpListener::bind(config.control.listen)
+        .await
+        .with_context(|| format!("control.listen: {} cannot be used", config.control.listen))?;
+    let control_addr = control_listener.local_addr()?;
+    let gate: Arc<dyn model::gate::Gate> = Arc::clone(&quota) as _;
+    let proxy = proxy::Proxy::start(
+        proxy_config(&config),
+        snapshots.clone(),
+        gate,
+        Arc::clone(&clock),
+        &registry,
+    )?;
+
+    let (ready, ready_rx) = watch::channel(true);
+    let deps = control::Deps {
+        store: Arc::clone(&store),
+        usage: Arc::clone(&quota) as _,
+        catalog,
+        reload,
+        ready: ready_rx,
+        metrics: Arc::new(move || metrics_page(&registry)),
+        admin_token: admin.token,
+        base_domain: config.edge.base_domain.as_str().into(),
+        default_residency: config.control.default_residency.clone(),
+        clock,
+    };
+    let (stop_control, control_stopped) = oneshot::channel::<()>();
+    let control_task = tokio::spawn(control::serve(control_listener, deps, async {
+        let _dropped = control_stopped.await;
+    }));
+
+    let (reloads, reload_rx) = mpsc::channel(RELOAD_QUEUE);
+    let files = match config.policies.watch {
+        true => Some(
+            FileWatch::start(&config.policies.dir, reloads.clone())
+                .with_context(|| "policies.dir cannot be watched; set policies.watch = false")?,
+        ),
+        false => None,
+    };
+    let (stop_publisher, stopped) = oneshot::channel();
+    let publisher = tokio::spawn(publish(publisher, directory, reload_rx, files, stopped));
+
+    Ok(Running {
+        edge: proxy.addrs().to_vec(),
+        control: control_addr,
+        store,
+        minted_admin_token,
+        proxy,
+        quota,
+        drain_timeout: Duration::from_millis(config.edge.drain_timeout_ms),
+        reloads,
+        snapshots,
+        stop_publisher,
+        publisher,
+        stop_control,
+        control_task,
+        ready,
+    })
+}
+
+impl Running {
+    /// Asks for a reload of the declarations.
+    pub fn reload(&self) {
+        let _one_waits_already = self.reloads.try_send(());
+    }
+
+    /// Waits until the data plane knows at least `tenants` tenants.
+    pub async fn knows_tenants(&mut self, tenants: usize) {
+        let _closed = self.snapshots.wait_for(|snapshot| snapshot.tenant_count() >= tenants).await;
+    }
+
+    /// Stops: no new connections, exchanges in flight finish within the drain time,
+    /// leases are sealed, the store is closed.
+    ///
+    /// # Errors
+    /// What could not be finished; the quota promise holds all the same.
+    pub async fn stop(self) -> Result<()> {
+        self.ready.send_replace(false);
+        self.proxy.drain(self.drain_timeout).await;
+        self.quota.shutdown().await;
+        let _gone = self.stop_publisher.send(());
+        let _gone = self.stop_control.send(());
+        self.publisher.await?;
+        self.control_task.await??;
+        self.store.close().await;
+        Ok(())
+    }
+}
+
+/// Publishes a snapshot for every change of the directory or the declarations.
+async fn publish(
+    mut publisher: Publisher,
+    mut directory: watch::Receiver<Arc<model::directory::Directory>>,
+    mut reloads: mpsc::Receiver<()>,
+    mut files: Option<FileWatch>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    loop {
+        if let Some(files) = &mut files {
+            files.also(publisher.component_folders());
+        }
+        tokio::select! {
+            changed = directory.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let current = Arc::clone(&directory.borrow_and_update());
+                publisher.directory_changed(current).await;
+            }
+            asked = reloads.recv() => {
+                if asked.is_none() {
+                    return;
+                }
+                reload::settle(&mut reloads).await;
+                publisher.reload().await;
+            }
+            _ = &mut stopped => return,
+        }
+    }
+}
+
+fn proxy_config(config: &Config) -> proxy::ProxyConfig {
+    let edge = &config.edge;
+    proxy::ProxyConfig {
+        listen: edge.listen.clone(),
+        workers: edge.workers,
+        jwt: edge.jwt.clone(),
+        limits: edge.limits.clone(),
+        client_country_header: edge.client_country_header.clone(),
+        trusted_proxies: edge.trusted_proxies.clone(),
+    }
+}
+
+fn metrics_page(registry: &Registry) -> String {
+    prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_else(|error| {
+        tracing::error!(%error, "metrics cannot be written");
+        String::new()
+    })
+}
+
+fn problem_lines(config: &Config, problems: &[model::catalog::ReloadProblem]) -> String {
+    let dir = config.policies.dir.display();
+    let line = |problem: &model::catalog::ReloadProblem| {
+        format!("{dir}/{}: {}: {}", problem.file, problem.key, problem.reason)
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,153 @@
+//! Starting and ending the data plane.
+//!
+//! Called by the edge once. Invariant: `start` returns with every address bound and every
+//! thread running, or with nothing left behind.
+
+use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use model::{clock::Clock, gate::Gate, snapshot::Snapshot};
+use tokio::sync::watch;
+
+use crate::{
+    config::ProxyConfig,
+    record::Series,
+    server::{self, Command, Thread, listen},
+    tenant::issuer::{IssuerError, Issuers},
+    worker::Shared,
+};
+
+/// Why the data plane cannot start. Each is one line for an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {}", reason(.source))]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// No address was given.
+    #[error("no address to listen on")]
+    NoAddress,
+    /// A limit cannot work.
+    #[error("limits: {0}")]
+    Limit(String),
+    /// A JWT key cannot be used.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+    /// A series is registered already.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The system has no thread for us.
+    #[error("cannot start a worker: {0}")]
+    Thread(#[source] io::Error),
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The data plane.
+#[derive(Debug)]
+pub struct Proxy;
+
+impl Proxy {
+    /// Binds the addresses and starts the workers. Blocks only for reading key files.
+    /// Until the first real snapshot comes through `snapshots` (one with a base domain),
+    /// requests are answered 503.
+    ///
+    /// # Errors
+    /// An address is taken, a limit or a key is unusable; nothing is left running.
+    pub fn start(
+        config: ProxyConfig,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        gate: Arc<dyn Gate>,
+        clock: Arc<dyn Clock>,
+        registry: &prometheus::Registry,
+    ) -> Result<Running, StartError> {
+        if let Some(flaw) = config.limits.flaw() {
+            return Err(StartError::Limit(flaw));
+        }
+        if config.listen.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        let issuers = Issuers::load(&config.jwt)?;
+        let workers = config.workers.unwrap_or_else(available).max(1);
+        let (addrs, mut sockets) = bind(&config.listen, workers)?;
+        let series = Series::register(registry)?;
+        let shared = Arc::new(Shared { config, gate, clock, series, issuers });
+        let (commands, heard) = watch::channel(Command::Serve);
+        let mut running = Running { addrs, commands, threads: Vec::new() };
+        for number in 0..workers {
+            let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
+            let thread = server::spawn(
+                number,
+                Arc::clone(&shared),
+                snapshots.clone(),
+                listeners,
+                heard.clone(),
+            );
+            // Dropping `running` stops those that run already.
+            running.threads.push(thread.map_err(StartError::Thread)?);
+        }
+        Ok(running)
+    }
+}
+
+fn available() -> usize {
+    thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+type Sockets = Vec<Vec<std::net::TcpListener>>;
+
+fn bind(listen: &[SocketAddr], workers: usize) -> Result<(Vec<SocketAddr>, Sockets), StartError> {
+    let bound = listen.iter().map(|&address| {
+        listen::bind(address, workers).map_err(|source| StartError::Bind { address, source })
+    });
+    Ok(bound.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
+}
+
+/// A started data plane. Dropping it cuts off what is open.
+#[derive(Debug)]
+pub struct Running {
+    addrs: Vec<SocketAddr>,
+    commands: watch::Sender<Command>,
+    threads: Vec<Thread>,
+}
+
+impl Running {
+    /// The bound addresses, in the order of the configuration.
+    #[must_use]
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// Stops accepting, lets open exchanges finish for up to `timeout` (idle connections
+    /// are closed, HTTP/2 clients get GOAWAY), then ends the threads.
+    pub async fn drain(mut self, timeout: Duration) {
+        self.commands.send_replace(Command::Drain(timeout));
+        for thread in std::mem::take(&mut self.threads) {
+            // The sender is dropped by the thread's last act.
+            let _ = thread.ended.await;
+            let _ = thread.handle.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.commands.send_if_modified(|command| {
+            let serving = *command == Command::Serve;
+            if serving {
+                *command = Command::Stop;
+            }
+            serving
+        });
+    }
+}

@@ -1,0 +1,120 @@
+//! Step 4: whose request this is.
+//!
+//! Host first, then the bearer token, then the tenant's status (`tenancy.md` 1.4):
+//! - an unknown host, and an address literal, is 404;
+//! - on `api.<base domain>` a token is required and decides alone;
+//! - on a tenant's own host a bearer token is optional, but one that is present must
+//!   verify (401) and name the same tenant (403). Other authorization schemes are the
+//!   tenant's own business there and pass through;
+//! - API keys end here; JWTs go on to the upstream.
+//!
+//! Invariant: every cause of a 401 has the same answer.
+
+pub(crate) mod issuer;
+pub(crate) mod jwt;
+pub(crate) mod key;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, header::AUTHORIZATION};
+use model::{
+    policy::ResolvedBy,
+    snapshot::{HostMatch, TenantEntry},
+    tenant::TenantId,
+};
+
+use crate::{exchange::Exchange, request::NormalRequest, rescue::Reason};
+
+/// A tenant whose requests are admitted, and what the token said.
+pub(crate) struct Caller {
+    pub(crate) entry: Arc<TenantEntry>,
+    pub(crate) resolved_by: ResolvedBy,
+    /// Facts of a verified JWT.
+    pub(crate) token: Option<Arc<jwt::Verified>>,
+}
+
+/// Step 4 of the walk.
+///
+/// # Errors
+/// Nobody's host, no valid token, two tenants, or one that is not admitted.
+pub(crate) fn resolve(
+    exchange: &mut Exchange,
+    request: &mut NormalRequest,
+) -> Result<Caller, Reason> {
+    let snapshot = Arc::clone(exchange.snapshot());
+    if snapshot.base_domain.is_empty() {
+        return Err(Reason::NoSnapshot);
+    }
+    let by_host = match request.host_name().map(|name| snapshot.host(name)) {
+        Some(HostMatch::Subdomain(entry)) => Some((entry, ResolvedBy::Subdomain)),
+        Some(HostMatch::CustomDomain(entry)) => Some((entry, ResolvedBy::CustomDomain)),
+        Some(HostMatch::Shared) => None,
+        Some(HostMatch::Unknown) | None => return Err(Reason::UnknownHost),
+    };
+    let token = authenticate(exchange, &mut request.head.headers)?;
+    let caller = agree(&snapshot, by_host, token)?;
+    exchange.record.tenant(&caller.entry);
+    caller.entry.admission(exchange.received_at).map_err(Reason::NotAdmitted)?;
+    Ok(caller)
+}
+
+/// Who a token speaks for.
+enum Token {
+    Key(TenantId),
+    Jwt(Arc<jwt::Verified>),
+}
+
+fn authenticate(exchange: &Exchange, headers: &mut HeaderMap) -> Result<Option<Token>, Reason> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (first, second) = (values.next(), values.next());
+    let Some(bearer) = first.and_then(|value| bearer(value.as_bytes())) else {
+        return if second.is_none() { Ok(None) } else { Err(Reason::Unauthenticated) };
+    };
+    let token = std::str::from_utf8(bearer).map_err(|_| Reason::Unauthenticated)?;
+    if second.is_some() {
+        return Err(Reason::Unauthenticated);
+    }
+    if model::key::looks_like_key(token) {
+        let tenant = key::verify(exchange.snapshot(), token, exchange.received_at)
+            .ok_or(Reason::Unauthenticated)?;
+        headers.remove(AUTHORIZATION);
+        return Ok(Some(Token::Key(tenant)));
+    }
+    let worker = &exchange.worker;
+    let verified = worker.tokens.verify(&worker.issuers, token, exchange.received_at);
+    verified.map(|verified| Some(Token::Jwt(verified))).ok_or(Reason::Unauthenticated)
+}
+
+/// The credentials of `Bearer`; the scheme's name has no case (RFC 9110 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, credentials) = value.split_at_checked(6)?;
+    let ends = matches!(credentials.first(), None | Some(b' '));
+    (ends && scheme.eq_ignore_ascii_case(b"bearer")).then(|| credentials.trim_ascii())
+}
+
+fn agree(
+    snapshot: &model::snapshot::Snapshot,
+    by_host: Option<(&Arc<TenantEntry>, ResolvedBy)>,
+    token: Option<Token>,
+) -> Result<Caller, Reason> {
+    let named = match &token {
+        Some(Token::Key(id)) => Some(snapshot.tenant(*id).ok_or(Reason::Unauthenticated)?),
+        Some(Token::Jwt(verified)) => {
+            Some(verified.tenant_in(snapshot).ok_or(Reason::Unauthenticated)?)
+        }
+        None => None,
+    };
+    let (entry, resolved_by) = match (by_host, named) {
+        (Some((host, _)), Some(token)) if host.id() != token.id() => {
+            return Err(Reason::TenantMismatch);
+        }
+        (Some(found), _) => found,
+        (None, Some(token)) => (token, ResolvedBy::Token),
+        (None, None) => return Err(Reason::Unauthenticated),
+    };
+    let token = match token {
+        Some(Token::Jwt(verified)) => Some(verified),
+        Some(Token::Key(_)) | None => None,
+    };
+    Ok(Caller { entry: Arc::clone(entry), resolved_by, token })
+}

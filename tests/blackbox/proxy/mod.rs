@@ -1,0 +1,4 @@
+mod bad_input;
+mod forwarding;
+mod protocols;
+mod tenants;
