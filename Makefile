@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DATA ?= data
 
-.PHONY: help run test lint bench plugins setup clean-data
+.PHONY: help run test lint bench plugins setup setup-test clean-data
 
 help:
 	@echo "make run      build everything, start the edge with demo origins and tenants"
@@ -17,13 +17,16 @@ help:
 setup:
 	@deploy/setup.sh
 
+setup-test:
+	@deploy/setup.sh test
+
 run: setup
 	$(CARGO) build --release --locked -p leanvibe-edge
 	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
 	exec env LEANVIBE_EDGE__DATA__DIR=$(DATA) $(TARGET)/release/leanvibe-edge demo
 
 # --all-targets resolves features as the tests do, so that nothing is built twice.
-test: setup
+test: setup-test
 	$(CARGO) build --workspace --all-targets --locked
 	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/build.sh
 	$(CARGO) test --locked --manifest-path plugins/Cargo.toml

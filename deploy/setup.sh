@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian lacks to build and test: a C compiler for the bundled
-# SQLite and mimalloc, and, where rustup cannot add the Wasm target, Debian's compiler
-# for it (see plugins/build.sh). Does nothing when all is there.
+# Installs what a fresh Debian lacks: a C compiler for the bundled SQLite and mimalloc,
+# and with `test` also the PostgreSQL that the tests start themselves. Does nothing when
+# all is there. (plugins/build.sh brings its own compiler where rustup cannot.)
 set -euo pipefail
 
 missing=()
+has_postgres() {
+    command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null
+}
+if [ "${1:-}" = test ] && ! has_postgres; then
+    missing+=(postgresql)
+fi
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
 
@@ -14,6 +20,10 @@ if [ "${#missing[@]}" -gt 0 ]; then
         exit 1
     fi
     apt-get update -qq
+    # The tests run their own cluster; Debian's would only take the port.
+    mkdir -p /etc/postgresql-common
+    [ -e /etc/postgresql-common/createcluster.conf ] ||
+        echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 

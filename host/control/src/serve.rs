@@ -51,11 +51,11 @@ mod tests {
     };
 
     use super::*;
-    use crate::testing::Control;
+    use crate::testing::{Backend, Control};
 
     #[tokio::test]
     async fn a_shutdown_ends_idle_connections_and_the_server() {
-        let control = Control::start().await;
+        let control = Control::start(Backend::Sqlite).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,5 +1,9 @@
-//! A control plane for the tests of this crate: real SQLite in a folder of its own, a
-//! clock that stands still, the router called in-process.
+//! A control plane for the tests of this crate: a real database of its own, a clock that
+//! stands still, the router called in-process.
+//!
+//! Tests of the store's contract take a [`Backend`] and are listed in [`on_both!`], which
+//! runs each on SQLite and on PostgreSQL; one that is left out is dead code, which the
+//! compiler tells.
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +44,7 @@ pub(crate) struct Control {
     pub(crate) ready: watch::Sender<bool>,
     pub(crate) deps: Deps,
     router: Router,
-    folder: TempDir,
+    database: Database,
 }
 
 pub(crate) struct Answer {
@@ -62,17 +66,82 @@ impl UsageSource for FixedUsage {
     }
 }
 
-pub(crate) fn url(folder: &TempDir) -> String {
-    format!("sqlite://{}", folder.path().join("control/edge.db").display())
+/// The databases that the store runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Backend {
+    Sqlite,
+    Postgres,
 }
 
-pub(crate) async fn open(folder: &TempDir) -> Arc<Store> {
-    let clock = Arc::new(ManualClock::at(NEW_YEAR));
-    Store::open(&url(folder), clock).await.expect("a store")
+/// An empty database of one test.
+pub(crate) enum Database {
+    /// In a folder that goes with it.
+    Sqlite(TempDir),
+    /// Of a URL, in the cluster of the process.
+    Postgres(String),
 }
 
-pub(crate) fn folder() -> TempDir {
-    tempfile::tempdir().expect("a folder")
+/// Makes two tests of each of these functions of a [`Backend`].
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {$(
+        mod $test {
+            use $crate::testing::Backend;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                super::$test(Backend::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                super::$test(Backend::Postgres).await;
+            }
+        }
+    )*};
+}
+pub(crate) use on_both;
+
+impl Backend {
+    pub(crate) fn database(self) -> Database {
+        match self {
+            Self::Sqlite => Database::Sqlite(tempfile::tempdir().expect("a folder")),
+            Self::Postgres => Database::Postgres(services::postgres().database()),
+        }
+    }
+}
+
+impl Database {
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Sqlite(folder) => {
+                format!("sqlite://{}", folder.path().join("control/edge.db").display())
+            }
+            Self::Postgres(url) => url.clone(),
+        }
+    }
+
+    pub(crate) async fn open(&self) -> Arc<Store> {
+        let clock = Arc::new(ManualClock::at(NEW_YEAR));
+        Store::open(&self.url(), clock).await.expect("a store")
+    }
+
+    /// Everything that the database holds.
+    pub(crate) fn stored_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Sqlite(folder) => {
+                let files = std::fs::read_dir(folder.path().join("control")).expect("a folder");
+                files
+                    .flat_map(|file| std::fs::read(file.expect("a file").path()).expect("bytes"))
+                    .collect()
+            }
+            Self::Postgres(url) => {
+                let all = "SELECT query_to_xml(format('SELECT * FROM edge.%I', tablename),
+                                               true, false, '')
+                           FROM pg_tables WHERE schemaname = 'edge'";
+                services::postgres().superuser(url, all).into_bytes()
+            }
+        }
+    }
 }
 
 pub(crate) fn id_of(tenant: &Value) -> TenantId {
@@ -100,14 +169,14 @@ pub(crate) fn tenant(slug: &str) -> Value {
 }
 
 impl Control {
-    pub(crate) async fn start() -> Self {
-        Self::start_with(|_| {}).await
+    pub(crate) async fn start(on: Backend) -> Self {
+        Self::start_with(on, |_| {}).await
     }
 
-    pub(crate) async fn start_with(adjust: impl FnOnce(&mut Deps)) -> Self {
-        let folder = folder();
+    pub(crate) async fn start_with(on: Backend, adjust: impl FnOnce(&mut Deps)) -> Self {
+        let database = on.database();
         let clock = Arc::new(ManualClock::at(NEW_YEAR));
-        let store = Store::open(&url(&folder), Arc::clone(&clock) as _).await.expect("a store");
+        let store = Store::open(&database.url(), Arc::clone(&clock) as _).await.expect("a store");
         let token = store.ensure_admin_token(Some(Secret::new(TOKEN))).await.expect("a token");
         let usage = Arc::new(FixedUsage::default());
         let catalog = watch::Sender::new(Arc::new(guide()));
@@ -127,13 +196,12 @@ impl Control {
         };
         adjust(&mut deps);
         let router = router(deps.clone());
-        Self { store, clock, usage, catalog, reload, ready, deps, router, folder }
+        Self { store, clock, usage, catalog, reload, ready, deps, router, database }
     }
 
-    /// Every byte that lies in the folder of the database.
+    /// Everything that the database holds.
     pub(crate) fn stored_bytes(&self) -> Vec<u8> {
-        let files = std::fs::read_dir(self.folder.path().join("control")).expect("a folder");
-        files.flat_map(|file| std::fs::read(file.expect("a file").path()).expect("bytes")).collect()
+        self.database.stored_bytes()
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

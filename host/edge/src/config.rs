@@ -288,7 +288,7 @@ impl Config {
         check(
             self.store.url.as_ref().is_none_or(|url| url.starts_with("sqlite://")),
             "store.url",
-            "only `sqlite://PATH` is supported by this version",
+            "only `sqlite://PATH` for now: the quota ledger is not on PostgreSQL yet",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
         errors

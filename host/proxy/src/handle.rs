@@ -3,10 +3,12 @@
 //! Invariant: a panic anywhere in the walk costs this exchange and no other.
 
 use std::{
+    convert::Infallible,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
 };
 
 use http::{Request, Response, Version};
@@ -29,7 +31,7 @@ pub(crate) async fn handle(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     request: Request<Incoming>,
-) -> Response<Reply> {
+) -> Result<Response<Reply>, Infallible> {
     let refused = connection.begin();
     let room = worker.enter();
     let mut exchange = Exchange::open(&worker, &connection, request.method());
@@ -37,9 +39,13 @@ pub(crate) async fn handle(
     let outcome = match (refused, room) {
         (Some(reason), _) => Err(reason.into()),
         (None, false) => Err(Reason::Overloaded.into()),
-        (None, true) => guarded(walk(&mut exchange, request)).await,
+        (None, true) => {
+            // Pinned where it is made: the future is large, and moving it costs.
+            let mut walk = pin!(walk(&mut exchange, request));
+            poll_fn(|cx| guarded(walk.as_mut(), cx)).await
+        }
     };
-    response::respond(exchange, outcome, h1)
+    Ok(response::respond(exchange, outcome, h1))
 }
 
 async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, Stop> {
@@ -60,11 +66,10 @@ async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, 
 
 /// Turns a panic into an answer. Nothing shared is left half changed by one: workers
 /// share only values behind atomics, channels and short borrows.
-async fn guarded(walk: impl Future<Output = Result<Answered, Stop>>) -> Result<Answered, Stop> {
-    let mut walk = pin!(walk);
-    std::future::poll_fn(|cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx)));
-        polled.unwrap_or_else(|_| Poll::Ready(Err(Reason::Internal.into())))
-    })
-    .await
+fn guarded(
+    walk: Pin<&mut impl Future<Output = Result<Answered, Stop>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Answered, Stop>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| walk.poll(cx)));
+    polled.unwrap_or_else(|_| Poll::Ready(Err(Reason::Internal.into())))
 }

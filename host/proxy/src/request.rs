@@ -8,7 +8,7 @@ use std::{borrow::Cow, net::IpAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
-    header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, VIA},
 };
 use hyper::body::{Body as _, Incoming};
 use model::{
@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 
 use crate::{
     exchange::Exchange,
+    forward::fields::TRACEPARENT,
     path,
     rescue::{Flaw, Reason},
     wire::head::field_value,
@@ -42,7 +43,7 @@ pub(crate) struct Client {
     pub(crate) country: Option<[u8; 2]>,
     pub(crate) scheme: &'static str,
     /// Forwarding fields of a trusted proxy, to be continued.
-    pub(crate) trail: HeaderMap,
+    pub(crate) trail: Option<Box<HeaderMap>>,
     /// The caller's `traceparent`.
     pub(crate) traceparent: Option<HeaderValue>,
     pub(crate) via: SmallVec<[HeaderValue; 1]>,
@@ -191,9 +192,9 @@ fn client(exchange: &mut Exchange, headers: &mut HeaderMap, version: Version) ->
         ip: connection.peer,
         country: None,
         scheme: "http",
-        trail: HeaderMap::new(),
-        traceparent: headers.remove("traceparent"),
-        via: headers.get_all("via").iter().cloned().collect(),
+        trail: None,
+        traceparent: headers.remove(TRACEPARENT),
+        via: headers.get_all(VIA).iter().cloned().collect(),
         version,
     };
     if connection.trusted {
@@ -207,12 +208,14 @@ fn client(exchange: &mut Exchange, headers: &mut HeaderMap, version: Version) ->
             client.scheme = "https";
         }
         client.ip = trusted_client_ip(headers, connection.peer, |ip| config.trusts(ip));
+        let mut trail = Box::new(HeaderMap::new());
         for name in ["x-forwarded-for", "forwarded", "x-forwarded-proto", "x-forwarded-host"] {
             let name = HeaderName::from_static(name);
             for value in headers.get_all(&name) {
-                client.trail.append(name.clone(), value.clone());
+                trail.append(name.clone(), value.clone());
             }
         }
+        client.trail = Some(trail);
     }
     client
 }
@@ -280,7 +283,10 @@ pub(crate) fn named_by_connection(headers: &mut HeaderMap) {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .map(str::trim)
+        // The usual two name no field.
+        .filter(|option| !["keep-alive", "close"].contains(option))
+        .filter_map(|name| HeaderName::try_from(name).ok())
         .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH | TE | TRAILER))
         .collect();
     for name in named {

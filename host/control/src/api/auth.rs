@@ -40,7 +40,7 @@ mod tests {
         http::{Request, request::Builder},
     };
 
-    use crate::testing::Control;
+    use crate::testing::{Backend, Control, on_both};
 
     const PATHS: [(&str, &str); 11] = [
         ("GET", "/api/v1/admin/tenants"),
@@ -56,9 +56,13 @@ mod tests {
         ("GET", "/v1/tenants/1/usage"),
     ];
 
-    #[tokio::test]
-    async fn every_endpoint_refuses_every_wrong_token_in_the_same_words() {
-        let control = Control::start().await;
+    on_both![
+        every_endpoint_refuses_every_wrong_token_in_the_same_words,
+        the_scheme_is_read_in_any_case,
+    ];
+
+    async fn every_endpoint_refuses_every_wrong_token_in_the_same_words(on: Backend) {
+        let control = Control::start(on).await;
         let wrong: [&dyn Fn(Builder) -> Builder; 6] = [
             &|request| request,
             &|request| request.header("authorization", "Bearer admin-toke"),
@@ -84,9 +88,8 @@ mod tests {
         assert_eq!(bodies.len(), 1);
     }
 
-    #[tokio::test]
-    async fn the_scheme_is_read_in_any_case() {
-        let control = Control::start().await;
+    async fn the_scheme_is_read_in_any_case(on: Backend) {
+        let control = Control::start(on).await;
         let request = Request::get("/api/v1/admin/tenants")
             .header("authorization", "bearer  admin-token")
             .body(Body::empty())

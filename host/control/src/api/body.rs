@@ -83,14 +83,14 @@ fn says_json(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::BODY_BYTES_MAX;
-    use crate::testing::{Control, acme};
+    use crate::testing::{Backend, Control, acme};
 
     const CREATE: (&str, &str) = ("POST", "/api/v1/admin/tenants");
     const JSON: [(&str, &str); 1] = [("content-type", "application/json; charset=utf-8")];
 
     #[tokio::test]
     async fn malformed_json_is_answered_with_its_position() {
-        let control = Control::start().await;
+        let control = Control::start(Backend::Sqlite).await;
         let answer = control.with(CREATE, &JSON, "{\n  \"slug\": ,\n}").await;
         assert_eq!((answer.status, &answer.json["code"]), (400, &"malformed-json".into()));
         assert_eq!((&answer.json["line"], &answer.json["column"]), (&2.into(), &11.into()));
@@ -102,7 +102,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_json_is_read() {
-        let control = Control::start().await;
+        let control = Control::start(Backend::Sqlite).await;
         let body = acme().to_string();
         for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx"] {
             let answer = control.with(CREATE, &[("content-type", kind)], &body).await;
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_beyond_the_bound_is_refused() {
-        let control = Control::start().await;
+        let control = Control::start(Backend::Sqlite).await;
         let answer = control.with(CREATE, &JSON, &" ".repeat(BODY_BYTES_MAX + 1)).await;
         assert_eq!((answer.status, &answer.json["code"]), (413, &"body-too-large".into()));
         assert_eq!(answer.json["body_bytes_max"], BODY_BYTES_MAX);

@@ -41,11 +41,11 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
 mod tests {
     use axum::{body::Body, http::Request};
 
-    use crate::testing::Control;
+    use crate::testing::{Backend, Control};
 
     #[tokio::test]
     async fn health_and_metrics_need_no_token() {
-        let control = Control::start().await;
+        let control = Control::start(Backend::Sqlite).await;
         let get = async |path: &str| {
             control.send(Request::get(path).body(Body::empty()).expect("a request")).await
         };

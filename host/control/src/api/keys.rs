@@ -99,11 +99,18 @@ mod tests {
     use model::key;
     use serde_json::{Value, json};
 
-    use crate::testing::{Control, NEW_YEAR, acme, path_of, tenant};
+    use crate::testing::{Backend, Control, NEW_YEAR, acme, on_both, path_of, tenant};
 
-    #[tokio::test]
-    async fn an_issued_key_verifies_at_the_edge_and_is_shown_once() {
-        let control = Control::start().await;
+    on_both![
+        an_issued_key_verifies_at_the_edge_and_is_shown_once,
+        a_revoked_key_is_gone_from_the_directory_when_it_is_answered,
+        a_key_of_another_tenant_cannot_be_revoked,
+        an_end_of_life_must_be_a_time_to_come,
+        keys_of_an_unknown_tenant_are_not_found,
+    ];
+
+    async fn an_issued_key_verifies_at_the_edge_and_is_shown_once(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let path = format!("{}/keys", path_of(&tenant));
         let issued = control.post(&path).await;
@@ -128,9 +135,8 @@ mod tests {
         assert!(!stored.windows(secret.len()).any(|window| window == secret));
     }
 
-    #[tokio::test]
-    async fn a_revoked_key_is_gone_from_the_directory_when_it_is_answered() {
-        let control = Control::start().await;
+    async fn a_revoked_key_is_gone_from_the_directory_when_it_is_answered(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let path = format!("{}/keys", path_of(&tenant));
         let kept = control.post(&path).await.json;
@@ -151,9 +157,8 @@ mod tests {
         assert_eq!(ended.iter().filter(|ended| **ended).count(), 1);
     }
 
-    #[tokio::test]
-    async fn a_key_of_another_tenant_cannot_be_revoked() {
-        let control = Control::start().await;
+    async fn a_key_of_another_tenant_cannot_be_revoked(on: Backend) {
+        let control = Control::start(on).await;
         let (one, two) =
             (control.create(&tenant("one")).await, control.create(&tenant("two")).await);
         let key = control.post(&format!("{}/keys", path_of(&one))).await.json;
@@ -162,9 +167,8 @@ mod tests {
         assert_eq!(control.store.directory().borrow().keys.len(), 1);
     }
 
-    #[tokio::test]
-    async fn an_end_of_life_must_be_a_time_to_come() {
-        let control = Control::start().await;
+    async fn an_end_of_life_must_be_a_time_to_come(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let path = format!("{}/keys", path_of(&tenant));
         for end in [json!("2024-01-01T00:00:00Z"), json!("soon"), json!(7)] {
@@ -176,9 +180,8 @@ mod tests {
         assert_eq!(issued.json["expires_at"], "2024-02-01T00:00:00Z");
     }
 
-    #[tokio::test]
-    async fn keys_of_an_unknown_tenant_are_not_found() {
-        let control = Control::start().await;
+    async fn keys_of_an_unknown_tenant_are_not_found(on: Backend) {
+        let control = Control::start(on).await;
         let path = "/api/v1/admin/tenants/00000000-0000-0000-0000-000000000000/keys";
         assert_eq!(control.post(path).await.status, 404);
         assert_eq!(control.get(path).await.status, 404);

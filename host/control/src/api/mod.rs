@@ -120,7 +120,7 @@ mod tests {
     };
     use serde_json::{Map, Value};
 
-    use crate::testing::{Control, acme, path_of, tenant};
+    use crate::testing::{Backend, Control, acme, path_of, tenant};
 
     const MEMBERS: [&str; 16] = [
         "organization_name",
@@ -183,10 +183,19 @@ mod tests {
     }
 
     #[test]
-    fn no_document_makes_the_server_fail() {
+    fn no_document_makes_the_server_fail_on_sqlite() {
+        no_document_makes_the_server_fail(Backend::Sqlite);
+    }
+
+    #[test]
+    fn no_document_makes_the_server_fail_on_postgres() {
+        no_document_makes_the_server_fail(Backend::Postgres);
+    }
+
+    fn no_document_makes_the_server_fail(on: Backend) {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let control = runtime.block_on(Control::start());
+        let control = runtime.block_on(Control::start(on));
         let held = runtime.block_on(control.create(&tenant("held")));
         let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
         let outcome = runner.run(&document(), |members| {

@@ -53,11 +53,11 @@ mod tests {
     };
     use serde_json::json;
 
-    use crate::testing::{Control, NEW_YEAR};
+    use crate::testing::{Backend, Control, NEW_YEAR};
 
     #[tokio::test]
     async fn what_is_in_force_and_what_was_refused_are_both_shown() {
-        let control = Control::start().await;
+        let control = Control::start(Backend::Sqlite).await;
         let problem = ReloadProblem {
             file: "plans.toml".to_owned(),
             key: "team.quotas".to_owned(),

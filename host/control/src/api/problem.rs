@@ -204,11 +204,15 @@ impl From<ChangeError> for ApiError {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Control, acme, path_of};
+    use crate::testing::{Backend, Control, acme, on_both, path_of};
 
-    #[tokio::test]
-    async fn an_unknown_path_is_404_and_a_wrong_method_405_as_problems() {
-        let control = Control::start().await;
+    on_both![
+        an_unknown_path_is_404_and_a_wrong_method_405_as_problems,
+        a_failing_store_is_a_503_that_says_nothing_about_it,
+    ];
+
+    async fn an_unknown_path_is_404_and_a_wrong_method_405_as_problems(on: Backend) {
+        let control = Control::start(on).await;
         for path in ["/", "/api/v1", "/api/v1/admin/tenants/", "/api/v2/admin/tenants", "/v1/x"] {
             let answer = control.get(path).await;
             assert_eq!((answer.status, &answer.json["code"]), (404, &"not-found".into()), "{path}");
@@ -225,9 +229,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_failing_store_is_a_503_that_says_nothing_about_it() {
-        let control = Control::start().await;
+    async fn a_failing_store_is_a_503_that_says_nothing_about_it(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         control.store.close().await;
         for answer in [

@@ -94,25 +94,25 @@ impl Percentages {
 
 #[cfg(test)]
 mod tests {
-    use model::{clock::UnixMs, gate::MeteredUsage};
+    use model::{clock::UnixMs, gate::MeteredUsage, quota::Metric};
     use serde_json::json;
 
-    use crate::testing::{Control, acme, id_of};
+    use crate::testing::{Backend, Control, acme, id_of, on_both};
 
-    #[tokio::test]
-    async fn the_guides_example_is_answered_field_by_field() {
-        let control = Control::start().await;
+    on_both![
+        the_guides_example_is_answered_field_by_field,
+        an_authority_that_does_not_answer_is_a_503_with_retry_after,
+        an_unknown_tenant_is_not_found,
+    ];
+
+    async fn the_guides_example_is_answered_field_by_field(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         for (metric, value) in
             [("users", 45), ("projects", 23), ("storage", 8_500), ("concurrent_sessions", 12)]
         {
-            sqlx::query("INSERT INTO tenant_gauge VALUES ($1, $2, $3, 0)")
-                .bind(id_of(&tenant).0)
-                .bind(metric)
-                .bind(value)
-                .execute(control.store.writer())
-                .await
-                .expect("a gauge");
+            let metric = Metric::from_name(metric).expect("a metric");
+            control.store.put_gauge(id_of(&tenant), metric, value).await.expect("a gauge");
         }
         *control.usage.0.lock().expect("not poisoned") = Some(MeteredUsage {
             api_calls_this_month: 85_000,
@@ -153,9 +153,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_authority_that_does_not_answer_is_a_503_with_retry_after() {
-        let control = Control::start().await;
+    async fn an_authority_that_does_not_answer_is_a_503_with_retry_after(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let answer = control.get(&format!("/api/v1/tenants/{}/usage", id_of(&tenant))).await;
         assert_eq!(answer.status, 503);
@@ -163,9 +162,8 @@ mod tests {
         assert_eq!(answer.json["code"], "temporary-reduced-capacity");
     }
 
-    #[tokio::test]
-    async fn an_unknown_tenant_is_not_found() {
-        let control = Control::start().await;
+    async fn an_unknown_tenant_is_not_found(on: Backend) {
+        let control = Control::start(on).await;
         for id in ["00000000-0000-0000-0000-000000000000", "acme-corp", "%ff", "1"] {
             let answer = control.get(&format!("/api/v1/tenants/{id}/usage")).await;
             assert_eq!((answer.status, &answer.json["code"]), (404, &"not-found".into()), "{id}");

@@ -6,6 +6,7 @@ use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use model::{
+    clock::UnixMs,
     key::{SecretHash, hash_secret},
     secret::Secret,
 };
@@ -14,6 +15,7 @@ use subtle::ConstantTimeEq;
 use super::{
     Store, StoreError,
     change::{Change, detached},
+    db::{ControlTx, sql},
     random, rows,
 };
 
@@ -88,19 +90,22 @@ impl Store {
             return Err(AdminTokenError::Unsendable);
         }
         let store = Arc::clone(self);
-        detached(async move { Ok(settle(&store, given).await?) }).await
+        detached(async move {
+            let mut change = Change::of_installation(&store).await?;
+            let outcome = settle(&mut change.tx, given, store.clock.now()).await;
+            Ok(change.end(outcome).await?)
+        })
+        .await
     }
 }
 
 async fn settle(
-    store: &Arc<Store>,
+    tx: &mut ControlTx,
     given: Option<Secret>,
+    now: UnixMs,
 ) -> Result<AdminTokenOutcome, StoreError> {
-    let mut change = Change::begin(store).await?;
-    let stored: Option<(Vec<u8>,)> = sqlx::query_as("SELECT hash FROM admin_token WHERE name = $1")
-        .bind(FIRST)
-        .fetch_optional(change.connection())
-        .await?;
+    let stored: Option<(Vec<u8>,)> =
+        sql("SELECT hash FROM admin_token WHERE name = $1").bind(FIRST).optional(tx).await?;
     let stored = stored
         .map(|(hash,)| hash.try_into().map(|hash| AdminToken(SecretHash(hash))))
         .transpose()
@@ -120,36 +125,38 @@ async fn settle(
         }
     };
     let hash = hash_secret(text.expose());
-    sqlx::query(
-        "INSERT INTO admin_token (name, hash, created_at) VALUES ($1, $2, $3)
+    sql("INSERT INTO admin_token (name, hash, created_at) VALUES ($1, $2, $3)
          ON CONFLICT (name) DO UPDATE
-         SET hash = excluded.hash, created_at = excluded.created_at",
-    )
+         SET hash = excluded.hash, created_at = excluded.created_at")
     .bind(FIRST)
     .bind(hash.0.as_slice())
-    .bind(rows::stored(store.clock.now()))
-    .execute(change.connection())
+    .bind(rows::stored(now))
+    .execute(tx)
     .await?;
-    change.commit().await?;
     Ok(AdminTokenOutcome { token: AdminToken(hash), source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{folder, open};
+    use crate::testing::{Backend, on_both};
 
-    #[tokio::test]
-    async fn a_token_is_minted_once_and_then_kept() {
-        let folder = folder();
-        let store = open(&folder).await;
+    on_both![
+        a_token_is_minted_once_and_then_kept,
+        a_given_token_replaces_the_stored_one,
+        a_token_that_no_client_could_send_is_refused,
+    ];
+
+    async fn a_token_is_minted_once_and_then_kept(on: Backend) {
+        let database = on.database();
+        let store = database.open().await;
         let minted = store.ensure_admin_token(None).await.expect("a token");
         let AdminTokenSource::Minted(text) = minted.source else { panic!("{minted:?}") };
         assert!(minted.token.verifies(text.expose()));
         assert!(!minted.token.verifies("lv_admin_"));
         store.close().await;
         drop(store);
-        let store = open(&folder).await;
+        let store = database.open().await;
         let kept = store.ensure_admin_token(None).await.expect("a token");
         assert_eq!(kept.source, AdminTokenSource::Stored);
         assert!(kept.token.verifies(text.expose()));
@@ -157,18 +164,18 @@ mod tests {
         assert_eq!(again.source, AdminTokenSource::Stored);
     }
 
-    #[tokio::test]
-    async fn a_given_token_replaces_the_stored_one() {
-        let store = open(&folder()).await;
+    async fn a_given_token_replaces_the_stored_one(on: Backend) {
+        let database = on.database();
+        let store = database.open().await;
         store.ensure_admin_token(Some(Secret::new("first"))).await.expect("a token");
         let second = store.ensure_admin_token(Some(Secret::new("second"))).await.expect("a token");
         assert_eq!(second.source, AdminTokenSource::Given);
         assert!(second.token.verifies("second") && !second.token.verifies("first"));
     }
 
-    #[tokio::test]
-    async fn a_token_that_no_client_could_send_is_refused() {
-        let store = open(&folder()).await;
+    async fn a_token_that_no_client_could_send_is_refused(on: Backend) {
+        let database = on.database();
+        let store = database.open().await;
         for token in ["", "two words", "line\n", "schlüssel"] {
             let refused = store.ensure_admin_token(Some(Secret::new(token))).await;
             assert!(matches!(refused, Err(AdminTokenError::Unsendable)), "{token:?}");

@@ -22,7 +22,7 @@ use model::{
         ReportAnswer, Stranded, Will, WindowAccount, WindowKey,
     },
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use self::audit::QuotaViolation;
 use super::Store;
@@ -64,9 +64,19 @@ fn failed(error: sqlx::Error) -> AuthorityError {
 }
 
 impl Store {
+    /// The only connection that writes; a transaction on it excludes every other.
+    fn writer(&self) -> sqlx::Result<&SqlitePool> {
+        Ok(self.db.sqlite()?.writer())
+    }
+
+    /// Connections that see what was committed and cannot write.
+    fn reader(&self) -> sqlx::Result<&SqlitePool> {
+        Ok(self.db.sqlite()?.reader())
+    }
+
     /// A transaction that excludes every other writer from its start.
     async fn account(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
-        self.writer().begin_with("BEGIN IMMEDIATE").await
+        self.writer()?.begin_with("BEGIN IMMEDIATE").await
     }
 }
 

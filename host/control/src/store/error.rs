@@ -7,12 +7,52 @@ use std::path::PathBuf;
 /// A failure of the store itself; never the fault of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The URL names a database that this build has no driver for.
-    #[error("PostgreSQL is not supported by this build yet: set [store] url to sqlite://PATH")]
-    PostgresUnsupported,
     /// The URL is none of the known forms.
-    #[error("{0:?} is no store URL: expected sqlite://PATH")]
+    #[error("{0:?} is no store URL: expected sqlite://PATH or postgres://LOGIN@HOST/DATABASE")]
     Url(String),
+    /// The URL is PostgreSQL's, but malformed; it is not repeated, as it may hold a password.
+    #[error("the store's URL is malformed: {0}: expected postgres://LOGIN@HOST/DATABASE")]
+    PostgresUrl(String),
+    /// No connection to PostgreSQL.
+    #[error("cannot connect to PostgreSQL at {server}: {reason}")]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The server is too old: a `server_version_num`.
+    #[error("PostgreSQL {} is too old or lacks the fix of CVE-2025-8713: update to 15.14, 16.10, \
+        17.6 or later", version(*.0))]
+    PostgresVersion(i32),
+    /// The login can neither act as the roles nor make them.
+    #[error(
+        "{login:?} may not act as the roles of the store ({reason}): give it CREATEROLE, or \
+        run as a superuser: CREATE ROLE schema_owner; CREATE ROLE application_user; \
+        CREATE ROLE control_plane; GRANT schema_owner, application_user, control_plane \
+        TO {login:?}"
+    )]
+    Roles {
+        /// The login of the URL.
+        login: String,
+        /// PostgreSQL's words.
+        reason: String,
+    },
+    /// A role of the store has an attribute that puts it above row-level security.
+    #[error(
+        "the role {0} must be NOSUPERUSER NOBYPASSRLS NOLOGIN: run ALTER ROLE {0} \
+        NOSUPERUSER NOBYPASSRLS NOLOGIN"
+    )]
+    UnsafeRole(String),
+    /// A connection came with a tenant's context, or under another role; it was closed.
+    #[error("a connection was not clean")]
+    UncleanConnection,
+    /// The connection that hears of other processes' changes ended.
+    #[error("the connection that listens for changes ended")]
+    NoticesLost,
+    /// A statement of the transaction failed before, so nothing of it was kept.
+    #[error("the transaction had failed")]
+    Failed,
     /// The folder or a file in it cannot be created or opened.
     #[error("cannot open {}: {source}", path.display())]
     File {
@@ -50,4 +90,9 @@ pub enum StoreError {
     /// The task that made the change died.
     #[error("the change was abandoned: {0}")]
     Abandoned(#[from] tokio::task::JoinError),
+}
+
+/// A `server_version_num` as people write it.
+fn version(number: i32) -> String {
+    format!("{}.{}", number / 10_000, number % 10_000)
 }

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use model::{quota::Metric, tenant::TenantId};
 
-use super::{Store, StoreError};
+use super::{
+    Store, StoreError,
+    db::{Purpose, TenantTx, sql},
+};
 
 impl Store {
     /// A tenant's reported levels; a metric without a report is absent and means 0.
@@ -15,16 +18,42 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub async fn gauges(&self, tenant: TenantId) -> Result<BTreeMap<Metric, u64>, StoreError> {
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT metric, value FROM tenant_gauge WHERE tenant = $1")
-                .bind(tenant.0)
-                .fetch_all(self.reader())
-                .await?;
-        let level = |(name, value): (String, i64)| {
-            let metric = Metric::from_name(&name)
-                .ok_or_else(|| StoreError::Decode(format!("gauge {name:?}")))?;
-            Ok((metric, u64::try_from(value).unwrap_or(0)))
-        };
-        rows.into_iter().map(level).collect()
+        let mut tx = self.db.tenant(tenant, Purpose::Read).await?;
+        let levels = levels(&mut tx).await;
+        tx.end(levels).await
     }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Stands in for the reporting API.
+    pub(crate) async fn put_gauge(
+        self: &std::sync::Arc<Self>,
+        tenant: TenantId,
+        metric: Metric,
+        value: i64,
+    ) -> Result<(), StoreError> {
+        let mut change = super::change::Change::of(self, tenant).await?;
+        let put = sql("INSERT INTO tenant_gauge VALUES ($1, $2, $3, 0)")
+            .bind(tenant.0)
+            .bind(metric.as_str())
+            .bind(value)
+            .execute(&mut change.tx)
+            .await;
+        change.end(put).await.map(drop)
+    }
+}
+
+async fn levels(tx: &mut TenantTx) -> Result<BTreeMap<Metric, u64>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        sql("SELECT metric, value FROM tenant_gauge WHERE tenant_id = $1")
+            .bind(tx.tenant().0)
+            .all(tx)
+            .await?;
+    let level = |(name, value): (String, i64)| {
+        let metric = Metric::from_name(&name)
+            .ok_or_else(|| StoreError::Decode(format!("gauge {name:?}")))?;
+        Ok((metric, u64::try_from(value).unwrap_or(0)))
+    };
+    rows.into_iter().map(level).collect()
 }

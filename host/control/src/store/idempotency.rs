@@ -4,10 +4,13 @@
 //! or neither. Invariant: a key answers one request only, known by its fingerprint.
 
 use model::{clock::UnixMs, tenant::TenantId};
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{StoreError, rows::stored};
+use super::{
+    StoreError,
+    db::{ControlTx, sql},
+    rows::stored,
+};
 
 /// How long an answer is kept, in ms: a day covers every sane client's retries.
 const KEPT_MS: u64 = 86_400_000;
@@ -45,19 +48,18 @@ pub enum Seen {
 
 /// Looks a key up.
 pub(super) async fn look_up(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     key: &IdempotencyKey,
     now: UnixMs,
 ) -> Result<Seen, StoreError> {
-    let row: Option<(Vec<u8>, Uuid, Vec<u8>)> = sqlx::query_as(
-        "SELECT fingerprint, tenant, answer FROM idempotency
-         WHERE scope = $1 AND key = $2 AND created_at > $3",
-    )
-    .bind(key.scope)
-    .bind(&key.key)
-    .bind(oldest(now))
-    .fetch_optional(connection)
-    .await?;
+    let row: Option<(Vec<u8>, Uuid, Vec<u8>)> =
+        sql("SELECT fingerprint, tenant_id, answer FROM idempotency
+         WHERE scope = $1 AND key = $2 AND created_at > $3")
+        .bind(key.scope)
+        .bind(&key.key)
+        .bind(oldest(now))
+        .optional(tx)
+        .await?;
     Ok(match row {
         None => Seen::Never,
         Some((fingerprint, tenant, body)) if fingerprint == key.fingerprint => {
@@ -69,28 +71,23 @@ pub(super) async fn look_up(
 
 /// Keeps an answer, and forgets those past their time.
 pub(super) async fn keep(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     key: &IdempotencyKey,
     answer: &StoredAnswer,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM idempotency WHERE created_at <= $1")
-        .bind(oldest(now))
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query(
-        "INSERT INTO idempotency (scope, key, fingerprint, tenant, answer, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
+    sql("DELETE FROM idempotency WHERE created_at <= $1").bind(oldest(now)).execute(tx).await?;
+    sql("INSERT INTO idempotency (scope, key, fingerprint, tenant_id, answer, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6)")
     .bind(key.scope)
     .bind(&key.key)
     .bind(key.fingerprint.as_slice())
     .bind(answer.tenant.0)
     .bind(&answer.body)
     .bind(stored(now))
-    .execute(connection)
-    .await?;
-    Ok(())
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 fn oldest(now: UnixMs) -> i64 {

@@ -11,11 +11,11 @@ use model::{
     secret::Secret,
     tenant::TenantId,
 };
-use sqlx::SqliteConnection;
 
 use super::{
-    ChangeError, Store, StoreError,
+    ChangeError, Store,
     change::{Change, detached},
+    db::{OneTenant, Purpose, TenantTx, sql},
     random, rows,
 };
 
@@ -57,24 +57,9 @@ impl Store {
     ) -> Result<IssuedKey, ChangeError> {
         let store = Arc::clone(self);
         detached(async move {
-            let mut change = Change::begin(&store).await?;
-            exists(change.connection(), tenant).await?;
-            let created_at = store.clock.now();
-            let (text, id, hash) = key::mint(&random::bytes()?);
-            sqlx::query(
-                "INSERT INTO api_key (id, tenant, hash, created_at, expires_at)
-                 VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(&*id)
-            .bind(tenant.0)
-            .bind(hash.0.as_slice())
-            .bind(rows::stored(created_at))
-            .bind(expires_at.map(rows::stored))
-            .execute(change.connection())
-            .await
-            .map_err(StoreError::from)?;
-            change.publish(tenant).await?;
-            Ok(IssuedKey { text: Secret::new(text), id, created_at, expires_at })
+            let mut change = Change::of(&store, tenant).await?;
+            let outcome = issue(&mut change, store.clock.now(), expires_at).await;
+            change.end(outcome).await
         })
         .await
     }
@@ -84,26 +69,9 @@ impl Store {
     /// # Errors
     /// No such tenant, or the store failed.
     pub async fn api_keys(&self, tenant: TenantId) -> Result<Vec<KeyRecord>, ChangeError> {
-        let mut connection = self.reader().acquire().await.map_err(StoreError::from)?;
-        exists(&mut connection, tenant).await?;
-        let rows: Vec<(String, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
-            "SELECT id, created_at, expires_at, revoked_at FROM api_key
-             WHERE tenant = $1 ORDER BY created_at, id",
-        )
-        .bind(tenant.0)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(StoreError::from)?;
-        let record =
-            |(id, created_at, expires_at, revoked_at): (String, _, Option<_>, Option<_>)| {
-                KeyRecord {
-                    id: id.into(),
-                    created_at: rows::instant(created_at),
-                    expires_at: expires_at.map(rows::instant),
-                    revoked_at: revoked_at.map(rows::instant),
-                }
-            };
-        Ok(rows.into_iter().map(record).collect())
+        let mut tx = self.db.tenant(tenant, Purpose::Read).await?;
+        let listed = list(&mut tx).await;
+        tx.end(listed).await
     }
 
     /// Revokes a key, effective at the edge when this returns. Revoking it again changes
@@ -118,35 +86,71 @@ impl Store {
     ) -> Result<(), ChangeError> {
         let (store, id) = (Arc::clone(self), id.to_owned());
         detached(async move {
-            let mut change = Change::begin(&store).await?;
-            let done = sqlx::query(
-                "UPDATE api_key SET revoked_at = COALESCE(revoked_at, $3)
-                 WHERE tenant = $1 AND id = $2",
-            )
-            .bind(tenant.0)
-            .bind(id)
-            .bind(rows::stored(store.clock.now()))
-            .execute(change.connection())
-            .await
-            .map_err(StoreError::from)?;
-            if done.rows_affected() == 0 {
-                return Err(ChangeError::NotFound);
-            }
-            Ok(change.publish(tenant).await?)
+            let mut change = Change::of(&store, tenant).await?;
+            let outcome = revoke(&mut change, &id, store.clock.now()).await;
+            change.end(outcome).await
         })
         .await
     }
 }
 
+async fn issue(
+    change: &mut Change<OneTenant>,
+    created_at: UnixMs,
+    expires_at: Option<UnixMs>,
+) -> Result<IssuedKey, ChangeError> {
+    exists(&mut change.tx).await?;
+    let (text, id, hash) = key::mint(&random::bytes()?);
+    sql("INSERT INTO api_key (id, tenant_id, hash, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5)")
+    .bind(&*id)
+    .bind(change.tx.tenant().0)
+    .bind(hash.0.as_slice())
+    .bind(rows::stored(created_at))
+    .bind(expires_at.map(rows::stored))
+    .execute(&mut change.tx)
+    .await?;
+    change.publish().await?;
+    Ok(IssuedKey { text: Secret::new(text), id, created_at, expires_at })
+}
+
+async fn list(tx: &mut TenantTx) -> Result<Vec<KeyRecord>, ChangeError> {
+    exists(tx).await?;
+    let rows: Vec<(String, i64, Option<i64>, Option<i64>)> =
+        sql("SELECT id, created_at, expires_at, revoked_at FROM api_key
+         WHERE tenant_id = $1 ORDER BY created_at, id")
+        .bind(tx.tenant().0)
+        .all(tx)
+        .await?;
+    let record =
+        |(id, created_at, expires_at, revoked_at): (String, _, Option<_>, Option<_>)| KeyRecord {
+            id: id.into(),
+            created_at: rows::instant(created_at),
+            expires_at: expires_at.map(rows::instant),
+            revoked_at: revoked_at.map(rows::instant),
+        };
+    Ok(rows.into_iter().map(record).collect())
+}
+
+async fn revoke(change: &mut Change<OneTenant>, id: &str, now: UnixMs) -> Result<(), ChangeError> {
+    let revoked = sql("UPDATE api_key SET revoked_at = COALESCE(revoked_at, $3)
+         WHERE tenant_id = $1 AND id = $2")
+    .bind(change.tx.tenant().0)
+    .bind(id)
+    .bind(rows::stored(now))
+    .execute(&mut change.tx)
+    .await?;
+    if revoked == 0 {
+        return Err(ChangeError::NotFound);
+    }
+    Ok(change.publish().await?)
+}
+
 /// Refuses a tenant that is not there.
-pub(super) async fn exists(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<(), ChangeError> {
-    let row: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM tenant WHERE id = $1")
-        .bind(tenant.0)
-        .fetch_optional(connection)
-        .await
-        .map_err(StoreError::from)?;
+pub(super) async fn exists(tx: &mut TenantTx) -> Result<(), ChangeError> {
+    let row: Option<(i64,)> = sql("SELECT CAST(1 AS BIGINT) FROM tenant WHERE id = $1")
+        .bind(tx.tenant().0)
+        .optional(tx)
+        .await?;
     row.map(drop).ok_or(ChangeError::NotFound)
 }

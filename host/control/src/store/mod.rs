@@ -1,31 +1,35 @@
 //! The durable state of the control plane, and the directory that follows from it.
 //!
 //! [`Store::open`] is called once per process; API handlers, the command line and the
-//! demo seeder share the `Arc`. One connection writes, a few read. SQL rows stop here:
-//! what leaves are the nouns of `model` and small records.
+//! demo seeder share the `Arc`. SQLite serves one process, PostgreSQL many; `db/` knows
+//! the difference. SQL rows stop here: what leaves are the nouns of `model` and small
+//! records.
 //!
 //! Invariant: a committed change is published before its caller is answered, whoever
-//! hung up meanwhile. To add a table, add a migration and a file.
+//! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
 mod authority;
 mod change;
+mod db;
 mod directory;
 mod error;
 mod gauges;
 mod idempotency;
 mod keys;
 mod lifecycle;
-mod open;
+mod lint;
+mod publish;
 mod random;
 mod rows;
 mod secrets;
 mod tenants;
+#[cfg(test)]
+mod tests;
 
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
-use sqlx::SqlitePool;
 use tokio::sync::{Mutex, watch};
 
 pub use self::{
@@ -35,70 +39,73 @@ pub use self::{
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
+    lint::SchemaFinding,
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
 };
+use self::{
+    db::Db,
+    publish::{Following, Published},
+};
 
-/// An open database of this process alone.
+/// An open database.
 #[derive(Debug)]
 pub struct Store {
-    writer: SqlitePool,
-    reader: SqlitePool,
+    db: Db,
     clock: Arc<dyn Clock>,
-    directory: watch::Sender<Arc<Directory>>,
+    published: Arc<Published>,
     turn: Arc<Mutex<()>>,
-    _lock: File,
+    following: Option<Following>,
 }
 
 impl Store {
-    /// Opens the database of `sqlite://PATH`, creating folder and file, brings it to this
-    /// release's schema, and reads the directory. Called once at start-up.
+    /// Opens the database of a URL, brings it to this release's schema, and reads the
+    /// directory. Called once at start-up.
+    ///
+    /// `sqlite://PATH` creates folder and file, for this process alone.
+    /// `postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE` is shared with other processes,
+    /// whose changes arrive within a second. The login owns the database, or may create
+    /// schemas in it, and may act as `schema_owner` (migrations, one process at a time),
+    /// `application_user` and `control_plane` (everything else); with CREATEROLE it makes
+    /// these roles itself.
     ///
     /// # Errors
-    /// One line that says what is wrong with the URL, the file or its owner.
+    /// One line that says what is wrong with the URL, the file or the server.
     pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
-        let open::Opened { writer, reader, lock } = open::open(url).await?;
-        let all = directory::load(&mut *reader.acquire().await?, rows::Span::ALL).await?;
-        let directory = watch::Sender::new(Arc::new(directory::first(all)));
+        let db = Db::open(url).await?;
+        let published = Arc::new(Published::open(db.clone()).await?);
+        let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
-        Ok(Arc::new(Self { writer, reader, clock, directory, turn, _lock: lock }))
+        Ok(Arc::new(Self { db, clock, published, turn, following }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.
     #[must_use]
     pub fn directory(&self) -> watch::Receiver<Arc<Directory>> {
-        self.directory.subscribe()
+        self.published.directory().subscribe()
     }
 
     /// How many tenants there are, tombstones included.
     #[must_use]
     pub fn tenant_count(&self) -> usize {
-        self.directory.borrow().tenants.len()
+        self.published.directory().borrow().tenants.len()
     }
 
     /// Whether the directory has a tenant of this id.
     #[must_use]
     pub fn knows(&self, id: TenantId) -> bool {
-        let directory = self.directory.borrow();
+        let directory = self.published.directory().borrow();
         directory.tenants.binary_search_by_key(&id, |record| record.tenant.id).is_ok()
     }
 
     /// Ends every connection after its running statement. Called once at the end, so that
-    /// the next start finds a database without a log to replay.
+    /// the next start finds a SQLite database without a log to replay.
     pub async fn close(&self) {
-        self.reader.close().await;
-        self.writer.close().await;
-    }
-
-    /// The only connection that writes; a transaction on it excludes every other.
-    pub(crate) fn writer(&self) -> &SqlitePool {
-        &self.writer
-    }
-
-    /// Connections that see what was committed and cannot write.
-    pub(crate) fn reader(&self) -> &SqlitePool {
-        &self.reader
+        if let Some(following) = &self.following {
+            following.stop();
+        }
+        self.db.close().await;
     }
 }

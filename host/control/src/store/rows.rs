@@ -11,10 +11,12 @@ use model::{
     tenant::{Slug, Status, SuspendReason, Tenant, TenantId},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{
+    StoreError,
+    db::{ControlTx, TenantTx, Tx, sql},
+};
 
 /// An inclusive range of tenant ids.
 #[derive(Clone, Copy, Debug)]
@@ -54,25 +56,22 @@ pub(super) struct TenantRow {
 }
 
 /// The tenants of a span in the order of their ids.
-pub(super) async fn tenants(
-    connection: &mut SqliteConnection,
-    span: Span,
-) -> Result<Vec<Tenant>, StoreError> {
-    let rows = sqlx::query_as("SELECT * FROM tenant WHERE id BETWEEN $1 AND $2 ORDER BY id")
+pub(super) async fn tenants<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Tenant>, StoreError> {
+    let rows = sql("SELECT * FROM tenant WHERE id BETWEEN $1 AND $2 ORDER BY id")
         .bind(span.first)
         .bind(span.last)
-        .fetch_all(&mut *connection)
+        .all(tx)
         .await?;
-    with_domains(connection, rows).await
+    with_domains(tx, rows).await
 }
 
 /// Reads rows that are ordered by id, and adds their domains.
-pub(super) async fn with_domains(
-    connection: &mut SqliteConnection,
+pub(super) async fn with_domains<S>(
+    tx: &mut Tx<S>,
     rows: Vec<TenantRow>,
 ) -> Result<Vec<Tenant>, StoreError> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
-    let mut domains = domains(connection, Span { first: first.id, last: last.id }).await?;
+    let mut domains = domains(tx, Span { first: first.id, last: last.id }).await?;
     rows.into_iter()
         .map(|row| {
             let domains = domains.remove(&row.id).unwrap_or_default();
@@ -81,18 +80,14 @@ pub(super) async fn with_domains(
         .collect()
 }
 
-async fn domains(
-    connection: &mut SqliteConnection,
-    span: Span,
-) -> Result<BTreeMap<Uuid, Vec<String>>, StoreError> {
-    let rows: Vec<(Uuid, String)> = sqlx::query_as(
-        "SELECT tenant, domain FROM tenant_domain WHERE tenant BETWEEN $1 AND $2
-         ORDER BY tenant, domain",
-    )
-    .bind(span.first)
-    .bind(span.last)
-    .fetch_all(connection)
-    .await?;
+async fn domains<S>(tx: &mut Tx<S>, span: Span) -> Result<BTreeMap<Uuid, Vec<String>>, StoreError> {
+    let rows: Vec<(Uuid, String)> =
+        sql("SELECT tenant_id, domain FROM tenant_domain WHERE tenant_id BETWEEN $1 AND $2
+         ORDER BY tenant_id, domain")
+        .bind(span.first)
+        .bind(span.last)
+        .all(tx)
+        .await?;
     let mut by_tenant = BTreeMap::<Uuid, Vec<String>>::new();
     for (tenant, domain) in rows {
         by_tenant.entry(tenant).or_default().push(domain);
@@ -129,50 +124,41 @@ impl TenantRow {
 }
 
 /// Adds a tenant; false when its slug is taken.
-pub(super) async fn insert(
-    connection: &mut SqliteConnection,
-    tenant: &Tenant,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "INSERT INTO tenant (id, slug, organization_name, display_name, admin_email, plan,
+pub(super) async fn insert(tx: &mut ControlTx, tenant: &Tenant) -> Result<bool, StoreError> {
+    let added =
+        sql("INSERT INTO tenant (id, slug, organization_name, display_name, admin_email, plan,
              data_residency, parent, status, suspend_reason, trial_ends_at, grace_ends_at,
              quota_overrides, attributes, created_at, version)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-         ON CONFLICT (slug) DO NOTHING",
-    )
-    .bind(tenant.id.0)
-    .bind(tenant.slug.as_str())
-    .bind(&tenant.organization_name)
-    .bind(&tenant.display_name)
-    .bind(&tenant.admin_email)
-    .bind(&tenant.plan)
-    .bind(&tenant.data_residency)
-    .bind(tenant.parent.map(|parent| parent.0))
-    .bind(tenant.status.as_str())
-    .bind(tenant.suspend_reason.map(SuspendReason::as_str))
-    .bind(tenant.trial_ends_at.map(stored))
-    .bind(tenant.grace_ends_at.map(stored))
-    .bind(json(&tenant.quota_overrides)?)
-    .bind(json(&tenant.attributes)?)
-    .bind(stored(tenant.created_at))
-    .bind(i64::try_from(tenant.version).unwrap_or(i64::MAX))
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
+         ON CONFLICT (slug) DO NOTHING")
+        .bind(tenant.id.0)
+        .bind(tenant.slug.as_str())
+        .bind(&tenant.organization_name)
+        .bind(&tenant.display_name)
+        .bind(&tenant.admin_email)
+        .bind(&tenant.plan)
+        .bind(&tenant.data_residency)
+        .bind(tenant.parent.map(|parent| parent.0))
+        .bind(tenant.status.as_str())
+        .bind(tenant.suspend_reason.map(SuspendReason::as_str))
+        .bind(tenant.trial_ends_at.map(stored))
+        .bind(tenant.grace_ends_at.map(stored))
+        .bind(json(&tenant.quota_overrides)?)
+        .bind(json(&tenant.attributes)?)
+        .bind(stored(tenant.created_at))
+        .bind(i64::try_from(tenant.version).unwrap_or(i64::MAX))
+        .execute(tx)
+        .await?;
+    Ok(added == 1)
 }
 
 /// Writes what may change of a tenant; its domains apart.
-pub(super) async fn update(
-    connection: &mut SqliteConnection,
-    tenant: &Tenant,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE tenant SET organization_name = $2, display_name = $3, admin_email = $4,
+pub(super) async fn update(tx: &mut TenantTx, tenant: &Tenant) -> Result<(), StoreError> {
+    sql("UPDATE tenant SET organization_name = $2, display_name = $3, admin_email = $4,
              plan = $5, status = $6, suspend_reason = $7, trial_ends_at = $8,
              grace_ends_at = $9, quota_overrides = $10, attributes = $11, version = $12
-         WHERE id = $1",
-    )
-    .bind(tenant.id.0)
+         WHERE id = $1")
+    .bind(tx.tenant().0)
     .bind(&tenant.organization_name)
     .bind(&tenant.display_name)
     .bind(&tenant.admin_email)
@@ -184,30 +170,26 @@ pub(super) async fn update(
     .bind(json(&tenant.quota_overrides)?)
     .bind(json(&tenant.attributes)?)
     .bind(i64::try_from(tenant.version).unwrap_or(i64::MAX))
-    .execute(connection)
-    .await?;
-    Ok(())
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 /// Replaces a tenant's domains; the first that belongs to another tenant comes back.
 pub(super) async fn replace_domains(
-    connection: &mut SqliteConnection,
-    tenant: &Tenant,
+    tx: &mut TenantTx,
+    domains: &[String],
 ) -> Result<Option<String>, StoreError> {
-    sqlx::query("DELETE FROM tenant_domain WHERE tenant = $1")
-        .bind(tenant.id.0)
-        .execute(&mut *connection)
-        .await?;
-    for domain in &tenant.custom_domains {
-        let done = sqlx::query(
-            "INSERT INTO tenant_domain (domain, tenant) VALUES ($1, $2)
-             ON CONFLICT (domain) DO NOTHING",
-        )
+    let tenant = tx.tenant();
+    sql("DELETE FROM tenant_domain WHERE tenant_id = $1").bind(tenant.0).execute(tx).await?;
+    for domain in domains {
+        let added = sql("INSERT INTO tenant_domain (domain, tenant_id) VALUES ($1, $2)
+             ON CONFLICT (domain) DO NOTHING")
         .bind(domain)
-        .bind(tenant.id.0)
-        .execute(&mut *connection)
+        .bind(tenant.0)
+        .execute(tx)
         .await?;
-        if done.rows_affected() == 0 {
+        if added == 0 {
             return Ok(Some(domain.clone()));
         }
     }

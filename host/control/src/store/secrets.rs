@@ -7,23 +7,25 @@
 use std::collections::BTreeMap;
 
 use model::{secret::Secret, tenant::TenantId};
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{StoreError, rows::Span};
+use super::{
+    StoreError,
+    db::{TenantTx, Tx, sql},
+    rows::Span,
+};
 
 /// Values of a span, for the directory.
-pub(super) async fn values(
-    connection: &mut SqliteConnection,
+pub(super) async fn values<S>(
+    tx: &mut Tx<S>,
     span: Span,
 ) -> Result<BTreeMap<TenantId, BTreeMap<String, Secret>>, StoreError> {
-    let rows: Vec<(Uuid, String, String)> = sqlx::query_as(
-        "SELECT tenant, name, value FROM tenant_secret WHERE tenant BETWEEN $1 AND $2",
-    )
-    .bind(span.first)
-    .bind(span.last)
-    .fetch_all(connection)
-    .await?;
+    let rows: Vec<(Uuid, String, String)> =
+        sql("SELECT tenant_id, name, value FROM tenant_secret WHERE tenant_id BETWEEN $1 AND $2")
+            .bind(span.first)
+            .bind(span.last)
+            .all(tx)
+            .await?;
     let mut by_tenant = BTreeMap::<TenantId, BTreeMap<String, Secret>>::new();
     for (tenant, name, value) in rows {
         by_tenant.entry(TenantId(tenant)).or_default().insert(name, Secret::new(value));
@@ -32,18 +34,17 @@ pub(super) async fn values(
 }
 
 /// Names of a span, in their order.
-pub(super) async fn names(
-    connection: &mut SqliteConnection,
+pub(super) async fn names<S>(
+    tx: &mut Tx<S>,
     span: Span,
 ) -> Result<BTreeMap<TenantId, Vec<String>>, StoreError> {
-    let rows: Vec<(Uuid, String)> = sqlx::query_as(
-        "SELECT tenant, name FROM tenant_secret WHERE tenant BETWEEN $1 AND $2
-         ORDER BY tenant, name",
-    )
-    .bind(span.first)
-    .bind(span.last)
-    .fetch_all(connection)
-    .await?;
+    let rows: Vec<(Uuid, String)> =
+        sql("SELECT tenant_id, name FROM tenant_secret WHERE tenant_id BETWEEN $1 AND $2
+         ORDER BY tenant_id, name")
+        .bind(span.first)
+        .bind(span.last)
+        .all(tx)
+        .await?;
     let mut by_tenant = BTreeMap::<TenantId, Vec<String>>::new();
     for (tenant, name) in rows {
         by_tenant.entry(TenantId(tenant)).or_default().push(name);
@@ -52,34 +53,23 @@ pub(super) async fn names(
 }
 
 /// Sets one secret.
-pub(super) async fn put(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    name: &str,
-    value: &Secret,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO tenant_secret (tenant, name, value) VALUES ($1, $2, $3)
-         ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(tenant.0)
+pub(super) async fn put(tx: &mut TenantTx, name: &str, value: &Secret) -> Result<(), StoreError> {
+    sql("INSERT INTO tenant_secret (tenant_id, name, value) VALUES ($1, $2, $3)
+         ON CONFLICT (tenant_id, name) DO UPDATE SET value = excluded.value")
+    .bind(tx.tenant().0)
     .bind(name)
     .bind(value.expose())
-    .execute(connection)
-    .await?;
-    Ok(())
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 /// Forgets one secret, or all of them.
-pub(super) async fn forget(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    name: Option<&str>,
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM tenant_secret WHERE tenant = $1 AND ($2 IS NULL OR name = $2)")
-        .bind(tenant.0)
+pub(super) async fn forget(tx: &mut TenantTx, name: Option<&str>) -> Result<(), StoreError> {
+    sql("DELETE FROM tenant_secret WHERE tenant_id = $1 AND ($2 IS NULL OR name = $2)")
+        .bind(tx.tenant().0)
         .bind(name)
-        .execute(connection)
-        .await?;
-    Ok(())
+        .execute(tx)
+        .await
+        .map(drop)
 }

@@ -26,7 +26,7 @@ const TENANT_PLAN: HeaderName = HeaderName::from_static("x-tenant-plan");
 const TENANT_REGION: HeaderName = HeaderName::from_static("x-tenant-region");
 const TENANT_SUBJECT: HeaderName = HeaderName::from_static("x-tenant-subject");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -63,7 +63,8 @@ pub(crate) fn write_request(
     client: &Client,
     trailers: bool,
 ) {
-    let host = text(format_args!("{}", head.authority));
+    let host = HeaderValue::from_str(&head.authority);
+    let host = host.unwrap_or_else(|_| HeaderValue::from_static(""));
     let headers = &mut head.headers;
     headers.reserve(16);
     headers.insert(HOST, host.clone());
@@ -79,10 +80,11 @@ pub(crate) fn write_request(
 
 fn trail(exchange: &Exchange, client: &Client, host: HeaderValue, headers: &mut HeaderMap) {
     let connection = &exchange.connection;
-    let before = |name: &HeaderName| client.trail.get(name).cloned();
-    let for_ = joined(&client.trail, &FORWARDED_FOR, &connection.forwarded_for);
+    let trail = client.trail.as_deref();
+    let before = |name: &HeaderName| trail.and_then(|trail| trail.get(name)).cloned();
+    let for_ = joined(trail, &FORWARDED_FOR, &connection.forwarded_for);
     headers.insert(FORWARDED_FOR, for_);
-    headers.insert(FORWARDED, joined(&client.trail, &FORWARDED, &connection.forwarded));
+    headers.insert(FORWARDED, joined(trail, &FORWARDED, &connection.forwarded));
     let proto = before(&FORWARDED_PROTO).unwrap_or(HeaderValue::from_static("http"));
     headers.insert(FORWARDED_PROTO, proto);
     headers.insert(FORWARDED_HOST, before(&FORWARDED_HOST).unwrap_or(host));
@@ -92,10 +94,8 @@ fn trail(exchange: &Exchange, client: &Client, host: HeaderValue, headers: &mut 
     headers.append(VIA, via(client.version));
 }
 
-fn joined(trail: &HeaderMap, name: &HeaderName, ours: &HeaderValue) -> HeaderValue {
-    if trail.is_empty() {
-        return ours.clone();
-    }
+fn joined(trail: Option<&HeaderMap>, name: &HeaderName, ours: &HeaderValue) -> HeaderValue {
+    let Some(trail) = trail else { return ours.clone() };
     let hops: Vec<&str> =
         trail.get_all(name).iter().chain([ours]).filter_map(|hop| hop.to_str().ok()).collect();
     text(format_args!("{}", hops.join(", ")))
@@ -174,9 +174,10 @@ fn hex(bytes: &[u8], out: &mut Vec<u8>) {
 /// Reduces a response's fields to those of the whole way; hyper frames it anew.
 pub(crate) fn strip_response(method: &Method, status: StatusCode, headers: &mut HeaderMap) {
     named_by_connection(headers);
-    let hop: SmallVec<[&str; 4]> = HOP_BY_HOP
-        .into_iter()
-        .filter(|name| *name != TRAILER.as_str() && headers.contains_key(*name))
+    let hop: SmallVec<[HeaderName; 4]> = headers
+        .keys()
+        .filter(|name| **name != TRAILER && HOP_BY_HOP.contains(&name.as_str()))
+        .cloned()
         .collect();
     for name in hop {
         headers.remove(name);

@@ -4,7 +4,6 @@
 //! both protocols serve the same walk, and both hear when the edge drains.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
     net::IpAddr,
     pin::{Pin, pin},
@@ -114,10 +113,8 @@ async fn h1(
     commands: watch::Receiver<Command>,
 ) {
     let limits = worker.config.limits.clone();
-    let service = service_fn(move |request| {
-        let answer = handle(Rc::clone(&worker), Rc::clone(&connection), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service =
+        service_fn(move |request| handle(Rc::clone(&worker), Rc::clone(&connection), request));
     let mut builder = http1::Builder::new();
     // Heads are timed by `Downstream`, which sees them first; hyper's own timer would cost
     // an allocation per request.
@@ -136,10 +133,8 @@ async fn h2(
     commands: watch::Receiver<Command>,
 ) {
     let limits = worker.config.limits.clone();
-    let service = service_fn(move |request| {
-        let answer = handle(Rc::clone(&worker), Rc::clone(&connection), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service =
+        service_fn(move |request| handle(Rc::clone(&worker), Rc::clone(&connection), request));
     let serving = h2_builder(&limits).serve_connection(io, service);
     until_drained(serving, http2::Connection::graceful_shutdown, commands).await;
 }

@@ -146,13 +146,25 @@ mod tests {
     use futures_util::future::join_all;
     use serde_json::{Value, json};
 
-    use crate::testing::{Control, acme, path_of, tenant};
+    use crate::testing::{Backend, Control, acme, on_both, path_of, tenant};
 
     const PATH: &str = "/api/v1/admin/tenants";
 
-    #[tokio::test]
-    async fn the_guides_example_is_answered_field_by_field() {
-        let control = Control::start().await;
+    on_both![
+        of_a_hundred_parallel_creates_of_one_slug_exactly_one_succeeds,
+        the_guides_example_is_answered_field_by_field,
+        the_guides_other_spelling_of_the_path_reaches_the_same_handler,
+        all_bad_fields_are_named_at_once,
+        slugs_that_are_no_labels_or_reserved_are_refused,
+        a_repeated_request_gets_the_first_answer_even_after_a_change,
+        an_idempotency_key_is_forgotten_after_a_day,
+        a_child_inherits_residency_unless_it_names_its_own,
+        a_root_without_residency_gets_the_installations_default,
+        a_family_has_at_most_eight_levels,
+    ];
+
+    async fn the_guides_example_is_answered_field_by_field(on: Backend) {
+        let control = Control::start(on).await;
         let answer = control.json("POST", PATH, &acme()).await;
         assert_eq!(answer.status, 201, "{}", answer.text);
         assert_eq!(answer.headers["content-type"], "application/json");
@@ -183,17 +195,15 @@ mod tests {
         assert_eq!(answer.json["parent_tenant_id"], Value::Null);
     }
 
-    #[tokio::test]
-    async fn the_guides_other_spelling_of_the_path_reaches_the_same_handler() {
-        let control = Control::start().await;
+    async fn the_guides_other_spelling_of_the_path_reaches_the_same_handler(on: Backend) {
+        let control = Control::start(on).await;
         let answer = control.json("POST", "/v1/admin/tenants", &acme()).await;
         assert_eq!(answer.status, 201, "{}", answer.text);
         assert_eq!(control.get(&path_of(&answer.json)).await.json, answer.json);
     }
 
-    #[tokio::test]
-    async fn all_bad_fields_are_named_at_once() {
-        let control = Control::start().await;
+    async fn all_bad_fields_are_named_at_once(on: Backend) {
+        let control = Control::start(on).await;
         let bad = json!({
             "organization_name": " ",
             "display_name": 7,
@@ -220,9 +230,8 @@ mod tests {
         assert_eq!(control.store.tenant_count(), 0);
     }
 
-    #[tokio::test]
-    async fn slugs_that_are_no_labels_or_reserved_are_refused() {
-        let control = Control::start().await;
+    async fn slugs_that_are_no_labels_or_reserved_are_refused(on: Backend) {
+        let control = Control::start(on).await;
         let too_long = "a".repeat(64);
         for slug in ["", "api", "www", "a.b", "Ümlaut", "a_b", "a-", too_long.as_str()] {
             let answer = control.json("POST", PATH, &tenant(slug)).await;
@@ -231,9 +240,8 @@ mod tests {
         control.create(&tenant(&"a".repeat(63))).await;
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn of_a_hundred_parallel_creates_of_one_slug_exactly_one_succeeds() {
-        let control = Control::start().await;
+    async fn of_a_hundred_parallel_creates_of_one_slug_exactly_one_succeeds(on: Backend) {
+        let control = Control::start(on).await;
         let answers = join_all((0..100).map(|_| {
             let (body, deps) = (acme().to_string(), control.deps.clone());
             tokio::spawn(async move {
@@ -257,9 +265,8 @@ mod tests {
         assert_eq!(control.json("POST", PATH, &acme()).await.json["code"], "slug-taken");
     }
 
-    #[tokio::test]
-    async fn a_repeated_request_gets_the_first_answer_even_after_a_change() {
-        let control = Control::start().await;
+    async fn a_repeated_request_gets_the_first_answer_even_after_a_change(on: Backend) {
+        let control = Control::start(on).await;
         let fields = [("content-type", "application/json"), ("idempotency-key", "k1")];
         let body = acme().to_string();
         let first = control.with(("POST", PATH), &fields, &body).await;
@@ -276,9 +283,8 @@ mod tests {
         assert_eq!(control.store.tenant_count(), 1);
     }
 
-    #[tokio::test]
-    async fn an_idempotency_key_is_forgotten_after_a_day() {
-        let control = Control::start().await;
+    async fn an_idempotency_key_is_forgotten_after_a_day(on: Backend) {
+        let control = Control::start(on).await;
         let fields = [("content-type", "application/json"), ("idempotency-key", "k1")];
         control.with(("POST", PATH), &fields, &acme().to_string()).await;
         control.clock.advance_ms(86_400_000);
@@ -286,9 +292,8 @@ mod tests {
         assert_eq!(later.status, 201, "{}", later.text);
     }
 
-    #[tokio::test]
-    async fn a_child_inherits_residency_unless_it_names_its_own() {
-        let control = Control::start().await;
+    async fn a_child_inherits_residency_unless_it_names_its_own(on: Backend) {
+        let control = Control::start(on).await;
         let parent = control.create(&acme()).await;
         let mut child = tenant("inheriting");
         child["parent_tenant_id"] = parent["id"].clone();
@@ -303,18 +308,16 @@ mod tests {
         assert_eq!(control.create(&child).await["data_residency"], "eu");
     }
 
-    #[tokio::test]
-    async fn a_root_without_residency_gets_the_installations_default() {
+    async fn a_root_without_residency_gets_the_installations_default(on: Backend) {
         let control =
-            Control::start_with(|deps| deps.default_residency = Some("uk".to_owned())).await;
+            Control::start_with(on, |deps| deps.default_residency = Some("uk".to_owned())).await;
         let mut root = acme();
         root["data_residency"] = Value::Null;
         assert_eq!(control.create(&root).await["data_residency"], "uk");
     }
 
-    #[tokio::test]
-    async fn a_family_has_at_most_eight_levels() {
-        let control = Control::start().await;
+    async fn a_family_has_at_most_eight_levels(on: Backend) {
+        let control = Control::start(on).await;
         let mut parent = control.create(&tenant("level-1")).await;
         for level in 2..=8 {
             let mut child = tenant(&format!("level-{level}"));

@@ -87,13 +87,19 @@ fn position(cursor: &str) -> Option<TenantId> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Control, tenant};
+    use crate::testing::{Backend, Control, on_both, tenant};
 
     const PATH: &str = "/api/v1/admin/tenants";
 
-    #[tokio::test]
-    async fn pages_hold_every_tenant_once_in_the_order_of_creation() {
-        let control = Control::start().await;
+    on_both![
+        pages_hold_every_tenant_once_in_the_order_of_creation,
+        a_page_that_ends_with_the_last_tenant_is_the_last_page,
+        slug_and_status_filter,
+        every_bad_parameter_is_named,
+    ];
+
+    async fn pages_hold_every_tenant_once_in_the_order_of_creation(on: Backend) {
+        let control = Control::start(on).await;
         for number in 0..7 {
             control.create(&tenant(&format!("tenant-{number}"))).await;
             control.clock.advance_ms(1);
@@ -114,18 +120,16 @@ mod tests {
         assert_eq!((slugs, pages), (expected, 3));
     }
 
-    #[tokio::test]
-    async fn a_page_that_ends_with_the_last_tenant_is_the_last_page() {
-        let control = Control::start().await;
+    async fn a_page_that_ends_with_the_last_tenant_is_the_last_page(on: Backend) {
+        let control = Control::start(on).await;
         control.create(&tenant("only")).await;
         let page = control.get(&format!("{PATH}?limit=1")).await;
         assert_eq!(page.json["items"][0]["slug"], "only");
         assert!(page.json["next_cursor"].is_null());
     }
 
-    #[tokio::test]
-    async fn slug_and_status_filter() {
-        let control = Control::start().await;
+    async fn slug_and_status_filter(on: Backend) {
+        let control = Control::start(on).await;
         let one = control.create(&tenant("one")).await;
         control.create(&tenant("two")).await;
         control.post(&format!("{PATH}/{}/suspend", one["id"].as_str().expect("text"))).await;
@@ -143,9 +147,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn every_bad_parameter_is_named() {
-        let control = Control::start().await;
+    async fn every_bad_parameter_is_named(on: Backend) {
+        let control = Control::start(on).await;
         let answer = control.get(&format!("{PATH}?limit=0&cursor=x&status=gone&colour=red")).await;
         assert_eq!(answer.bad_fields(), ["status", "cursor", "limit", "colour"]);
         assert_eq!(control.get(&format!("{PATH}?slug=a&slug=b")).await.bad_fields(), ["slug"]);

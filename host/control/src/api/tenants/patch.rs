@@ -137,11 +137,23 @@ mod tests {
     use model::quota::Metric;
     use serde_json::{Value, json};
 
-    use crate::testing::{Control, acme, id_of, path_of, tenant};
+    use crate::testing::{Backend, Control, acme, id_of, on_both, path_of, tenant};
 
-    #[tokio::test]
-    async fn a_patch_changes_what_it_names_and_nothing_else() {
-        let control = Control::start().await;
+    on_both![
+        a_patch_changes_what_it_names_and_nothing_else,
+        members_merge_and_null_removes_them,
+        secrets_reach_the_directory_but_no_answer,
+        a_patch_with_one_bad_field_changes_nothing_and_names_them_all,
+        an_answer_can_be_edited_and_sent_back,
+        moving_to_another_residency_group_is_refused_as_a_whole,
+        a_domain_belongs_to_one_tenant_until_it_is_given_up,
+        if_match_protects_a_version,
+        a_tenant_of_an_undeclared_plan_is_shown_without_quotas,
+        every_patch_is_in_the_directory_when_it_is_answered,
+    ];
+
+    async fn a_patch_changes_what_it_names_and_nothing_else(on: Backend) {
+        let control = Control::start(on).await;
         let before = control.create(&acme()).await;
         let answer = control
             .patch(
@@ -180,9 +192,8 @@ mod tests {
         assert_eq!(published.effective_quotas(plan).of(Metric::Users), 12);
     }
 
-    #[tokio::test]
-    async fn members_merge_and_null_removes_them() {
-        let control = Control::start().await;
+    async fn members_merge_and_null_removes_them(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         control.patch(&tenant, &json!({"attributes": {"a": "1", "b": "2"}})).await;
         let merged = control.patch(&tenant, &json!({"attributes": {"a": null, "c": "3"}})).await;
@@ -191,9 +202,8 @@ mod tests {
         assert_eq!(cleared.json["attributes"], json!({}));
     }
 
-    #[tokio::test]
-    async fn secrets_reach_the_directory_but_no_answer() {
-        let control = Control::start().await;
+    async fn secrets_reach_the_directory_but_no_answer(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let patch = json!({"secrets": {"signing": "s3cr3t-value", "other": "x"}});
         let answer = control.patch(&tenant, &patch).await;
@@ -208,9 +218,8 @@ mod tests {
         assert_eq!(published.secrets.keys().collect::<Vec<_>>(), ["other"]);
     }
 
-    #[tokio::test]
-    async fn a_patch_with_one_bad_field_changes_nothing_and_names_them_all() {
-        let control = Control::start().await;
+    async fn a_patch_with_one_bad_field_changes_nothing_and_names_them_all(on: Backend) {
+        let control = Control::start(on).await;
         let before = control.create(&acme()).await;
         let answer = control
             .patch(
@@ -247,9 +256,8 @@ mod tests {
         assert_eq!(control.get(&path_of(&before)).await.json, before);
     }
 
-    #[tokio::test]
-    async fn an_answer_can_be_edited_and_sent_back() {
-        let control = Control::start().await;
+    async fn an_answer_can_be_edited_and_sent_back(on: Backend) {
+        let control = Control::start(on).await;
         let mut tenant = control.create(&acme()).await;
         control.patch(&tenant, &json!({"secrets": {"s": "x"}})).await;
         tenant = control.get(&path_of(&tenant)).await.json;
@@ -259,9 +267,8 @@ mod tests {
         assert_eq!(answer.json["secrets"], json!(["s"]));
     }
 
-    #[tokio::test]
-    async fn moving_to_another_residency_group_is_refused_as_a_whole() {
-        let control = Control::start().await;
+    async fn moving_to_another_residency_group_is_refused_as_a_whole(on: Backend) {
+        let control = Control::start(on).await;
         let before = control.create(&acme()).await;
         let patch = json!({"data_residency": "uk", "display_name": "New"});
         let answer = control.patch(&before, &patch).await;
@@ -275,9 +282,8 @@ mod tests {
         assert_eq!(unknown.bad_fields(), ["data_residency"]);
     }
 
-    #[tokio::test]
-    async fn a_domain_belongs_to_one_tenant_until_it_is_given_up() {
-        let control = Control::start().await;
+    async fn a_domain_belongs_to_one_tenant_until_it_is_given_up(on: Backend) {
+        let control = Control::start(on).await;
         let (one, two) =
             (control.create(&tenant("one")).await, control.create(&tenant("two")).await);
         let claim = json!({"custom_domains": ["shop.example"], "display_name": "Changed"});
@@ -289,9 +295,8 @@ mod tests {
         assert_eq!(control.patch(&two, &claim).await.status, 200);
     }
 
-    #[tokio::test]
-    async fn if_match_protects_a_version() {
-        let control = Control::start().await;
+    async fn if_match_protects_a_version(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let tag = control.get(&path_of(&tenant)).await.headers["etag"].clone();
         let send = async |tag: &str| {
@@ -307,9 +312,8 @@ mod tests {
         assert_eq!(send("*").await.json["version"], 3);
     }
 
-    #[tokio::test]
-    async fn a_tenant_of_an_undeclared_plan_is_shown_without_quotas() {
-        let control = Control::start().await;
+    async fn a_tenant_of_an_undeclared_plan_is_shown_without_quotas(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         control.catalog.send_modify(|catalog| {
             let mut fewer = (**catalog).clone();
@@ -320,9 +324,8 @@ mod tests {
         assert_eq!((answer.status, &answer.json["quotas"]), (200, &Value::Null));
     }
 
-    #[tokio::test]
-    async fn every_patch_is_in_the_directory_when_it_is_answered() {
-        let control = Control::start().await;
+    async fn every_patch_is_in_the_directory_when_it_is_answered(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let directory = control.store.directory();
         let version = directory.borrow().version;

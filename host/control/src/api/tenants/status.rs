@@ -49,7 +49,7 @@ mod tests {
     use model::tenant::{NotAdmitted, TRIAL_DAYS};
     use serde_json::{Value, json};
 
-    use crate::testing::{Control, acme, path_of};
+    use crate::testing::{Backend, Control, acme, on_both, path_of};
 
     const DAY_MS: u64 = 86_400_000;
 
@@ -58,9 +58,17 @@ mod tests {
         (answer.status, answer.json)
     }
 
-    #[tokio::test]
-    async fn a_suspension_is_in_force_when_it_is_answered_and_ends_in_the_trial() {
-        let control = Control::start().await;
+    on_both![
+        a_suspension_is_in_force_when_it_is_answered_and_ends_in_the_trial,
+        a_paying_tenant_resumes_to_active,
+        a_trial_that_ended_meanwhile_is_not_resumed_for_free,
+        a_transition_that_is_not_allowed_is_refused_with_those_that_are,
+        a_past_due_tenant_has_its_days_of_grace,
+        a_suspension_may_be_repeated_and_given_another_reason,
+    ];
+
+    async fn a_suspension_is_in_force_when_it_is_answered_and_ends_in_the_trial(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let admission = || {
             let now = model::clock::Clock::now(&*control.clock);
@@ -78,9 +86,8 @@ mod tests {
         assert_eq!(admission(), Ok(()));
     }
 
-    #[tokio::test]
-    async fn a_paying_tenant_resumes_to_active() {
-        let control = Control::start().await;
+    async fn a_paying_tenant_resumes_to_active(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let active = control.patch(&tenant, &json!({"status": "active"})).await.json;
         assert_eq!(active["trial_ends_at"], Value::Null);
@@ -92,9 +99,8 @@ mod tests {
         assert_eq!((status, &resumed["status"]), (200, &"active".into()));
     }
 
-    #[tokio::test]
-    async fn a_trial_that_ended_meanwhile_is_not_resumed_for_free() {
-        let control = Control::start().await;
+    async fn a_trial_that_ended_meanwhile_is_not_resumed_for_free(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         verb(&control, &tenant, "suspend").await;
         control.clock.advance_ms(TRIAL_DAYS * DAY_MS);
@@ -105,9 +111,8 @@ mod tests {
         assert_eq!(activated.status, 200, "{}", activated.text);
     }
 
-    #[tokio::test]
-    async fn a_transition_that_is_not_allowed_is_refused_with_those_that_are() {
-        let control = Control::start().await;
+    async fn a_transition_that_is_not_allowed_is_refused_with_those_that_are(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         for status in ["past_due", "provisioning", "erasing", "erased"] {
             let refused = control.patch(&tenant, &json!({"status": status})).await;
@@ -120,9 +125,8 @@ mod tests {
         assert_eq!(control.get(&path_of(&tenant)).await.json, tenant);
     }
 
-    #[tokio::test]
-    async fn a_past_due_tenant_has_its_days_of_grace() {
-        let control = Control::start().await;
+    async fn a_past_due_tenant_has_its_days_of_grace(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         control.patch(&tenant, &json!({"status": "active"})).await;
         let past_due = control.patch(&tenant, &json!({"status": "past_due"})).await.json;
@@ -131,9 +135,8 @@ mod tests {
         assert_eq!(paid["grace_ends_at"], Value::Null);
     }
 
-    #[tokio::test]
-    async fn a_suspension_may_be_repeated_and_given_another_reason() {
-        let control = Control::start().await;
+    async fn a_suspension_may_be_repeated_and_given_another_reason(on: Backend) {
+        let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         verb(&control, &tenant, "suspend").await;
         let path = format!("{}/suspend", path_of(&tenant));

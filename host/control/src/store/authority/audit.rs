@@ -69,6 +69,6 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn audit_quotas(&self) -> Result<Vec<QuotaViolation>, StoreError> {
-        Ok(sqlx::query_as(AUDIT).fetch_all(self.reader()).await?)
+        Ok(sqlx::query_as(AUDIT).fetch_all(self.reader()?).await?)
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn confirm(
         .bind(key.tenant.0)
         .bind(key.metric.as_str())
         .bind(int(key.window.start.0))
-        .fetch_optional(store.reader())
+        .fetch_optional(store.reader()?)
         .await?;
         accounts.push(row.map(|row| WindowAccount {
             limit: uint(row.limit_tokens),

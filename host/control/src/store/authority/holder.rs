@@ -30,7 +30,7 @@ pub(super) async fn register(store: &Store, holder: &Holder) -> sqlx::Result<()>
     .bind(&holder.edge)
     .bind(holder.boot.0)
     .bind(int(store.clock.now().0))
-    .execute(store.writer())
+    .execute(store.writer()?)
     .await?;
     Ok(())
 }
@@ -146,7 +146,7 @@ pub(super) async fn strand_others(store: &Store, heir: HolderId) -> sqlx::Result
 
 /// Ends a holder that reported everything.
 pub(super) async fn end(store: &Store, holder: HolderId) -> sqlx::Result<()> {
-    let mut connection = store.writer().acquire().await?;
+    let mut connection = store.writer()?.acquire().await?;
     finish(&mut connection, holder, store.clock.now()).await
 }
 

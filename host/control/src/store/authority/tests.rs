@@ -275,7 +275,7 @@ async fn a_long_window_keeps_few_rows_and_all_sums() {
     let account = bench.account(key).await;
     assert_eq!((account.granted, account.credited, account.charged), (800, 100, 700));
     let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM quota_epoch")
-        .fetch_one(bench.store.reader())
+        .fetch_one(bench.store.reader().expect("SQLite"))
         .await
         .expect("a count");
     assert!(rows <= 16, "{rows} rows");
@@ -289,7 +289,7 @@ async fn the_audit_finds_a_broken_sum() {
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
     sqlx::query("UPDATE quota_window SET credited = 1")
-        .execute(bench.store.writer())
+        .execute(bench.store.writer().expect("SQLite"))
         .await
         .expect("an update");
     let found = bench.store.audit_quotas().await.expect("an audit");

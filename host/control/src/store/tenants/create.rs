@@ -9,11 +9,11 @@ use model::{
     clock::UnixMs,
     tenant::{FAMILY_DEPTH_MAX, Slug, Status, TRIAL_DAYS, Tenant, TenantId},
 };
-use sqlx::SqliteConnection;
 
 use crate::store::{
     Store, StoreError,
     change::{Change, detached},
+    db::{ControlTx, Installation, Purpose, sql},
     idempotency::{self, IdempotencyKey, Seen, StoredAnswer},
     random,
     rows::{self, Span},
@@ -92,10 +92,9 @@ impl Store {
     pub async fn create_tenant(self: &Arc<Self>, new: NewTenant) -> Result<Tenant, CreateError> {
         let store = Arc::clone(self);
         detached(async move {
-            let mut change = Change::begin(&store).await?;
-            let tenant = add(change.connection(), new, store.clock.now()).await?;
-            change.publish(tenant.id).await?;
-            Ok(tenant)
+            let mut change = Change::of_installation(&store).await?;
+            let outcome = create(&mut change, new, store.clock.now()).await;
+            change.end(outcome).await
         })
         .await
     }
@@ -111,18 +110,9 @@ impl Store {
     ) -> Result<Created, CreateError> {
         let store = Arc::clone(self);
         detached(async move {
-            let mut change = Change::begin(&store).await?;
-            let now = store.clock.now();
-            match idempotency::look_up(change.connection(), &once.key, now).await? {
-                Seen::Never => {}
-                Seen::Answered(answer) => return Ok(Created::Before(answer)),
-                Seen::Otherwise => return Err(CreateError::KeyReused),
-            }
-            let tenant = add(change.connection(), new, now).await?;
-            let answer = StoredAnswer { tenant: tenant.id, body: (once.answer)(&tenant) };
-            idempotency::keep(change.connection(), &once.key, &answer, now).await?;
-            change.publish(tenant.id).await?;
-            Ok(Created::Now(answer))
+            let mut change = Change::of_installation(&store).await?;
+            let outcome = create_once(&mut change, new, once, store.clock.now()).await;
+            change.end(outcome).await
         })
         .await
     }
@@ -132,18 +122,42 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub async fn seen(&self, key: &IdempotencyKey) -> Result<Seen, StoreError> {
-        let mut connection = self.reader().acquire().await?;
-        idempotency::look_up(&mut connection, key, self.clock.now()).await
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let seen = idempotency::look_up(&mut tx, key, self.clock.now()).await;
+        tx.end(seen).await
     }
 }
 
-async fn add(
-    connection: &mut SqliteConnection,
+async fn create(
+    change: &mut Change<Installation>,
     new: NewTenant,
     now: UnixMs,
 ) -> Result<Tenant, CreateError> {
+    let tenant = add(&mut change.tx, new, now).await?;
+    change.publish_tenant(tenant.id).await?;
+    Ok(tenant)
+}
+
+async fn create_once(
+    change: &mut Change<Installation>,
+    new: NewTenant,
+    once: Once,
+    now: UnixMs,
+) -> Result<Created, CreateError> {
+    match idempotency::look_up(&mut change.tx, &once.key, now).await? {
+        Seen::Never => {}
+        Seen::Answered(answer) => return Ok(Created::Before(answer)),
+        Seen::Otherwise => return Err(CreateError::KeyReused),
+    }
+    let tenant = create(change, new, now).await?;
+    let answer = StoredAnswer { tenant: tenant.id, body: (once.answer)(&tenant) };
+    idempotency::keep(&mut change.tx, &once.key, &answer, now).await?;
+    Ok(Created::Now(answer))
+}
+
+async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, CreateError> {
     let inherited = match new.parent {
-        Some(parent) => Some(residency_for_child(connection, parent).await?),
+        Some(parent) => Some(residency_for_child(tx, parent).await?),
         None => None,
     };
     let data_residency = new.data_residency.or(inherited).ok_or(CreateError::ResidencyMissing)?;
@@ -167,7 +181,7 @@ async fn add(
         created_at: now,
         version: 1,
     };
-    if rows::insert(connection, &tenant).await? {
+    if rows::insert(tx, &tenant).await? {
         Ok(tenant)
     } else {
         Err(CreateError::SlugTaken(tenant.slug))
@@ -175,26 +189,20 @@ async fn add(
 }
 
 /// The parent's residency group, if it may have one more level below it.
-async fn residency_for_child(
-    connection: &mut SqliteConnection,
-    parent: TenantId,
-) -> Result<String, CreateError> {
-    let tenant = rows::tenants(connection, Span::one(parent)).await?.into_iter().next();
+async fn residency_for_child(tx: &mut ControlTx, parent: TenantId) -> Result<String, CreateError> {
+    let tenant = rows::tenants(tx, Span::one(parent)).await?.into_iter().next();
     let tenant = tenant
         .filter(|tenant| !matches!(tenant.status, Status::Erasing | Status::Erased))
         .ok_or(CreateError::ParentUnknown)?;
-    let (levels,): (i64,) = sqlx::query_as(
-        "WITH RECURSIVE line (id, parent) AS (
+    let (levels,): (i64,) = sql("WITH RECURSIVE line (id, parent) AS (
              SELECT id, parent FROM tenant WHERE id = $1
              UNION
              SELECT tenant.id, tenant.parent FROM tenant JOIN line ON tenant.id = line.parent
          )
-         SELECT COUNT(*) FROM line",
-    )
+         SELECT COUNT(*) FROM line")
     .bind(parent.0)
-    .fetch_one(connection)
-    .await
-    .map_err(StoreError::from)?;
+    .one(tx)
+    .await?;
     if levels >= i64::from(FAMILY_DEPTH_MAX) {
         return Err(CreateError::TooDeep);
     }

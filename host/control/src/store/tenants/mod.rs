@@ -13,6 +13,7 @@ pub use self::{
 };
 use super::{
     Store, StoreError,
+    db::{ControlTx, Purpose, TenantTx, sql},
     rows::{self, Span, TenantRow},
     secrets,
 };
@@ -50,13 +51,9 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub async fn tenant(&self, id: TenantId) -> Result<Option<StoredTenant>, StoreError> {
-        let mut connection = self.reader().acquire().await?;
-        let tenants = rows::tenants(&mut connection, Span::one(id)).await?;
-        let mut names = secrets::names(&mut connection, Span::one(id)).await?;
-        Ok(tenants.into_iter().next().map(|tenant| {
-            let secret_names = names.remove(&id).unwrap_or_default();
-            StoredTenant { tenant, secret_names }
-        }))
+        let mut tx = self.db.tenant(id, Purpose::Read).await?;
+        let stored = read(&mut tx).await;
+        tx.end(stored).await
     }
 
     /// The tenant of a slug.
@@ -78,31 +75,49 @@ impl Store {
         after: Option<TenantId>,
         limit: u32,
     ) -> Result<TenantPage, StoreError> {
-        let mut connection = self.reader().acquire().await?;
-        let mut rows: Vec<TenantRow> = sqlx::query_as(
-            "SELECT * FROM tenant
-             WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND id > $3
-             ORDER BY id LIMIT $4",
-        )
-        .bind(filter.slug.as_deref())
-        .bind(filter.status.map(Status::as_str))
-        .bind(after.map_or(Span::ALL.first, |id| id.0))
-        .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *connection)
-        .await?;
-        let more = rows.len() > limit as usize;
-        rows.truncate(limit as usize);
-        let tenants = rows::with_domains(&mut connection, rows).await?;
-        let (Some(first), Some(last)) = (tenants.first(), tenants.last()) else {
-            return Ok(TenantPage { tenants: Vec::new(), next_after: None });
-        };
-        let next_after = more.then_some(last.id);
-        let span = Span { first: first.id.0, last: last.id.0 };
-        let mut names = secrets::names(&mut connection, span).await?;
-        let named = |tenant: Tenant| {
-            let secret_names = names.remove(&tenant.id).unwrap_or_default();
-            StoredTenant { tenant, secret_names }
-        };
-        Ok(TenantPage { tenants: tenants.into_iter().map(named).collect(), next_after })
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let page = page(&mut tx, filter, after, limit).await;
+        tx.end(page).await
     }
+}
+
+async fn read(tx: &mut TenantTx) -> Result<Option<StoredTenant>, StoreError> {
+    let id = tx.tenant();
+    let tenants = rows::tenants(tx, Span::one(id)).await?;
+    let mut names = secrets::names(tx, Span::one(id)).await?;
+    Ok(tenants.into_iter().next().map(|tenant| {
+        let secret_names = names.remove(&id).unwrap_or_default();
+        StoredTenant { tenant, secret_names }
+    }))
+}
+
+async fn page(
+    tx: &mut ControlTx,
+    filter: &TenantFilter,
+    after: Option<TenantId>,
+    limit: u32,
+) -> Result<TenantPage, StoreError> {
+    let mut rows: Vec<TenantRow> = sql("SELECT * FROM tenant
+         WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND id > $3
+         ORDER BY id LIMIT $4")
+    .bind(filter.slug.as_deref())
+    .bind(filter.status.map(Status::as_str))
+    .bind(after.map_or(Span::ALL.first, |id| id.0))
+    .bind(i64::from(limit) + 1)
+    .all(tx)
+    .await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let tenants = rows::with_domains(tx, rows).await?;
+    let (Some(first), Some(last)) = (tenants.first(), tenants.last()) else {
+        return Ok(TenantPage { tenants: Vec::new(), next_after: None });
+    };
+    let next_after = more.then_some(last.id);
+    let span = Span { first: first.id.0, last: last.id.0 };
+    let mut names = secrets::names(tx, span).await?;
+    let named = |tenant: Tenant| {
+        let secret_names = names.remove(&tenant.id).unwrap_or_default();
+        StoredTenant { tenant, secret_names }
+    };
+    Ok(TenantPage { tenants: tenants.into_iter().map(named).collect(), next_after })
 }

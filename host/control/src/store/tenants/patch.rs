@@ -10,12 +10,12 @@ use model::{
     secret::Secret,
     tenant::{Tenant, TenantId},
 };
-use sqlx::SqliteConnection;
 
 use super::StoredTenant;
 use crate::store::{
     Store, StoreError,
     change::{Change, detached},
+    db::{OneTenant, TenantTx},
     lifecycle::{self, InvalidTransition, StatusChange},
     rows::{self, Span},
     secrets,
@@ -103,26 +103,9 @@ impl Store {
     ) -> Result<StoredTenant, ChangeError> {
         let store = Arc::clone(self);
         detached(async move {
-            let mut change = Change::begin(&store).await?;
-            let connection = change.connection();
-            let held = rows::tenants(connection, Span::one(id)).await?.into_iter().next();
-            let mut tenant = held.ok_or(ChangeError::NotFound)?;
-            if expected.is_some_and(|version| version != tenant.version) {
-                return Err(ChangeError::VersionMismatch { current: tenant.version });
-            }
-            let new_domains = patch.custom_domains.is_some();
-            let new_secrets = apply(&mut tenant, patch, store.clock.now())?;
-            tenant.version += 1;
-            rows::update(connection, &tenant).await?;
-            if new_domains && let Some(taken) = rows::replace_domains(connection, &tenant).await? {
-                return Err(ChangeError::DomainTaken(taken));
-            }
-            if let Some(members) = new_secrets {
-                write_secrets(connection, id, members).await?;
-            }
-            let secret_names = secret_names(connection, id).await?;
-            change.publish(id).await?;
-            Ok(StoredTenant { tenant, secret_names })
+            let mut change = Change::of(&store, id).await?;
+            let outcome = write(&mut change, patch, expected, store.clock.now()).await;
+            change.end(outcome).await
         })
         .await
     }
@@ -141,6 +124,33 @@ impl Store {
         let patch = TenantPatch { secrets: Some(secrets), ..TenantPatch::default() };
         self.patch_tenant(tenant, patch, None).await.map(drop)
     }
+}
+
+async fn write(
+    change: &mut Change<OneTenant>,
+    patch: TenantPatch,
+    expected: Option<u64>,
+    now: UnixMs,
+) -> Result<StoredTenant, ChangeError> {
+    let tx = &mut change.tx;
+    let held = rows::tenants(tx, Span::one(tx.tenant())).await?.into_iter().next();
+    let mut tenant = held.ok_or(ChangeError::NotFound)?;
+    if expected.is_some_and(|version| version != tenant.version) {
+        return Err(ChangeError::VersionMismatch { current: tenant.version });
+    }
+    let new_domains = patch.custom_domains.is_some();
+    let new_secrets = apply(&mut tenant, patch, now)?;
+    tenant.version += 1;
+    rows::update(tx, &tenant).await?;
+    if new_domains && let Some(taken) = rows::replace_domains(tx, &tenant.custom_domains).await? {
+        return Err(ChangeError::DomainTaken(taken));
+    }
+    if let Some(members) = new_secrets {
+        write_secrets(tx, members).await?;
+    }
+    let secret_names = secret_names(tx).await?;
+    change.publish().await?;
+    Ok(StoredTenant { tenant, secret_names })
 }
 
 /// Changes the tenant in memory; what the patch says about secrets comes back.
@@ -189,31 +199,25 @@ fn merge<T>(held: &mut BTreeMap<String, T>, patch: Option<Members<T>>) {
     }
 }
 
-async fn write_secrets(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    members: Members<Secret>,
-) -> Result<(), ChangeError> {
+async fn write_secrets(tx: &mut TenantTx, members: Members<Secret>) -> Result<(), ChangeError> {
     match members {
-        Members::Clear => secrets::forget(connection, tenant, None).await?,
+        Members::Clear => secrets::forget(tx, None).await?,
         Members::Merge(members) => {
             for (name, value) in members {
                 match value {
-                    Some(value) => secrets::put(connection, tenant, &name, &value).await?,
-                    None => secrets::forget(connection, tenant, Some(&name)).await?,
+                    Some(value) => secrets::put(tx, &name, &value).await?,
+                    None => secrets::forget(tx, Some(&name)).await?,
                 }
             }
         }
     }
-    if secret_names(connection, tenant).await?.len() > SECRETS_MAX {
+    if secret_names(tx).await?.len() > SECRETS_MAX {
         return Err(ChangeError::TooMany { field: "secrets", most: SECRETS_MAX });
     }
     Ok(())
 }
 
-async fn secret_names(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<Vec<String>, StoreError> {
-    Ok(secrets::names(connection, Span::one(tenant)).await?.remove(&tenant).unwrap_or_default())
+async fn secret_names(tx: &mut TenantTx) -> Result<Vec<String>, StoreError> {
+    let tenant = tx.tenant();
+    Ok(secrets::names(tx, Span::one(tenant)).await?.remove(&tenant).unwrap_or_default())
 }

@@ -1,13 +1,14 @@
-//! Opening a SQLite database: URL, folder, lock, pools, migrations.
+//! SQLite: URL, folder, lock, pools, migrations, transactions.
 //!
-//! Called once at start-up, before anything else uses the store. Invariant: one process
-//! owns a database, by an exclusive lock on the file beside it, which the system releases
-//! however the process ends.
+//! One connection writes, a few read. Invariant: one process owns a database, by an
+//! exclusive lock on the file beside it, which the system releases however the process
+//! ends; so a write transaction excludes every other.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +17,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::StoreError;
+use super::{
+    Purpose, Scope,
+    transaction::{Connection, Tx},
+};
+use crate::store::StoreError;
 
 /// How long a statement waits for another connection's lock, in ms: longer than any write
 /// of ours, so that only a foreign writer can exhaust it.
@@ -29,14 +34,46 @@ const READERS: u32 = 4;
 const FILE_MODE: u32 = 0o600;
 
 /// An opened, migrated database.
-pub(super) struct Opened {
-    pub(super) writer: SqlitePool,
-    pub(super) reader: SqlitePool,
-    pub(super) lock: File,
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Database {
+    writer: SqlitePool,
+    reader: SqlitePool,
+    _lock: Arc<File>,
+}
+
+impl Database {
+    pub(super) async fn begin<S: Scope>(
+        &self,
+        scope: S,
+        purpose: Purpose,
+    ) -> Result<Tx<S>, StoreError> {
+        let (pool, begin) = match purpose {
+            Purpose::Read => (&self.reader, "BEGIN"),
+            Purpose::Change => (&self.writer, "BEGIN IMMEDIATE"),
+        };
+        let mut tx = Tx::begun(Connection::Sqlite(pool.acquire().await?), scope);
+        tx.run(begin).await?;
+        Ok(tx)
+    }
+
+    /// The only connection that writes; a transaction on it excludes every other.
+    pub(in crate::store) fn writer(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    /// Connections that see what was committed and cannot write.
+    pub(in crate::store) fn reader(&self) -> &SqlitePool {
+        &self.reader
+    }
+
+    pub(super) async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
 }
 
 /// Opens `sqlite://PATH`, creating folder and file.
-pub(super) async fn open(url: &str) -> Result<Opened, StoreError> {
+pub(super) async fn open(url: &str) -> Result<Database, StoreError> {
     let path = path_of(url)?;
     let lock = own(&path)?;
     let writing = SqliteConnectOptions::new()
@@ -54,7 +91,7 @@ pub(super) async fn open(url: &str) -> Result<Opened, StoreError> {
     })?;
     let reader =
         pool(READERS).connect_with(reading).await.map_err(|error| unusable(&path, error))?;
-    Ok(Opened { writer, reader, lock })
+    Ok(Database { writer, reader, _lock: Arc::new(lock) })
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
@@ -68,9 +105,6 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 }
 
 fn path_of(url: &str) -> Result<PathBuf, StoreError> {
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Err(StoreError::PostgresUnsupported);
-    }
     match url.strip_prefix("sqlite://") {
         Some(path) if !path.is_empty() && !path.contains('?') && path != ":memory:" => {
             Ok(PathBuf::from(path))
@@ -127,14 +161,24 @@ fn unusable(path: &Path, error: sqlx::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, sync::Arc};
+    use std::{os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
     use model::clock::ManualClock;
+    use sqlx::{Connection, SqliteConnection};
 
     use crate::{
         Store, StoreError,
-        testing::{folder, open, url},
+        testing::{Backend, Database},
     };
+
+    fn folder() -> Database {
+        Backend::Sqlite.database()
+    }
+
+    fn path(database: &Database) -> PathBuf {
+        let url = database.url();
+        PathBuf::from(url.strip_prefix("sqlite://").expect("a path"))
+    }
 
     async fn refusal(url: &str) -> StoreError {
         Store::open(url, Arc::new(ManualClock::default())).await.expect_err("a refusal")
@@ -143,9 +187,9 @@ mod tests {
     #[tokio::test]
     async fn folder_and_file_are_made_for_their_owner_alone() {
         let folder = folder();
-        let _store = open(&folder).await;
+        let _store = folder.open().await;
         for name in ["edge.db", "edge.db-wal", "edge.db.lock"] {
-            let file = std::fs::metadata(folder.path().join("control").join(name)).expect(name);
+            let file = std::fs::metadata(path(&folder).with_file_name(name)).expect(name);
             assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
         }
     }
@@ -153,23 +197,22 @@ mod tests {
     #[tokio::test]
     async fn a_second_owner_is_refused_until_the_first_is_gone() {
         let folder = folder();
-        let first = open(&folder).await;
-        let refused = refusal(&url(&folder)).await;
+        let first = folder.open().await;
+        let refused = refusal(&folder.url()).await;
         assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
         assert!(!refused.to_string().contains('\n'));
         first.close().await;
         drop(first);
-        open(&folder).await;
+        folder.open().await;
     }
 
     #[tokio::test]
     async fn a_file_that_is_no_database_is_refused_in_one_line() {
         let folder = folder();
-        let path = folder.path().join("control");
-        std::fs::create_dir(&path).expect("a folder");
-        std::fs::write(path.join("edge.db"), "not a database, but long enough ".repeat(64))
-            .expect("a file");
-        let refused = refusal(&url(&folder)).await;
+        let path = path(&folder);
+        std::fs::create_dir(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, "not a database, but long enough ".repeat(64)).expect("a file");
+        let refused = refusal(&folder.url()).await;
         assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
         assert!(refused.to_string().contains("edge.db"));
         assert!(!refused.to_string().contains('\n'));
@@ -178,13 +221,13 @@ mod tests {
     #[tokio::test]
     async fn a_truncated_database_is_refused_in_one_line() {
         let folder = folder();
-        let store = open(&folder).await;
+        let store = folder.open().await;
         store.close().await;
         drop(store);
-        let path = folder.path().join("control/edge.db");
+        let path = path(&folder);
         let bytes = std::fs::read(&path).expect("bytes");
         std::fs::write(&path, &bytes[..bytes.len() / 3]).expect("a file");
-        let refused = refusal(&url(&folder)).await;
+        let refused = refusal(&folder.url()).await;
         assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
     }
 
@@ -194,24 +237,24 @@ mod tests {
         {
             assert!(matches!(refusal(url).await, StoreError::Url(_)), "{url}");
         }
-        let refused = refusal("postgres://localhost/edge").await.to_string();
-        assert!(refused.contains("not supported by this build yet"), "{refused}");
     }
 
     #[tokio::test]
     async fn a_database_of_a_later_release_is_refused() {
         let folder = folder();
-        let store = open(&folder).await;
+        let store = folder.open().await;
+        store.close().await;
+        drop(store);
+        let mut raw = SqliteConnection::connect(&folder.url()).await.expect("a connection");
         sqlx::query(
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
              VALUES (9999, 'later', TRUE, x'00', 0)",
         )
-        .execute(store.writer())
+        .execute(&mut raw)
         .await
         .expect("a later migration");
-        store.close().await;
-        drop(store);
-        let refused = refusal(&url(&folder)).await;
+        raw.close().await.expect("an end");
+        let refused = refusal(&folder.url()).await;
         assert!(matches!(refused, StoreError::Schema(_)), "{refused:?}");
     }
 }

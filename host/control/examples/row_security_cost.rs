@@ -1,0 +1,100 @@
+//! Prints what row-level security costs beside an explicit predicate, on a private
+//! PostgreSQL with 1,000 tenants of 100 rows each.
+//!
+//! `explicit` runs as `control_plane`, whose policy is `true`, with the tenant in WHERE;
+//! `policy` runs as `application_user` without it; `both` is what the store does. Rounds
+//! alternate, so that noise of the machine meets all alike.
+
+#![allow(clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a measurement")]
+
+use std::{sync::Arc, time::Instant};
+
+use control::Store;
+use model::clock::ManualClock;
+use sqlx::{Connection, Executor, PgConnection, Row};
+
+const ROUNDS: usize = 40;
+const CALLS: usize = 250;
+
+const FILL: &str = "
+    INSERT INTO edge.tenant (id, slug, organization_name, display_name, admin_email, plan,
+        data_residency, status, created_at, version)
+    SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(t), 12, '0'))::uuid, 't' || t, '', '', '',
+        'team', 'eu', 'active', 0, 1 FROM generate_series(1, 1000) t;
+    INSERT INTO edge.tenant_secret (tenant_id, name, value)
+    SELECT id, 'name' || n, repeat('x', 100) FROM edge.tenant, generate_series(1, 100) n;
+    ANALYZE edge.tenant, edge.tenant_secret;";
+
+/// Name, and the statement with and without the tenant as its first condition.
+const QUERIES: [(&str, &str); 3] = [
+    ("one row by key", "SELECT value FROM edge.tenant_secret WHERE {tenant} name = 'name7'"),
+    ("a tenant's 100 rows", "SELECT name, value FROM edge.tenant_secret WHERE {tenant} true"),
+    ("count of a tenant", "SELECT count(*) FROM edge.tenant_secret WHERE {tenant} true"),
+];
+
+struct Way {
+    name: &'static str,
+    role: &'static str,
+    predicate: &'static str,
+}
+
+const WAYS: [Way; 3] = [
+    Way { name: "explicit", role: "control_plane", predicate: "tenant_id = $1 AND" },
+    Way { name: "policy", role: "application_user", predicate: "$1::uuid IS NOT NULL AND" },
+    Way { name: "both", role: "application_user", predicate: "tenant_id = $1 AND" },
+];
+
+#[tokio::main]
+async fn main() {
+    let cluster = services::postgres();
+    let url = cluster.database();
+    let store = Store::open(&url, Arc::new(ManualClock::default())).await.expect("a store");
+    store.close().await;
+    cluster.superuser(&url, FILL);
+    let mut connection = PgConnection::connect(&url).await.expect("a connection");
+    for (name, statement) in QUERIES {
+        let mut micros: [Vec<f64>; WAYS.len()] = Default::default();
+        for round in 0..ROUNDS {
+            for (way, micros) in WAYS.iter().zip(&mut micros) {
+                micros.push(measure(&mut connection, way, statement, round).await);
+            }
+        }
+        let medians = micros.map(median);
+        println!("{name}:");
+        for (way, micros) in WAYS.iter().zip(medians) {
+            let [explicit, ..] = medians;
+            let percent = (micros / explicit - 1.0) * 100.0;
+            println!("  {:8} {micros:8.1} us per call  {percent:+6.1} %", way.name);
+        }
+    }
+}
+
+/// Microseconds per call of one transaction with many.
+async fn measure(connection: &mut PgConnection, way: &Way, statement: &str, round: usize) -> f64 {
+    let statement = statement.replace("{tenant}", way.predicate);
+    let tenant = format!("00000000-0000-7000-8000-{:012x}", round * 7 + 1);
+    let tenant: uuid::Uuid = tenant.parse().expect("a UUID");
+    let mut transaction = connection.begin().await.expect("a transaction");
+    let role = format!("SET LOCAL ROLE {}", way.role);
+    transaction.execute(&*role).await.expect("a role");
+    sqlx::query("SELECT set_config('app.tenant_id', $1, true)")
+        .bind(tenant.to_string())
+        .execute(&mut *transaction)
+        .await
+        .expect("a context");
+    let mut seen = 0;
+    let begun = Instant::now();
+    for _ in 0..CALLS {
+        let rows = sqlx::query(&statement).bind(tenant).fetch_all(&mut *transaction).await;
+        seen += rows.expect("rows").iter().map(Row::len).sum::<usize>();
+    }
+    let micros = begun.elapsed().as_secs_f64() * 1e6 / CALLS as f64;
+    assert!(seen > 0, "the tenant has rows");
+    transaction.rollback().await.expect("an end");
+    micros
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}

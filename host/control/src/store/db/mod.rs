@@ -1,0 +1,141 @@
+//! The two databases behind the store: SQLite for one process, PostgreSQL for many.
+//!
+//! [`Db::begin`] is the only way in. What the databases share is written once, with
+//! [`sql`]; what differs (opening, the start of a transaction, notifications) is in the
+//! file of each. Invariant: no pool and no connection leaves this folder, so that there is
+//! no statement outside a transaction whose scope is known.
+
+mod postgres;
+mod roles;
+mod sqlite;
+mod statement;
+mod transaction;
+
+use model::tenant::TenantId;
+
+pub(super) use self::{
+    postgres::Notices,
+    statement::sql,
+    transaction::{ControlTx, Installation, OneTenant, TenantTx, Tx},
+};
+use super::StoreError;
+
+/// An open database. A clone is another handle to the same.
+#[derive(Clone, Debug)]
+pub(super) enum Db {
+    Sqlite(sqlite::Database),
+    Postgres(postgres::Database),
+}
+
+/// Whose rows a transaction may touch.
+pub(super) trait Scope: Copy + Send {
+    /// The tenant, if it is one.
+    fn tenant(self) -> Option<TenantId>;
+}
+
+impl Scope for OneTenant {
+    fn tenant(self) -> Option<TenantId> {
+        Some(self.0)
+    }
+}
+
+impl Scope for Installation {
+    fn tenant(self) -> Option<TenantId> {
+        None
+    }
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Sees one committed state throughout, and cannot write.
+    Read,
+    /// A change of the directory: excludes every other one, whichever process makes it.
+    Change,
+}
+
+impl Db {
+    /// Opens the database of a URL and brings it to this release's schema.
+    pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Ok(Self::Postgres(postgres::open(url).await?))
+        } else {
+            Ok(Self::Sqlite(sqlite::open(url).await?))
+        }
+    }
+
+    /// Begins a transaction on the rows of one tenant.
+    pub(super) async fn tenant(
+        &self,
+        tenant: TenantId,
+        purpose: Purpose,
+    ) -> Result<TenantTx, StoreError> {
+        self.begin(OneTenant(tenant), purpose).await
+    }
+
+    /// Begins a transaction of the control plane.
+    pub(super) async fn control(&self, purpose: Purpose) -> Result<ControlTx, StoreError> {
+        self.begin(Installation, purpose).await
+    }
+
+    pub(super) async fn begin<S: Scope>(
+        &self,
+        scope: S,
+        purpose: Purpose,
+    ) -> Result<Tx<S>, StoreError> {
+        match self {
+            Self::Sqlite(database) => database.begin(scope, purpose).await,
+            Self::Postgres(database) => database.begin(scope, purpose).await,
+        }
+    }
+
+    /// SQLite's own pools, for the quota authority, which PostgreSQL does not have yet.
+    pub(super) fn sqlite(&self) -> sqlx::Result<&sqlite::Database> {
+        match self {
+            Self::Sqlite(database) => Ok(database),
+            Self::Postgres(_) => {
+                let reason = "the quota authority is not on PostgreSQL yet: use sqlite://PATH";
+                Err(sqlx::Error::Configuration(reason.into()))
+            }
+        }
+    }
+
+    /// Tells other processes at the commit that the directory has changed.
+    pub(super) async fn announce<S>(&self, tx: &mut Tx<S>) -> Result<(), StoreError> {
+        match self {
+            // There is no other process.
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(_) => postgres::announce(tx).await,
+        }
+    }
+
+    /// Where other processes' changes are announced; `None` where there are none.
+    pub(super) fn notices(&self) -> Option<Notices> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(database) => Some(database.notices()),
+        }
+    }
+
+    /// Whether the database itself keeps tenants apart.
+    pub(super) fn has_row_security(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// The same database, with one connection for all tenants.
+    #[cfg(test)]
+    pub(super) fn over_one_connection(&self) -> Self {
+        match self {
+            Self::Sqlite(_) => self.clone(),
+            Self::Postgres(database) => Self::Postgres(database.over_one_connection()),
+        }
+    }
+
+    /// Ends every connection after its running statement.
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite(database) => database.close().await,
+            Self::Postgres(database) => database.close().await,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What only PostgreSQL can promise: walls between tenants, and several processes at once.
+
+mod isolation;
+mod opening;
+mod several;
+
+use std::sync::Arc;
+
+use model::{
+    secret::Secret,
+    tenant::{Tenant, TenantId},
+};
+
+use super::{NewTenant, Store};
+use crate::testing::{Backend, Database};
+
+fn new(slug: &str) -> NewTenant {
+    NewTenant {
+        slug: slug.parse().expect("a slug"),
+        organization_name: slug.to_owned(),
+        display_name: None,
+        admin_email: "a@b.example".to_owned(),
+        plan: "team".to_owned(),
+        data_residency: Some("eu".to_owned()),
+        parent: None,
+    }
+}
+
+/// A tenant with three secrets.
+async fn tenant(store: &Arc<Store>, slug: &str) -> Tenant {
+    let tenant = store.create_tenant(new(slug)).await.expect("a tenant");
+    for name in ["a", "b", "c"] {
+        store.put_secret(tenant.id, name, Secret::new(slug)).await.expect("a secret");
+    }
+    tenant
+}
+
+/// A database with the tenants `one` and `two`.
+async fn two_tenants() -> (Database, Arc<Store>, [TenantId; 2]) {
+    let database = Backend::Postgres.database();
+    let store = database.open().await;
+    let ids = [tenant(&store, "one").await.id, tenant(&store, "two").await.id];
+    (database, store, ids)
+}
