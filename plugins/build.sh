@@ -70,7 +70,9 @@ add_target() {
 }
 
 build_with_rustup() {
-    cargo build --quiet --locked --release --target "$target" $packages
+    for name in $plugins; do
+        cargo build --quiet --locked --release --target "$target" --package "$name"
+    done
 }
 
 install_debian_toolchain() {
@@ -87,16 +89,15 @@ build_with_debian() {
     install_debian_toolchain
     host=$(rustc -vV | sed -n 's/^host: //p')
     linkers=$sysroot/lib/rustlib/$host/bin
-    PATH=$linkers:$linkers/gcc-ld:$PATH \
-        RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=/usr/lib/rustlib/src/rust=rust" \
-        cargo build --quiet --locked --release --target "$target" \
-        -Zbuild-std=std,panic_abort $packages
+    for name in $plugins; do
+        PATH=$linkers:$linkers/gcc-ld:$PATH \
+            RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=/usr/lib/rustlib/src/rust=rust" \
+            cargo build --quiet --locked --release --target "$target" \
+            -Zbuild-std=std,panic_abort --package "$name"
+    done
 }
 
-packages=
-for name in $plugins; do
-    packages="$packages --package $name"
-done
+# One package at a time: what one asks of a shared crate (std) is not forced on the rest.
 if has_target || add_target; then
     build_with_rustup
 else
