@@ -45,6 +45,20 @@ async fn a_lowered_limit_admits_nothing_above_it_from_the_next_take_on() {
 }
 
 #[tokio::test]
+async fn tokens_at_hand_are_not_spent_under_a_lowered_limit() {
+    let bench = Bench::new().await;
+    let tenant = tenant(1_000, 0);
+    let meter = bench.meter(&tenant);
+    spend(&meter, API, NOON, 2).await;
+    let more = Arc::clone(&meter).take(API, NOON);
+    assert!(matches!(more, Take::Granted(_)), "tokens are at hand");
+    drop(more);
+    let meter = bench.meter(&entry(tenant.id(), 2, 0));
+    assert!(matches!(Arc::clone(&meter).take(API, NOON), Take::Wait(_)));
+    assert_eq!(spend_all(&meter, API, NOON).await.0, 0);
+}
+
+#[tokio::test]
 async fn an_old_snapshot_does_not_bring_its_limit_back() {
     let bench = Bench::new().await;
     let old = tenant(1_000, 0);
