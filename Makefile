@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-DATA ?= data
+DATA := data
 
 .PHONY: help run test lint bench plugins setup setup-test clean-data
 

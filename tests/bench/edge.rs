@@ -78,7 +78,7 @@ fn create_tenant(control: SocketAddr) -> Result<()> {
         .nth(1)
         .and_then(|rest| rest.split('"').next())
         .context("an id")?;
-    let secret = r#"{"secrets":{"request-signing":"bench-secret"}}"#;
+    let secret = r#"{"secrets":{"request-signing":"a-secret-for-the-benchmark-only"}}"#;
     let answer = exchange(control, &format!("PATCH /api/v1/admin/tenants/{id}"), secret)?;
     ensure!(answer.starts_with("HTTP/1.1 200"), "no secret: {answer}");
     Ok(())

@@ -213,13 +213,17 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<SocketAd
 pub struct ConfigErrors {
     file: String,
     errors: Vec<strict::KeyError>,
+    /// Keys that the environment set, in place of the file.
+    from_env: Vec<String>,
 }
 
 impl std::fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (i, error) in self.errors.iter().enumerate() {
             let newline = if i == 0 { "" } else { "\n" };
-            write!(f, "{newline}{}: {}: {}", self.file, error.key, error.reason)?;
+            let by_env = self.from_env.iter().any(|key| error.key.starts_with(key.as_str()));
+            let source = if by_env { "environment" } else { &self.file };
+            write!(f, "{newline}{source}: {}: {}", error.key, error.reason)?;
         }
         Ok(())
     }
@@ -237,22 +241,29 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
         let name = file.map_or("environment".into(), |file| file.display().to_string());
-        let fail = |errors| ConfigErrors { file: name.clone(), errors };
+        let mut from_env = Vec::new();
+        let fail = |errors, from_env| ConfigErrors { file: name.clone(), errors, from_env };
         let text = match file {
             Some(file) => std::fs::read_to_string(file).map_err(|error| {
-                fail(vec![strict::KeyError { key: ".".into(), reason: error.to_string() }])
+                let error = strict::KeyError { key: ".".into(), reason: error.to_string() };
+                fail(vec![error], Vec::new())
             })?,
             None => String::new(),
         };
-        let mut value = strict::toml_value(&text).map_err(|error| fail(vec![error]))?;
+        let mut value = strict::toml_value(&text).map_err(|error| fail(vec![error], Vec::new()))?;
         for (name, text) in env {
             if let Some(path) = name.strip_prefix(ENV_PREFIX) {
-                set(&mut value, &path.to_ascii_lowercase(), env_value(text));
+                let path = path.to_ascii_lowercase();
+                set(&mut value, &path, env_value(text));
+                from_env.push(path.replace("__", "."));
             }
         }
-        let config: Self = strict::read(value).map_err(&fail)?;
+        let config: Self = match strict::read(value) {
+            Ok(config) => config,
+            Err(errors) => return Err(fail(errors, from_env)),
+        };
         let errors = config.check();
-        if errors.is_empty() { Ok(config) } else { Err(fail(errors)) }
+        if errors.is_empty() { Ok(config) } else { Err(fail(errors, from_env)) }
     }
 
     /// The database.
@@ -323,9 +334,21 @@ fn set(value: &mut Value, path: &str, leaf: Value) {
 }
 
 /// The admin token that the environment sets.
-#[must_use]
-pub fn admin_token_from_env() -> Option<Secret> {
-    std::env::var(ENV_ADMIN_TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new)
+///
+/// # Errors
+/// It is not text.
+pub fn admin_token_from_env() -> anyhow::Result<Option<Secret>> {
+    match std::env::var(ENV_ADMIN_TOKEN) {
+        Ok(token) => Ok(Some(token).filter(|token| !token.is_empty()).map(Secret::new)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => anyhow::bail!("{ENV_ADMIN_TOKEN} is not UTF-8"),
+    }
+}
+
+/// The variables of the environment that are text; ours are.
+pub fn env() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    publish::{Channels, Publisher},
+    publish::{self, Channels, Publisher},
     reload::{self, FileWatch},
 };
 
@@ -66,15 +66,19 @@ pub async fn start(
         .with_context(|| format!("data.dir: {} cannot be made", config.data.dir.display()))?;
     let registry = Registry::new();
     let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
-    let admin = store.ensure_admin_token(admin_token).await?;
-    let minted_admin_token = match admin.source {
-        AdminTokenSource::Minted(token) => Some(token),
-        AdminTokenSource::Given | AdminTokenSource::Stored => None,
-    };
-
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
     let sandbox = Sandbox::new(sandbox_config, Arc::clone(&clock))?;
     registry.register(Box::new(sandbox.metrics()))?;
+
+    // From before the first load, so that no change falls between the two.
+    let (reloads, reload_rx) = mpsc::channel(RELOAD_QUEUE);
+    let files = match config.policies.watch && config.policies.dir.is_dir() {
+        true => Some(
+            FileWatch::start(&config.policies.dir, reloads.clone())
+                .with_context(|| "policies.dir cannot be watched; set policies.watch = false")?,
+        ),
+        false => None,
+    };
 
     let (snapshot_tx, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (catalog_tx, catalog) = watch::channel(Arc::new(Catalog::default()));
@@ -90,7 +94,7 @@ pub async fn start(
         Channels { snapshot: snapshot_tx, catalog: catalog_tx, reload: reload_tx },
     )
     .await
-    .map_err(|problems| anyhow!(problem_lines(&config, &problems)))?;
+    .map_err(|problems| anyhow!(publish::lines(&config.policies.dir, &problems)))?;
 
     let quota_config = quota::QuotaConfig {
         admit_wait_ms_max: config.quota.admit_wait_ms_max,
@@ -112,6 +116,13 @@ pub async fn start(
         &registry,
     )?;
 
+    // The last step that may fail: a token minted by a start that then fails would be lost.
+    let admin = store.ensure_admin_token(admin_token).await?;
+    let minted_admin_token = match admin.source {
+        AdminTokenSource::Minted(token) => Some(token),
+        AdminTokenSource::Given | AdminTokenSource::Stored => None,
+    };
+
     let (ready, ready_rx) = watch::channel(true);
     let deps = control::Deps {
         store: Arc::clone(&store),
@@ -130,14 +141,6 @@ pub async fn start(
         let _dropped = control_stopped.await;
     }));
 
-    let (reloads, reload_rx) = mpsc::channel(RELOAD_QUEUE);
-    let files = match config.policies.watch {
-        true => Some(
-            FileWatch::start(&config.policies.dir, reloads.clone())
-                .with_context(|| "policies.dir cannot be watched; set policies.watch = false")?,
-        ),
-        false => None,
-    };
     let (stop_publisher, stopped) = oneshot::channel();
     let publisher = tokio::spawn(publish(publisher, directory, reload_rx, files, stopped));
 
@@ -170,6 +173,14 @@ impl Running {
         let _closed = self.snapshots.wait_for(|snapshot| snapshot.tenant_count() >= tenants).await;
     }
 
+    /// Waits until a part that should run for ever ends; gives its name.
+    pub async fn part_ended(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.publisher => "publisher",
+            _ = &mut self.control_task => "control API",
+        }
+    }
+
     /// Stops: no new connections, exchanges in flight finish within the drain time,
     /// leases are sealed, the store is closed.
     ///
@@ -181,10 +192,11 @@ impl Running {
         self.quota.shutdown().await;
         let _gone = self.stop_publisher.send(());
         let _gone = self.stop_control.send(());
-        self.publisher.await?;
-        self.control_task.await??;
+        let publisher = self.publisher.await;
+        let control = self.control_task.await;
         self.store.close().await;
-        Ok(())
+        publisher.context("the publisher")?;
+        control.context("the control API")?.context("the control API")
     }
 }
 
@@ -237,12 +249,4 @@ fn metrics_page(registry: &Registry) -> String {
         tracing::error!(%error, "metrics cannot be written");
         String::new()
     })
-}
-
-fn problem_lines(config: &Config, problems: &[model::catalog::ReloadProblem]) -> String {
-    let dir = config.policies.dir.display();
-    let line = |problem: &model::catalog::ReloadProblem| {
-        format!("{dir}/{}: {}: {}", problem.file, problem.key, problem.reason)
-    };
-    problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -56,13 +56,6 @@ async fn status(world: &World) -> Value {
     world.admin("GET", "/api/v1/admin/policies", None).await.expect(200).json()
 }
 
-async fn version_above(world: &World, before: u64) {
-    eventually("a newer snapshot", || async {
-        (status(world).await["snapshot_version"].as_u64()? > before).then_some(())
-    })
-    .await;
-}
-
 async fn version(world: &World) -> u64 {
     status(world).await["snapshot_version"].as_u64().expect("a version")
 }
@@ -100,12 +93,15 @@ async fn every_kind_of_change_takes_effect_under_load_without_a_failed_request()
     })
     .await;
 
-    // A config: the default region of residency-routing.
-    let before = version(&world).await;
-    world.edit("residency-routing/config.json", |text| {
-        text.replace("\"outside\": \"ignore\"", "\"outside\": \"refuse\"")
+    // A config.
+    world.edit("feature-flags/config.json", |text| {
+        text.replace("x-feature-theme", "x-feature-look")
     });
-    version_above(&world, before).await;
+    eventually("the header has its new name", || async {
+        acme.get("/").await.status.is_success().then_some(())?;
+        (!world.origin("us-west-2").last().header("x-feature-look").is_empty()).then_some(())
+    })
+    .await;
 
     // A rebuilt component.
     other.get("/").await.expect(200);
@@ -162,4 +158,43 @@ async fn an_invalid_change_keeps_the_old_state_and_says_file_key_and_reason() {
         .await;
     }
     load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_reload_leaves_the_running_component_too() {
+    let world = World::with(WorldOptions {
+        config: String::new(),
+        prepare: Some(Box::new(|policies| {
+            declare(policies, "swap", &guest("", "", "(i32.const 64)"), "");
+            link(policies, "other", "swap", "");
+        })),
+    })
+    .await;
+    let other = world.tenant("other", "team", "us").await;
+    other.get("/").await.expect(200);
+    // A tenant still has the group, so the whole change is refused, the component with it.
+    std::fs::write(world.policy_file("swap/plugin.wasm"), responder(418)).expect("a file");
+    world.edit("regions.toml", |text| text.replacen("\"us\"", "\"usa\"", 1));
+    eventually("the change is refused", || async {
+        status(&world).await["last_error"].is_object().then_some(())
+    })
+    .await;
+    // A change of the directory publishes again; what was refused stays out.
+    world.tenant("newcomer", "team", "eu").await.get("/").await.expect(200);
+    other.get("/").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_that_its_policy_rejects_stops_the_start_before_any_tenant_has_it() {
+    let options = WorldOptions {
+        config: String::new(),
+        prepare: Some(Box::new(|policies| {
+            let file = policies.join("residency-routing/config.json");
+            let text = std::fs::read_to_string(&file).expect("text");
+            std::fs::write(&file, text.replace("\"outside\"", "\"outsied\"")).expect("a file");
+        })),
+    };
+    let error = World::start_error(options).await;
+    assert!(error.contains("residency-routing/config.json"), "{error}");
+    assert!(error.contains("outsied"), "{error}");
 }

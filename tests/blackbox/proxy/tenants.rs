@@ -188,8 +188,8 @@ async fn a_jwt_of_a_configured_issuer_names_its_tenant() {
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
     };
     let send = |host: &'static str, token: String| {
-        let request = Client::request("GET", "/", host)
-            .header("authorization", format!("Bearer {token}"));
+        let request =
+            Client::request("GET", "/", host).header("authorization", format!("Bearer {token}"));
         world.edge().send(request.body(Default::default()).expect("a request"))
     };
     let good = sign(SECRET, "acme", expires, "leanvibe");

@@ -1,6 +1,7 @@
 //! `/admin/tenants/{id}/keys`: data-plane keys issued (shown once), listed and revoked.
 //!
-//! Invariant: a revoked key is refused by the edge when the revocation is answered.
+//! Invariant: a revocation is in the published directory when it is answered; the edge
+//! refuses the key as soon as it has joined that into its snapshot.
 
 use axum::{
     extract::State,

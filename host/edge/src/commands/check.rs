@@ -2,11 +2,12 @@
 
 use anyhow::{Result, bail};
 
-use crate::{config::Config, golden};
+use crate::{config::Config, golden, publish};
 
 /// Prints one line a golden case; fails when anything does not hold.
 pub(super) fn run(config: &Config) -> Result<()> {
     let runtime = super::runtime()?;
+    runtime.block_on(publish::check(&config.policies.dir, &config.edge.base_domain))?;
     let report = runtime.block_on(golden::run(&config.policies.dir))?;
     for outcome in &report.outcomes {
         match &outcome.failure {

@@ -4,11 +4,13 @@ use anyhow::Result;
 
 use crate::{config::Config, demo, telemetry};
 
+use super::serve::{Signals, serve};
+
 /// Serves the demo until SIGINT or SIGTERM.
 pub(super) fn run(config: &Config) -> Result<()> {
     telemetry::install(&config.log)?;
     super::runtime()?.block_on(async {
-        let running = demo::start(config).await?;
-        super::serve::until_stopped(running).await
+        let signals = Signals::install()?;
+        serve(demo::start(config), signals).await
     })
 }

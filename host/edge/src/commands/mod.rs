@@ -48,7 +48,7 @@ pub struct ConfigArgs {
 
 impl ConfigArgs {
     fn load(&self) -> Result<Config> {
-        Ok(Config::load(self.config.as_deref(), std::env::vars())?)
+        Ok(Config::load(self.config.as_deref(), crate::config::env())?)
     }
 }
 

@@ -1,10 +1,10 @@
 //! `serve`: everything, until a signal.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use model::clock::SystemClock;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::{self, Config},
@@ -16,10 +16,15 @@ use crate::{
 pub(super) fn run(config: &Config) -> Result<()> {
     telemetry::install(&config.log)?;
     super::runtime()?.block_on(async {
+        let signals = Signals::install()?;
         let clock = Arc::new(SystemClock::default());
-        let running = run::start(config.clone(), clock, config::admin_token_from_env()).await?;
-        announce(&running);
-        until_stopped(running).await
+        let token = config::admin_token_from_env()?;
+        let start = async {
+            let running = run::start(config.clone(), clock, token).await?;
+            announce(&running);
+            Ok(running)
+        };
+        serve(start, signals).await
     })
 }
 
@@ -33,23 +38,53 @@ fn announce(running: &Running) {
     }
 }
 
-/// Reloads on SIGHUP; on SIGINT or SIGTERM drains and returns. A second one ends the
-/// process at once.
-pub(super) async fn until_stopped(running: Running) -> Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+/// The signals that the program answers; installed before anything starts, so that none
+/// of them kills a half-started one.
+pub(super) struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Must run on the runtime.
+    pub(super) fn install() -> Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Starts; reloads on SIGHUP; on SIGINT or SIGTERM drains and returns. A second one ends
+/// the process at once.
+pub(super) async fn serve(
+    start: impl Future<Output = Result<Running>>,
+    mut signals: Signals,
+) -> Result<()> {
+    let mut running = tokio::select! {
+        started = start => started?,
+        () = signals.stop() => return Ok(()),
+    };
     loop {
         tokio::select! {
-            _ = hangup.recv() => running.reload(),
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            _ = signals.hangup.recv() => running.reload(),
+            part = running.part_ended() => bail!("the {part} ended; see the log"),
+            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
         }
     }
     tracing::info!("draining; a second signal stops at once");
     tokio::select! {
         stopped = running.stop() => stopped,
-        _ = interrupt.recv() => anyhow::bail!("stopped before the drain was over"),
-        _ = terminate.recv() => anyhow::bail!("stopped before the drain was over"),
+        () = signals.stop() => bail!("stopped before the drain was over"),
     }
 }

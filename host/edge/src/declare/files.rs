@@ -84,9 +84,18 @@ impl Problems {
     /// Names of the entries of a folder that satisfy `wanted`, sorted; none when the
     /// folder is absent.
     pub(super) fn entries(&mut self, folder: &str, wanted: fn(&Path) -> bool) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.dir.join(folder)) else { return Vec::new() };
+        let listed = std::fs::read_dir(self.dir.join(folder))
+            .and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+        let entries = match listed {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                self.add(folder, ".".into(), format!("cannot be listed: {error}"));
+                return Vec::new();
+            }
+        };
         let mut names: Vec<String> = entries
-            .filter_map(Result::ok)
+            .into_iter()
             .filter(|entry| wanted(&entry.path()))
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| !name.starts_with('.'))

@@ -63,14 +63,16 @@ impl Declarations {
         problems.into_result(declared)
     }
 
-    /// The folders whose changes concern these declarations, beside their own: where the
-    /// components are.
+    /// The folders outside `dir` whose changes concern these declarations: where the
+    /// components are. One spelling each, because a file watch knows folders by inode.
     #[must_use]
-    pub fn component_folders(&self) -> Vec<PathBuf> {
+    pub fn component_folders(&self, dir: &Path) -> Vec<PathBuf> {
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let mut folders: Vec<PathBuf> = self
             .policies
             .values()
-            .filter_map(|policy| policy.component.parent().map(Path::to_path_buf))
+            .filter_map(|policy| policy.component.parent()?.canonicalize().ok())
+            .filter(|folder| !folder.starts_with(&dir))
             .collect();
         folders.sort();
         folders.dedup();
@@ -79,6 +81,7 @@ impl Declarations {
 
     /// Every link of every chain names a declared policy.
     fn check_links(&self, problems: &mut Problems) {
+        let mut repeated: Vec<(String, String, String)> = Vec::new();
         let known: Vec<&str> = self.policies.keys().map(String::as_str).collect();
         let mut check = |file: &str, key: String, link: &ChainLink| {
             if !self.policies.contains_key(&link.policy) {
@@ -87,6 +90,20 @@ impl Declarations {
                 problems.add(file, key, reason);
             }
         };
+        let mut twice = |file: &str, place: &str, links: &[ChainLink]| {
+            for (i, link) in links.iter().enumerate() {
+                if links.iter().take(i).any(|before| before.policy == link.policy) {
+                    let reason = format!("`{}` stands in this chain already", link.policy);
+                    repeated.push((file.to_owned(), format!("{place}chain[{i}].policy"), reason));
+                }
+            }
+        };
+        for plan in self.plans.values() {
+            twice("plans.toml", &format!("plan `{}`.", plan.name), &plan.chain);
+        }
+        for (slug, links) in &self.tenants {
+            twice(&format!("tenants/{slug}.toml"), "", links);
+        }
         for plan in self.plans.values() {
             for (i, link) in plan.chain.iter().enumerate() {
                 check("plans.toml", format!("plan `{}`.chain[{i}].policy", plan.name), link);
@@ -96,6 +113,9 @@ impl Declarations {
             for (i, link) in links.iter().enumerate() {
                 check(&format!("tenants/{slug}.toml"), format!("chain[{i}].policy"), link);
             }
+        }
+        for (file, key, reason) in repeated {
+            problems.add(&file, key, reason);
         }
     }
 }

@@ -15,6 +15,7 @@ use model::clock::SystemClock;
 use crate::{
     config::{self, Config},
     declare::Declarations,
+    publish,
     run::{self, Running},
 };
 
@@ -23,12 +24,10 @@ use crate::{
 /// # Errors
 /// What is missing, wrong or taken.
 pub async fn start(config: &Config) -> Result<Running> {
-    let declared = Declarations::load(&config.policies.dir).map_err(|problems| {
-        let lines = problems.iter().map(|p| format!("{}: {}: {}", p.file, p.key, p.reason));
-        anyhow!(lines.collect::<Vec<_>>().join("\n"))
-    })?;
+    let declared = Declarations::load(&config.policies.dir)
+        .map_err(|problems| anyhow!(publish::lines(&config.policies.dir, &problems)))?;
     std::fs::create_dir_all(&config.data.dir)?;
-    let token = match config::admin_token_from_env() {
+    let token = match config::admin_token_from_env()? {
         Some(token) => token,
         None => seed::kept_admin_token(&config.data.dir)?,
     };

@@ -1,6 +1,6 @@
 //! Demo origins: one for each region, answering with JSON of what they received.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -8,7 +8,6 @@ use axum::{
     body::Body,
     extract::{Request, State},
 };
-use model::region::DEFAULT_BACKEND;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
@@ -22,13 +21,16 @@ const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// # Errors
 /// An address that is taken, or not a loopback address.
 pub async fn start(declared: &Declarations) -> Result<()> {
+    let mut addresses = BTreeMap::new();
     for region in declared.groups.values().flat_map(|group| &group.regions) {
-        let backends = region.backends.get(DEFAULT_BACKEND).into_iter();
-        for addr in backends.flat_map(|backend| &backend.endpoints) {
-            serve(*addr, Arc::clone(&region.name)).await.with_context(|| {
-                format!("demo origin of {}: {addr} cannot be used", region.name)
-            })?;
+        for addr in region.backends.values().flat_map(|backend| &backend.endpoints) {
+            addresses.entry(*addr).or_insert(&region.name);
         }
+    }
+    for (addr, region) in addresses {
+        serve(addr, Arc::clone(region))
+            .await
+            .with_context(|| format!("demo origin of {region}: {addr} cannot be used"))?;
     }
     Ok(())
 }

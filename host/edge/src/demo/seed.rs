@@ -50,36 +50,59 @@ const fn tenant(
 /// API keys by slug.
 pub(super) type Keys = BTreeMap<String, String>;
 
-/// Seeds an empty store; gives the keys of the demo tenants, also on later starts.
+/// Seeds an empty store, and finishes a seeding that was cut short; gives the keys of the
+/// demo tenants. A store with tenants of its own is left alone: no keys.
 pub(super) async fn seed(store: &Arc<Store>, data: &Path) -> Result<Keys> {
     let file = data.join(KEYS_FILE);
-    if store.tenant_count() > 0 {
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|_| "{}".into());
-        return serde_json::from_str(&text).with_context(|| file.display().to_string());
-    }
-    let mut ids: BTreeMap<&str, TenantId> = BTreeMap::new();
-    let mut keys = Keys::new();
+    let mut keys: Keys = match std::fs::read_to_string(&file) {
+        Ok(text) => serde_json::from_str(&text).with_context(|| file.display().to_string())?,
+        Err(_) if store.tenant_count() > 0 => return Ok(Keys::new()),
+        Err(_) => Keys::new(),
+    };
+    write_keys(&file, &keys)?;
     for demo in &TENANTS {
-        let slug: Slug = demo.slug.parse()?;
-        let new = NewTenant {
-            slug,
-            organization_name: demo.organization.into(),
-            display_name: None,
-            admin_email: format!("admin@{}.example", demo.slug),
-            plan: demo.plan.into(),
-            data_residency: Some(demo.residency.into()),
-            parent: demo.parent.and_then(|parent| ids.get(parent).copied()),
-        };
-        let id = store.create_tenant(new).await?.id;
-        ids.insert(demo.slug, id);
-        if demo.slug == SIGNING_TENANT {
-            store.put_secret(id, SIGNING_SECRET, Secret::new(random_text()?)).await?;
+        if !keys.contains_key(demo.slug) {
+            keys.insert(demo.slug.into(), seed_one(store, demo).await?);
+            write_keys(&file, &keys)?;
         }
-        let key = store.issue_api_key(id, None).await?;
-        keys.insert(demo.slug.into(), key.text.expose().into());
     }
-    write_private(&file, &serde_json::to_string_pretty(&keys)?)?;
     Ok(keys)
+}
+
+/// Makes what is missing of a tenant; gives a new key.
+async fn seed_one(store: &Arc<Store>, demo: &DemoTenant) -> Result<String> {
+    let id = match id_of(store, demo.slug).await? {
+        Some(id) => id,
+        None => {
+            let parent = match demo.parent {
+                Some(parent) => id_of(store, parent).await?,
+                None => None,
+            };
+            let new = NewTenant {
+                slug: demo.slug.parse()?,
+                organization_name: demo.organization.into(),
+                display_name: None,
+                admin_email: format!("admin@{}.example", demo.slug),
+                plan: demo.plan.into(),
+                data_residency: Some(demo.residency.into()),
+                parent,
+            };
+            store.create_tenant(new).await?.id
+        }
+    };
+    if demo.slug == SIGNING_TENANT {
+        store.put_secret(id, SIGNING_SECRET, Secret::new(random_text()?)).await?;
+    }
+    Ok(store.issue_api_key(id, None).await?.text.expose().to_owned())
+}
+
+async fn id_of(store: &Store, slug: &str) -> Result<Option<TenantId>> {
+    let slug: Slug = slug.parse()?;
+    Ok(store.tenant_by_slug(&slug).await?.map(|stored| stored.tenant.id))
+}
+
+fn write_keys(file: &Path, keys: &Keys) -> Result<()> {
+    write_private(file, &serde_json::to_string_pretty(keys)?)
 }
 
 /// The demo's admin token: made on the first start, kept in the data folder.
@@ -99,11 +122,13 @@ fn random_text() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// Written aside and renamed: a start that is cut short leaves no half file.
 fn write_private(file: &Path, text: &str) -> Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let aside = file.with_extension("tmp");
     let mut open = std::fs::OpenOptions::new();
     open.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = open.open(file).with_context(|| file.display().to_string())?;
-    file.write_all(text.as_bytes())?;
-    Ok(())
+    let mut written = open.open(&aside).with_context(|| aside.display().to_string())?;
+    written.write_all(text.as_bytes())?;
+    std::fs::rename(&aside, file).with_context(|| file.display().to_string())
 }

@@ -42,6 +42,27 @@ enum Kind {
 }
 
 impl Expect {
+    /// Keys that say nothing about the decision expected: a case that checks less than it
+    /// seems to is refused.
+    pub(super) fn misplaced(&self, response_hook: bool) -> Vec<&'static str> {
+        use Kind::{Continue, Failure, Replace, Respond, Route};
+        let is = |kinds: &[Kind]| kinds.contains(&self.decision);
+        let passes = is(&[Continue, Replace, Route]) && !response_hook;
+        let checks = [
+            ("region", self.region.is_some(), is(&[Route])),
+            ("backend", self.backend.is_some(), is(&[Route])),
+            ("status", self.status.is_some(), is(&[Respond]) || response_hook),
+            ("headers", !self.headers.is_empty(), passes || is(&[Respond])),
+            ("absent", !self.absent.is_empty(), !is(&[Failure])),
+            ("path", self.path.is_some(), passes),
+            ("body_contains", !self.body_contains.is_empty(), is(&[Respond, Replace])),
+            ("response_headers", !self.response_headers.is_empty(), response_hook),
+            ("error_contains", self.error_contains.is_some(), is(&[Failure])),
+        ];
+        let wrong = checks.into_iter().filter(|(_, given, applies)| *given && !applies);
+        wrong.map(|(key, ..)| key).collect()
+    }
+
     pub(super) fn check_bind_failure(&self, error: &str) -> Result<(), String> {
         self.kind(Kind::Failure, &format!("the policy could not be bound: {error}"))?;
         self.error(error)

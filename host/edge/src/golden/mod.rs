@@ -14,7 +14,7 @@ use model::{clock::SystemClock, policy::Plugin, secret};
 use sandbox::{BindingSpec, Sandbox, SandboxConfig};
 use serde_json::Value;
 
-use crate::{declare::Declarations, declare::PolicyDeclaration, publish::merge, strict};
+use crate::{declare::Declarations, declare::PolicyDeclaration, publish, strict};
 
 use self::case::Case;
 
@@ -49,10 +49,8 @@ impl Report {
 /// # Errors
 /// Declarations that do not hold, or a component that does not load.
 pub async fn run(dir: &Path) -> Result<Report> {
-    let declared = Declarations::load(dir).map_err(|problems| {
-        let lines = problems.iter().map(|p| format!("{}: {}: {}", p.file, p.key, p.reason));
-        anyhow!(lines.collect::<Vec<_>>().join("\n"))
-    })?;
+    let declared =
+        Declarations::load(dir).map_err(|problems| anyhow!(publish::lines(dir, &problems)))?;
     let sandbox = Sandbox::new(SandboxConfig::default(), Arc::new(SystemClock::default()))?;
     let mut outcomes = Vec::new();
     for (name, policy) in &declared.policies {
@@ -92,7 +90,14 @@ impl Run<'_> {
             Ok(plugin) => plugin,
             Err(error) => return case.expect.check_bind_failure(&error),
         };
+        let misplaced = case.expect.misplaced(case.response.is_some());
+        if !misplaced.is_empty() {
+            return Err(format!("expect: {} cannot be checked here", misplaced.join(", ")));
+        }
         let body = case.request.body.clone();
+        if body.is_some() && !plugin.hooks().request_body {
+            return Err("request.body: the policy has no body hook".into());
+        }
         let exchange = case.exchange(self.declared)?;
         if exchange.response.is_some() {
             let (exchange, decision) = plugin.on_response(exchange).await;
@@ -110,7 +115,7 @@ impl Run<'_> {
 
     async fn bind(&self, case: &Case) -> Result<Arc<dyn Plugin>, String> {
         let mut config = self.spec.config.clone();
-        merge::merge(&mut config, &case.config);
+        publish::merge::merge(&mut config, &case.config);
         let mut config = Value::Object(config);
         secret::resolve_references(&mut config, &case.tenant.secrets())
             .map_err(|name| format!("the case's tenant has no secret `{name}`"))?;

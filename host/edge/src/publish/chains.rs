@@ -9,15 +9,14 @@ use model::{
     catalog::{PolicyStatus, ReloadProblem},
     directory::TenantRecord,
     plan::{ChainLink, Plan},
-    policy::{Chain, Policy},
-    secret,
+    policy::{Chain, Plugin, Policy},
+    secret::{self, Secret},
 };
 use serde_json::{Map, Value};
 
 use crate::declare::Declarations;
 
 use super::{
-    Strictness,
     bindings::{Bindings, Parts},
     merge::merge,
     unavailable::Unavailable,
@@ -30,7 +29,6 @@ pub(super) struct Chains<'a> {
     declared: &'a Declarations,
     versions: &'a Versions,
     bindings: &'a mut Bindings,
-    strictness: Strictness,
     by_plan: HashMap<&'a str, Arc<Chain>>,
     problems: Vec<ReloadProblem>,
 }
@@ -41,10 +39,9 @@ impl<'a> Chains<'a> {
         declared: &'a Declarations,
         versions: &'a Versions,
         bindings: &'a mut Bindings,
-        strictness: Strictness,
     ) -> Self {
         let (by_plan, problems) = (HashMap::new(), Vec::new());
-        Self { declared, versions, bindings, strictness, by_plan, problems }
+        Self { declared, versions, bindings, by_plan, problems }
     }
 
     /// The chain of a tenant.
@@ -58,7 +55,7 @@ impl<'a> Chains<'a> {
         let mut refers_to_secrets = false;
         let mut policies = Vec::new();
         for link in effective_links(&plan.chain, own.map(Vec::as_slice)) {
-            let Some((policy, referred)) = self.bind(&link, plan, record).await else { continue };
+            let (policy, referred) = self.link(&link, record).await;
             refers_to_secrets |= referred;
             policies.push(policy);
         }
@@ -91,46 +88,103 @@ impl<'a> Chains<'a> {
         Ok(self.declared.policies.iter().map(status).collect())
     }
 
+    /// Binds what can be bound without a tenant: the chains of plans, and the links of
+    /// single tenants that no plan's config is merged under. Links that refer to secrets
+    /// wait for their tenant.
+    pub(super) async fn check_declared(&mut self) {
+        for (file, key, link) in declared_links(self.declared) {
+            let bound = self.bind(link, &BTreeMap::new()).await;
+            let Err(Unbound { reason, refers_to_secret: false }) = bound else { continue };
+            let (file, key) = if link.config.is_empty() {
+                (format!("{}/config.json", link.policy), ".".into())
+            } else {
+                (file, key)
+            };
+            let problem = ReloadProblem { file, key, reason };
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    /// A link of one tenant's chain; a failing policy where it cannot be bound.
+    async fn link(&mut self, link: &ChainLink, record: &TenantRecord) -> (Policy, bool) {
+        let slug = record.tenant.slug.as_str();
+        let declared = self.declared.policies.get(&link.policy);
+        let default_rule = declared.map(|policy| policy.on_failure).unwrap_or_default();
+        let (plugin, refers): (Arc<dyn Plugin>, bool) = match self.bind(link, &record.secrets).await
+        {
+            Ok(bound) => bound,
+            Err(Unbound { reason, refers_to_secret }) => {
+                self.bindings.failed(slug, &link.policy, &reason);
+                (Arc::new(Unavailable { reason }), refers_to_secret)
+            }
+        };
+        let version = self.versions.of(&link.policy).map_or("", |version| version.short_digest());
+        let policy = Policy {
+            name: link.policy.as_str().into(),
+            version: version.into(),
+            on_failure: link.on_failure.unwrap_or(default_rule),
+            plugin,
+        };
+        (policy, refers)
+    }
+
+    /// The plugin of a link, and whether its config refers to secrets.
     async fn bind(
         &mut self,
         link: &ChainLink,
-        plan: &Plan,
-        record: &TenantRecord,
-    ) -> Option<(Policy, bool)> {
-        let (name, policy) = self.declared.policies.get_key_value(&link.policy)?;
-        let version = self.versions.of(name)?;
+        secrets: &BTreeMap<String, Secret>,
+    ) -> Result<(Arc<dyn Plugin>, bool), Unbound> {
+        let not_there = || Unbound { reason: "is not loaded".into(), refers_to_secret: false };
+        let (name, policy) =
+            self.declared.policies.get_key_value(&link.policy).ok_or_else(not_there)?;
+        let version = self.versions.of(name).ok_or_else(not_there)?;
         let mut config = policy.config.clone();
         merge(&mut config, &link.config);
-        let (bound, referred) = match resolve(config, record) {
-            Ok((config, referred)) => {
-                let parts = Parts {
-                    policy: name,
-                    declared: policy,
-                    version,
-                    config,
-                    flags: &self.declared.flags,
-                    flags_digest: self.declared.flags_digest,
-                };
-                (self.bindings.bind(parts).await, referred)
-            }
-            Err(missing) => (Err(format!("the tenant has no secret `{missing}`")), true),
+        let (config, refers_to_secret) = resolve(config, secrets)?;
+        let parts = Parts {
+            policy: name,
+            declared: policy,
+            version,
+            config,
+            flags: &self.declared.flags,
+            flags_digest: self.declared.flags_digest,
         };
-        let slug = record.tenant.slug.as_str();
-        let plugin = match (bound, self.strictness) {
-            (Ok(plugin), _) => plugin,
-            (Err(reason), Strictness::Declarations) if !referred => {
-                self.problems.push(problem(name, slug, plan, self.declared, reason));
-                return None;
-            }
-            (Err(reason), _) => {
-                self.bindings.failed(slug, name, &reason);
-                Arc::new(Unavailable { reason })
-            }
-        };
-        let on_failure = link.on_failure.unwrap_or(policy.on_failure);
-        let (name, version) = (name.as_str().into(), version.short_digest().into());
-        Some((Policy { name, version, on_failure, plugin }, referred))
+        let bound = self.bindings.bind(parts).await;
+        let plugin = bound.map_err(|reason| Unbound { reason, refers_to_secret })?;
+        Ok((plugin, refers_to_secret))
     }
+}
+
+/// Every link that stands for itself, with the file and key of its config.
+fn declared_links(declared: &Declarations) -> Vec<(String, String, &ChainLink)> {
+    let mut found = Vec::new();
+    for plan in declared.plans.values() {
+        for (i, link) in plan.chain.iter().enumerate() {
+            let key = format!("plan `{}`.chain[{i}].config", plan.name);
+            found.push(("plans.toml".to_owned(), key, link));
+        }
+    }
+    let merged_under: Vec<&str> = found
+        .iter()
+        .filter(|(_, _, link)| !link.config.is_empty())
+        .map(|(_, _, link)| link.policy.as_str())
+        .collect();
+    for (slug, links) in &declared.tenants {
+        for (i, link) in links.iter().enumerate() {
+            if !merged_under.contains(&link.policy.as_str()) {
+                found.push((format!("tenants/{slug}.toml"), format!("chain[{i}].config"), link));
+            }
+        }
+    }
+    found
+}
+
+/// Why a link has no plugin.
+struct Unbound {
+    reason: String,
+    refers_to_secret: bool,
 }
 
 /// The plan's links with the tenant's merged over them, in order.
@@ -157,40 +211,16 @@ fn effective_links(plan: &[ChainLink], own: Option<&[ChainLink]>) -> Vec<ChainLi
 
 fn resolve(
     config: Map<String, Value>,
-    record: &TenantRecord,
-) -> Result<(Map<String, Value>, bool), String> {
+    secrets: &BTreeMap<String, Secret>,
+) -> Result<(Map<String, Value>, bool), Unbound> {
+    let unbound = |reason| Unbound { reason, refers_to_secret: true };
     let mut config = Value::Object(config);
-    let referred = secret::resolve_references(&mut config, &record.secrets)?;
+    let referred = secret::resolve_references(&mut config, secrets)
+        .map_err(|name| unbound(format!("the tenant has no secret `{name}`")))?;
     match config {
         Value::Object(config) => Ok((config, referred)),
-        other => Err(format!("the whole config, as {other}")),
-    }
-}
-
-/// Names the file that an operator has to look at.
-fn problem(
-    policy: &str,
-    slug: &str,
-    plan: &Plan,
-    declared: &Declarations,
-    reason: String,
-) -> ReloadProblem {
-    let links = |links: &[ChainLink]| links.iter().position(|link| link.policy == policy);
-    let own = declared.tenants.get(slug).and_then(|own| links(own));
-    match (own, links(&plan.chain)) {
-        (Some(i), _) => ReloadProblem {
-            file: format!("tenants/{slug}.toml"),
-            key: format!("chain[{i}].config"),
-            reason,
-        },
-        (None, Some(i)) if plan.chain.get(i).is_some_and(|link| !link.config.is_empty()) => {
-            ReloadProblem {
-                file: "plans.toml".into(),
-                key: format!("plan `{}`.chain[{i}].config", plan.name),
-                reason,
-            }
-        }
-        _ => ReloadProblem { file: format!("{policy}/config.json"), key: ".".into(), reason },
+        // Never shown: it is the secret's value.
+        _ => Err(unbound("the whole config may not be a secret".into())),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The tenants of a snapshot. An entry whose parts did not change is kept as it is, with
-//! its meter.
+//! The tenants of a snapshot. Between reloads an entry whose parts did not change is kept
+//! as it is, with its meter.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,10 +12,12 @@ use model::{
 
 use crate::declare::Declarations;
 
-use super::chains::Chains;
+use super::{Strictness, chains::Chains};
 
 /// Depth of the organisation tree; a longer path of parents is cut here.
 const DEPTH_MAX: usize = 8;
+/// Tenants that are joined before other tasks get their turn: about a millisecond.
+const TENANTS_PER_TURN: usize = 1_024;
 
 /// The entries of the last snapshot.
 #[derive(Debug, Default)]
@@ -30,19 +32,30 @@ impl Entries {
         directory: &Directory,
         declared: &'a Declarations,
         chains: &mut Chains<'a>,
+        strictness: Strictness,
     ) -> Result<Vec<Arc<TenantEntry>>, Vec<ReloadProblem>> {
         let by_id: HashMap<TenantId, &Arc<TenantRecord>> =
             directory.tenants.iter().map(|record| (record.tenant.id, record)).collect();
         let mut problems = Vec::new();
         let mut entries = HashMap::with_capacity(by_id.len());
-        for record in &directory.tenants {
+        for (done, record) in directory.tenants.iter().enumerate() {
+            if done % TENANTS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
             match self.entry(record, &by_id, declared, chains).await {
                 Ok(entry) => {
                     entries.insert(record.tenant.id, entry);
                 }
                 // A tombstone does not hold its plan or group in the declarations.
                 Err(_) if record.tenant.status == Status::Erased => {}
-                Err(problem) => problems.push(problem),
+                Err(problem) if strictness == Strictness::Declarations => problems.push(problem),
+                Err(problem) => {
+                    let kept = self.kept(record, &by_id);
+                    let tenant = record.tenant.slug.as_str();
+                    let reason = problem.reason.as_str();
+                    tracing::error!(tenant, reason, kept = kept.is_some(), "tenant out of step");
+                    entries.extend(kept.map(|entry| (record.tenant.id, entry)));
+                }
             }
         }
         if !problems.is_empty() {
@@ -50,6 +63,24 @@ impl Entries {
         }
         self.last = entries;
         Ok(self.last.values().cloned().collect())
+    }
+
+    /// A tenant whose plan or group is gone: its record and status as they are now, under
+    /// the plan and group that it had.
+    fn kept(
+        &self,
+        record: &Arc<TenantRecord>,
+        by_id: &HashMap<TenantId, &Arc<TenantRecord>>,
+    ) -> Option<Arc<TenantEntry>> {
+        let last = self.last.get(&record.tenant.id)?;
+        Some(Arc::new(TenantEntry::new(
+            Arc::clone(record),
+            Arc::clone(&last.plan),
+            Arc::clone(&last.group),
+            Arc::clone(&last.home),
+            Arc::clone(&last.chain),
+            ancestors(record, by_id),
+        )))
     }
 
     async fn entry<'a>(

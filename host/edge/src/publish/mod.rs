@@ -13,15 +13,18 @@ pub(crate) mod merge;
 mod unavailable;
 mod versions;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use model::{
     catalog::{Catalog, PolicyStatus, ReloadError, ReloadProblem, ReloadStatus},
-    clock::Clock,
+    clock::{Clock, SystemClock},
     directory::Directory,
     snapshot::Snapshot,
 };
-use sandbox::Sandbox;
+use sandbox::{Sandbox, SandboxConfig};
 use tokio::sync::watch;
 
 use crate::declare::Declarations;
@@ -83,7 +86,8 @@ impl Publisher {
             version: 0,
             status: ReloadStatus::default(),
         };
-        publisher.load_components().await?;
+        let standing = publisher.versions.load_all(&publisher.declared.policies).await?;
+        publisher.versions.stand(standing);
         let built = publisher.build(Strictness::Declarations).await?;
         publisher.publish(built);
         Ok(publisher)
@@ -97,22 +101,30 @@ impl Publisher {
             let reason = format!("the reload itself failed: {error}");
             Err(vec![ReloadProblem { file: ".".into(), key: ".".into(), reason }])
         });
-        let previous = match loaded {
-            Ok(declared) => std::mem::replace(&mut self.declared, declared),
-            Err(problems) => return self.refuse(problems),
-        };
-        let result = match self.load_components().await {
-            Ok(()) => self.build(Strictness::Declarations).await,
-            Err(problems) => Err(problems),
-        };
-        match result {
+        match self.take(loaded).await {
+            Ok(()) => tracing::info!(snapshot = self.version, "policies reloaded"),
+            Err(problems) => self.refuse(problems),
+        }
+    }
+
+    /// Publishes loaded declarations, or puts everything back to where it stood.
+    async fn take(
+        &mut self,
+        loaded: Result<Declarations, Vec<ReloadProblem>>,
+    ) -> Result<(), Vec<ReloadProblem>> {
+        let declared = loaded?;
+        let standing = self.versions.load_all(&declared.policies).await?;
+        let stood = self.versions.stand(standing);
+        let declared_before = std::mem::replace(&mut self.declared, declared);
+        match self.build(Strictness::Declarations).await {
             Ok(built) => {
                 self.publish(built);
-                tracing::info!(snapshot = self.version, "policies reloaded");
+                Ok(())
             }
             Err(problems) => {
-                self.declared = previous;
-                self.refuse(problems);
+                self.declared = declared_before;
+                self.versions.stand(stood);
+                Err(problems)
             }
         }
     }
@@ -129,24 +141,23 @@ impl Publisher {
     /// The folders outside `policies/` whose changes call for a reload.
     #[must_use]
     pub fn component_folders(&self) -> Vec<PathBuf> {
-        self.declared.component_folders()
-    }
-
-    async fn load_components(&mut self) -> Result<(), Vec<ReloadProblem>> {
-        self.versions.load_all(&self.declared.policies).await
+        self.declared.component_folders(&self.dir)
     }
 
     async fn build(&mut self, strictness: Strictness) -> Result<Built, Vec<ReloadProblem>> {
-        let mut chains =
-            chains::Chains::new(&self.declared, &self.versions, &mut self.bindings, strictness);
-        let entries = self.entries.build(&self.directory, &self.declared, &mut chains).await;
+        let mut chains = chains::Chains::new(&self.declared, &self.versions, &mut self.bindings);
+        if strictness == Strictness::Declarations {
+            chains.check_declared().await;
+        }
+        let entries =
+            self.entries.build(&self.directory, &self.declared, &mut chains, strictness).await;
         let policies = chains.finish()?;
         Ok(Built { entries: entries?, policies })
     }
 
     fn publish(&mut self, built: Built) {
         self.bindings.forget_unused();
-        self.versions.forget_unused(&self.declared.policies);
+        self.versions.forget_unused();
         self.version += 1;
         let snapshot = Snapshot::new(
             self.version,
@@ -172,6 +183,7 @@ impl Publisher {
     }
 
     fn refuse(&mut self, problems: Vec<ReloadProblem>) {
+        self.versions.forget_unused();
         for problem in &problems {
             tracing::error!(
                 file = problem.file,
@@ -183,6 +195,33 @@ impl Publisher {
         self.status.last_error = Some(ReloadError { at: self.clock.now(), problems });
         self.channels.reload.send_replace(Arc::new(self.status.clone()));
     }
+}
+
+/// Validates the declarations as a start would, bindings included, without serving.
+///
+/// # Errors
+/// Every problem, one a line.
+pub async fn check(dir: &Path, base_domain: &str) -> anyhow::Result<()> {
+    let clock = Arc::new(SystemClock::default());
+    let sandbox = Sandbox::new(SandboxConfig::default(), Arc::clone(&clock) as _)?;
+    let channels = Channels {
+        snapshot: watch::Sender::default(),
+        catalog: watch::Sender::default(),
+        reload: watch::Sender::default(),
+    };
+    let (dir, base_domain) = (dir.to_owned(), base_domain.to_owned());
+    let started =
+        Publisher::start(dir.clone(), base_domain, sandbox, clock, Arc::default(), channels).await;
+    started.map(drop).map_err(|problems| anyhow::anyhow!(lines(&dir, &problems)))
+}
+
+/// Problems for a person, one a line.
+#[must_use]
+pub fn lines(dir: &Path, problems: &[ReloadProblem]) -> String {
+    let line = |problem: &ReloadProblem| {
+        format!("{}/{}: {}: {}", dir.display(), problem.file, problem.key, problem.reason)
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Whose fault a policy that cannot be bound is.

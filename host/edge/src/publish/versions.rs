@@ -14,6 +14,10 @@ use crate::declare::PolicyDeclaration;
 
 type Key = [u8; 32];
 
+/// At which version each policy stands.
+#[derive(Debug, Default)]
+pub(super) struct Standing(HashMap<String, Key>);
+
 /// The versions in use.
 #[derive(Debug)]
 pub(super) struct Versions {
@@ -34,11 +38,11 @@ impl Versions {
     }
 
     /// Loads the component of every policy; compiles the ones not seen before, off the
-    /// async threads. After an error the versions of the policies stand as before.
+    /// async threads. Changes nothing: [`Versions::stand`] does.
     pub(super) async fn load_all(
         &mut self,
         policies: &BTreeMap<String, PolicyDeclaration>,
-    ) -> Result<(), Vec<ReloadProblem>> {
+    ) -> Result<Standing, Vec<ReloadProblem>> {
         let mut problems = Vec::new();
         let mut by_policy = HashMap::new();
         for (name, policy) in policies {
@@ -53,16 +57,16 @@ impl Versions {
                 }),
             }
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        self.by_policy = by_policy;
-        Ok(())
+        if problems.is_empty() { Ok(Standing(by_policy)) } else { Err(problems) }
+    }
+
+    /// Puts the policies at these versions; gives back where they stood.
+    pub(super) fn stand(&mut self, at: Standing) -> Standing {
+        Standing(std::mem::replace(&mut self.by_policy, at.0))
     }
 
     /// Drops the versions that no policy stands at any more.
-    pub(super) fn forget_unused(&mut self, policies: &BTreeMap<String, PolicyDeclaration>) {
-        self.by_policy.retain(|name, _| policies.contains_key(name));
+    pub(super) fn forget_unused(&mut self) {
         let used: Vec<Key> = self.by_policy.values().copied().collect();
         self.by_digest.retain(|key, _| used.contains(key));
     }

@@ -90,7 +90,7 @@ pub enum ChangeError {
 }
 
 impl Store {
-    /// Applies a patch, in force at the edge when this returns. With `expected`, only to
+    /// Applies a patch, in the published directory when this returns. With `expected`, only to
     /// that version of the tenant.
     ///
     /// # Errors
