@@ -219,6 +219,25 @@ async fn accounts_are_durable_even_where_the_database_is_lax() {
 }
 
 #[tokio::test]
+async fn a_transaction_of_one_tenant_reaches_no_account_at_all() {
+    let bench = Bench::new(Backend::Postgres).await;
+    let key = key(Metric::ApiCalls);
+    bench.opened(key, 0, LIMIT).await;
+    for statement in [
+        "SELECT 1 FROM quota_window",
+        "SELECT 1 FROM quota_epoch",
+        "SELECT 1 FROM quota_holder",
+        "SELECT 1 FROM quota_report",
+        "SELECT 1 FROM quota_late_refund",
+        "UPDATE quota_window SET credited = 1",
+    ] {
+        let mut tx = bench.store.db.tenant(key.tenant, Purpose::Change).await.expect("a start");
+        let refused = sql(statement).execute(&mut tx).await.expect_err(statement);
+        assert!(refused.to_string().contains("permission denied"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn an_unreachable_authority_says_so_and_is_there_again_later() {
     let cluster = services::Postgres::start();
     let database = Database::Postgres(cluster.database());

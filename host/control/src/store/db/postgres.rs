@@ -52,6 +52,15 @@ const CHANGE_LOCK: i64 = 0x6469_7265;
 /// Advisory lock of the one process that dispatches quotas: "disp".
 const DISPATCH_LOCK: i64 = 0x6469_7370;
 
+/// Settings of the connection that holds it: never ended for being idle, and ended within a
+/// minute (30 s, then 3 probes of 10 s) of the loss of its machine, so that the next may start.
+const CLAIM_SETTINGS: [(&str, u32); 4] = [
+    ("idle_session_timeout", 0),
+    ("tcp_keepalives_idle", 30),
+    ("tcp_keepalives_interval", 10),
+    ("tcp_keepalives_count", 3),
+];
+
 /// A migrated database.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Database {
@@ -174,7 +183,8 @@ impl Database {
 
     /// Claims the database for one dispatcher; `None` while another process has it.
     pub(super) async fn claim(&self) -> Result<Option<Claim>, StoreError> {
-        let mut connection = self.listener.connect_options().connect().await?;
+        let options = (*self.listener.connect_options()).clone().options(CLAIM_SETTINGS);
+        let mut connection = options.connect().await?;
         let claimed: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
             .bind(DISPATCH_LOCK)
             .fetch_one(&mut connection)
