@@ -19,6 +19,8 @@ use crate::strict;
 
 /// Prefix of the environment variables that override keys: `LEANVIBE_EDGE__EDGE__LISTEN`.
 const ENV_PREFIX: &str = "LEANVIBE_EDGE__";
+/// What a store's URL starts with.
+const STORE_SCHEMES: [&str; 3] = ["sqlite://", "postgres://", "postgresql://"];
 /// Sets the first admin token.
 pub const ENV_ADMIN_TOKEN: &str = "LEANVIBE_EDGE_ADMIN_TOKEN";
 
@@ -106,7 +108,8 @@ impl Default for ControlSection {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreSection {
-    /// `sqlite://PATH`; a file in the data folder when absent.
+    /// `sqlite://PATH` or `postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE`; a file in the
+    /// data folder when absent.
     pub url: Option<String>,
 }
 
@@ -296,10 +299,11 @@ impl Config {
             "quota.url",
             "only `memory:` (the in-process dispatcher) is supported by this version",
         );
+        let known = |url: &String| STORE_SCHEMES.iter().any(|scheme| url.starts_with(scheme));
         check(
-            self.store.url.as_ref().is_none_or(|url| url.starts_with("sqlite://")),
+            self.store.url.as_ref().is_none_or(known),
             "store.url",
-            "only `sqlite://PATH` for now: the quota ledger is not on PostgreSQL yet",
+            "must be sqlite://PATH or postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
         errors
@@ -400,10 +404,24 @@ mod tests {
     }
 
     #[test]
-    fn redis_and_postgresql_are_refused_by_name_until_they_come() {
-        let errors = load("[quota]\nurl = \"redis://h\"\n[store]\nurl = \"postgres://h/d\"", &[])
+    fn redis_is_refused_by_name_until_it_comes_and_so_are_unknown_stores() {
+        let errors = load("[quota]\nurl = \"redis://h\"\n[store]\nurl = \"mysql://h/d\"", &[])
             .expect_err("errors")
             .to_string();
         assert!(errors.contains("quota.url") && errors.contains("store.url"), "{errors}");
+    }
+
+    #[test]
+    fn tenants_are_kept_in_sqlite_or_postgresql() {
+        for url in ["sqlite://x.db", "postgres://edge@h/d", "postgresql://edge:pw@h:5432/d"] {
+            let config = load(&format!("[store]\nurl = \"{url}\""), &[]).expect("a config");
+            assert_eq!(config.store_url(), url);
+        }
+    }
+
+    #[test]
+    fn the_password_of_a_store_is_in_no_refusal() {
+        let refused = load("[store]\nurl = \"postgre://edge:hunter2@h/d\"", &[]);
+        assert!(!refused.expect_err("errors").to_string().contains("hunter2"));
     }
 }

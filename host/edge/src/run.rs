@@ -6,7 +6,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use control::{Store, store::AdminTokenSource};
+use control::{
+    Store,
+    store::{AdminTokenSource, DispatchClaim},
+};
 use model::{
     catalog::{Catalog, ReloadStatus},
     clock::Clock,
@@ -42,6 +45,7 @@ pub struct Running {
     pub minted_admin_token: Option<Secret>,
     proxy: proxy::Running,
     quota: Arc<quota::Quota>,
+    dispatch: DispatchClaim,
     drain_timeout: Duration,
     reloads: mpsc::Sender<()>,
     /// What the data plane serves from.
@@ -100,6 +104,8 @@ pub async fn start(
         admit_wait_ms_max: config.quota.admit_wait_ms_max,
         ..quota::QuotaConfig::new(config.data.dir.join("leases"))
     };
+    // Quotas are dispatched in this process, so it has to be the only one that does.
+    let dispatch = store.claim_dispatch().await?;
     let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
     let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
 
@@ -151,6 +157,7 @@ pub async fn start(
         minted_admin_token,
         proxy,
         quota,
+        dispatch,
         drain_timeout: Duration::from_millis(config.edge.drain_timeout_ms),
         reloads,
         snapshots,
@@ -190,6 +197,7 @@ impl Running {
         self.ready.send_replace(false);
         self.proxy.drain(self.drain_timeout).await;
         self.quota.shutdown().await;
+        drop(self.dispatch);
         let _gone = self.stop_publisher.send(());
         let _gone = self.stop_control.send(());
         let publisher = self.publisher.await;

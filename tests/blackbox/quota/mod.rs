@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::actors::{TenantActor, World, eventually};
 
-async fn limited(world: &World, slug: &str, calls: u64, ai: u64) -> TenantActor {
+/// A tenant with these quotas of calls and of AI requests.
+pub async fn limited(world: &World, slug: &str, calls: u64, ai: u64) -> TenantActor {
     let tenant = world.tenant(slug, "team", "us").await;
     set_quotas(world, &tenant, calls, ai).await;
     tenant

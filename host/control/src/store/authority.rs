@@ -1,17 +1,22 @@
-//! The quota authority on SQLite: one transaction per operation, durable when answered.
+//! The quota authority: one transaction per operation, durable when answered.
 //!
-//! Called by the quota engine, once per tranche and once per second. Invariant: `granted −
-//! credited ≤ limit` in every window, checked by the schema too; nothing is credited by a
-//! timeout, only by final figures. To add an operation, add a file and keep it one
-//! transaction.
+//! Called by the quota engine, once per tranche and once per second. It runs as
+//! `control_plane`, because one commit serves many tenants. Time is the process's clock;
+//! PostgreSQL's becomes the authority's when dispatchers are shared (Redis), as windows must
+//! then end for all edges at once. Invariant: `granted − credited ≤ limit` in every window,
+//! checked by the schema too; nothing is credited by a timeout, only by final figures. To
+//! add an operation, add a file with an [`Operation`].
 
 mod audit;
+mod commit;
 mod confirm;
 mod holder;
 mod open;
 mod report;
 mod window;
 
+#[cfg(test)]
+mod several;
 #[cfg(test)]
 mod tests;
 
@@ -22,24 +27,27 @@ use model::{
         ReportAnswer, Stranded, Will, WindowAccount, WindowKey,
     },
 };
-use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use self::audit::QuotaViolation;
-use super::Store;
+use self::{
+    commit::{Operation, committed},
+    holder::{End, StrandOthers},
+};
+use super::{Store, StoreError, db::Statement};
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, AuthorityError>>;
 
 impl Authority for Store {
     fn register(&self, holder: Holder) -> Answer<'_, ()> {
-        Box::pin(async move { holder::register(self, &holder).await.map_err(failed) })
+        self.answer(holder)
     }
 
     fn open(&self, requests: Vec<OpenRequest>) -> Answer<'_, Vec<Opening>> {
-        Box::pin(async move { open::open(self, &requests).await.map_err(failed) })
+        self.answer(requests)
     }
 
     fn report(&self, report: Report) -> Answer<'_, ReportAnswer> {
-        Box::pin(async move { report::report(self, &report).await.map_err(failed) })
+        self.answer(report)
     }
 
     fn confirm(&self, keys: Vec<WindowKey>) -> Answer<'_, Vec<Option<WindowAccount>>> {
@@ -47,45 +55,40 @@ impl Authority for Store {
     }
 
     fn inherit(&self, will: Will) -> Answer<'_, Inherited> {
-        Box::pin(async move { holder::inherit(self, &will).await.map_err(failed) })
+        self.answer(will)
     }
 
     fn strand_others(&self, heir: HolderId) -> Answer<'_, Stranded> {
-        Box::pin(async move { holder::strand_others(self, heir).await.map_err(failed) })
+        self.answer(StrandOthers(heir))
     }
 
     fn end(&self, holder: HolderId) -> Answer<'_, ()> {
-        Box::pin(async move { holder::end(self, holder).await.map_err(failed) })
+        self.answer(End(holder))
     }
-}
-
-fn failed(error: sqlx::Error) -> AuthorityError {
-    AuthorityError(Box::new(error))
 }
 
 impl Store {
-    /// The only connection that writes; a transaction on it excludes every other.
-    fn writer(&self) -> sqlx::Result<&SqlitePool> {
-        Ok(self.db.sqlite()?.writer())
-    }
-
-    /// Connections that see what was committed and cannot write.
-    fn reader(&self) -> sqlx::Result<&SqlitePool> {
-        Ok(self.db.sqlite()?.reader())
-    }
-
-    /// A transaction that excludes every other writer from its start.
-    async fn account(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
-        self.writer()?.begin_with("BEGIN IMMEDIATE").await
+    fn answer<O: Operation + 'static>(&self, operation: O) -> Answer<'_, O::Answer> {
+        Box::pin(async move { committed(self, &operation).await.map_err(failed) })
     }
 }
 
-/// A figure for SQLite, whose integers are signed.
+fn failed(error: StoreError) -> AuthorityError {
+    AuthorityError(Box::new(error))
+}
+
+/// Gives a statement its first three values: whose window, of what, when.
+fn of<'q>(statement: Statement<'q>, key: &WindowKey) -> Statement<'q> {
+    let WindowKey { tenant, metric, window } = key;
+    statement.bind(tenant.0).bind(metric.as_str()).bind(int(window.start.0))
+}
+
+/// A figure for the database, whose integers are signed.
 fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// A figure from SQLite; the schema keeps it from being negative.
+/// A figure from the database; the schema keeps it from being negative.
 fn uint(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }

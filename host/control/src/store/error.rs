@@ -67,6 +67,12 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
     },
+    /// Another process dispatches quotas on the same PostgreSQL.
+    #[error(
+        "another edge process dispatches the quotas of this database: several edges on one \
+        PostgreSQL need a shared dispatcher (Redis), which this version does not have"
+    )]
+    Dispatched,
     /// The file is no database, or is damaged.
     #[error("{} is not a usable SQLite database: {reason}", path.display())]
     Corrupt {

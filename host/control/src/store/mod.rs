@@ -13,6 +13,7 @@ mod authority;
 mod change;
 mod db;
 mod directory;
+mod dispatch;
 mod error;
 mod gauges;
 mod idempotency;
@@ -35,6 +36,7 @@ use tokio::sync::{Mutex, watch};
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
     authority::QuotaViolation,
+    dispatch::DispatchClaim,
     error::StoreError,
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},

@@ -6,7 +6,10 @@
 use sqlx::prelude::FromRow;
 use uuid::Uuid;
 
-use super::super::{Store, StoreError};
+use super::super::{
+    Store, StoreError,
+    db::{Purpose, sql},
+};
 
 /// A window whose account does not add up: `quota_invariant_broken`.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -28,39 +31,41 @@ pub struct QuotaViolation {
 /// Sums per window, and the four rules over them.
 const AUDIT: &str = "
 WITH spent AS (
-    SELECT tenant, metric, start_ms, epoch, sum(spent) AS spent
-    FROM quota_report GROUP BY tenant, metric, start_ms, epoch
+    SELECT tenant_id, metric, start_ms, epoch, CAST(sum(spent) AS BIGINT) AS spent
+    FROM quota_report GROUP BY tenant_id, metric, start_ms, epoch
 ), epoch AS (
-    SELECT e.tenant, e.metric, e.start_ms, e.epoch, e.state,
+    SELECT e.tenant_id, e.metric, e.start_ms, e.epoch, e.state,
            e.tranche_own + e.tranche_shared AS tranche, coalesce(s.spent, 0) AS spent
-    FROM quota_epoch e LEFT JOIN spent s USING (tenant, metric, start_ms, epoch)
+    FROM quota_epoch e LEFT JOIN spent s USING (tenant_id, metric, start_ms, epoch)
 ), account AS (
-    SELECT w.tenant, w.metric, w.start_ms, w.granted, w.credited, w.limit_high,
-        w.folded_tranche + coalesce((SELECT sum(tranche) FROM epoch e
-            WHERE e.tenant = w.tenant AND e.metric = w.metric AND e.start_ms = w.start_ms), 0)
+    SELECT w.tenant_id, w.metric, w.start_ms, w.granted, w.credited, w.limit_high,
+        w.folded_tranche + CAST(coalesce((SELECT sum(e.tranche) FROM epoch e
+            WHERE e.tenant_id = w.tenant_id AND e.metric = w.metric
+              AND e.start_ms = w.start_ms), 0) AS BIGINT)
             AS tranches,
         w.folded_tranche - w.folded_spent
-            + coalesce((SELECT sum(tranche - spent) FROM epoch e
-                WHERE e.tenant = w.tenant AND e.metric = w.metric
-                  AND e.start_ms = w.start_ms AND e.state = 'reconciled'), 0)
-            + coalesce((SELECT sum(refunded) FROM quota_late_refund l
-                WHERE l.tenant = w.tenant AND l.metric = w.metric
-                  AND l.start_ms = w.start_ms), 0) AS credits
+            + CAST(coalesce((SELECT sum(e.tranche - e.spent) FROM epoch e
+                WHERE e.tenant_id = w.tenant_id AND e.metric = w.metric
+                  AND e.start_ms = w.start_ms AND e.state = 'reconciled'), 0) AS BIGINT)
+            + CAST(coalesce((SELECT sum(l.refunded) FROM quota_late_refund l
+                WHERE l.tenant_id = w.tenant_id AND l.metric = w.metric
+                  AND l.start_ms = w.start_ms), 0) AS BIGINT) AS credits
     FROM quota_window w
 )
-SELECT tenant, metric, start_ms, 'granted - credited <= limit' AS rule,
+SELECT tenant_id AS tenant, metric, start_ms, 'granted - credited <= limit' AS rule,
        granted - credited AS found, limit_high AS expected
 FROM account WHERE granted - credited > limit_high
 UNION ALL
-SELECT tenant, metric, start_ms, 'granted = sum of tranches', granted, tranches
+SELECT tenant_id, metric, start_ms, 'granted = sum of tranches', granted, tranches
 FROM account WHERE granted <> tranches
 UNION ALL
-SELECT tenant, metric, start_ms, 'credited = unspent of reconciled tranches + late refunds',
+SELECT tenant_id, metric, start_ms, 'credited = unspent of reconciled tranches + late refunds',
        credited, credits
 FROM account WHERE credited <> credits
 UNION ALL
-SELECT tenant, metric, start_ms, 'spent <= tranche of epoch ' || epoch, spent, tranche
-FROM epoch WHERE spent > tranche";
+SELECT e.tenant_id, e.metric, e.start_ms, 'spent <= tranche of epoch ' || e.epoch,
+       e.spent, e.tranche
+FROM epoch e WHERE e.spent > e.tranche";
 
 impl Store {
     /// Every quota account that does not add up. Reads all windows: seconds for a large
@@ -69,6 +74,8 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn audit_quotas(&self) -> Result<Vec<QuotaViolation>, StoreError> {
-        Ok(sqlx::query_as(AUDIT).fetch_all(self.reader()?).await?)
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let violations = sql(AUDIT).all(&mut tx).await;
+        tx.end(violations).await
     }
 }

@@ -11,58 +11,76 @@ use model::{
     tenant::TenantId,
     window::Window,
 };
-use sqlx::{SqliteConnection, prelude::FromRow};
+use sqlx::prelude::FromRow;
 use uuid::Uuid;
 
-use super::{Store, int, report, uint};
+use super::{
+    super::{
+        StoreError,
+        db::{ControlTx, sql},
+    },
+    commit::Operation,
+    int, report, uint, window,
+};
 
 /// Report number of figures from a will: after every number that a living holder used.
 const FINAL_NUMBER: u64 = i64::MAX as u64;
 
 /// Inserts the holder.
-pub(super) async fn register(store: &Store, holder: &Holder) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO quota_holder (holder, fence, edge, boot, registered_at)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
-    )
-    .bind(holder.id.0)
-    .bind(Fence::Holder(holder.id).to_string())
-    .bind(&holder.edge)
-    .bind(holder.boot.0)
-    .bind(int(store.clock.now().0))
-    .execute(store.writer()?)
-    .await?;
-    Ok(())
+impl Operation for Holder {
+    type Answer = ();
+
+    async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<(), StoreError> {
+        sql("INSERT INTO quota_holder (holder, fence, edge, boot, registered_at)
+             VALUES ($1, $2, $3, $4, $5)")
+        .bind(self.id.0)
+        .bind(Fence::Holder(self.id).to_string())
+        .bind(&self.edge)
+        .bind(self.boot.0)
+        .bind(int(now.0))
+        .execute(tx)
+        .await
+        .map(drop)
+    }
 }
 
 /// Takes the final figures of a predecessor and ends it.
-pub(super) async fn inherit(store: &Store, will: &Will) -> sqlx::Result<Inherited> {
-    let mut transaction = store.account().await?;
-    let boot: Option<Uuid> = sqlx::query_scalar("SELECT boot FROM quota_holder WHERE holder = ?1")
-        .bind(will.predecessor.0)
-        .fetch_optional(&mut *transaction)
-        .await?;
-    if boot.is_some_and(|boot| boot != will.boot.0) {
-        tracing::warn!(holder = %will.predecessor, "a will of another uptime is ignored");
-        return Ok(Inherited::default());
+impl Operation for Will {
+    type Answer = Inherited;
+
+    async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<Inherited, StoreError> {
+        let holder = self.predecessor;
+        let boot: Option<(Uuid,)> = sql("SELECT boot FROM quota_holder WHERE holder = $1")
+            .bind(holder.0)
+            .optional(tx)
+            .await?;
+        if boot.is_some_and(|(boot,)| boot != self.boot.0) {
+            tracing::warn!(%holder, "a will of another uptime is ignored");
+            return Ok(Inherited::default());
+        }
+        let mut inherited = Inherited::default();
+        settle(tx, holder, &self.epochs, &mut inherited).await?;
+        let rest = never_handed_out(tx, holder).await?;
+        settle(tx, holder, &rest, &mut inherited).await?;
+        finish(tx, holder, now).await?;
+        Ok(inherited)
     }
-    let mut inherited = Inherited::default();
-    for figures in &will.epochs {
-        let holder = will.predecessor;
-        let stored = report::store_figures(&mut transaction, holder, FINAL_NUMBER, figures).await?;
+}
+
+/// Stores figures as the final ones of a dead holder.
+async fn settle(
+    tx: &mut ControlTx,
+    holder: HolderId,
+    epochs: &[EpochReport],
+    inherited: &mut Inherited,
+) -> Result<(), StoreError> {
+    window::hold(tx, epochs.iter().map(|figures| figures.key)).await?;
+    for figures in epochs {
+        let stored = report::store_figures(tx, holder, FINAL_NUMBER, figures).await?;
         inherited.epochs += u64::from(stored.settled);
         inherited.credited += stored.credited;
     }
-    for figures in never_handed_out(&mut transaction, will.predecessor).await? {
-        let holder = will.predecessor;
-        let stored =
-            report::store_figures(&mut transaction, holder, FINAL_NUMBER, &figures).await?;
-        inherited.epochs += u64::from(stored.settled);
-        inherited.credited += stored.credited;
-    }
-    finish(&mut transaction, will.predecessor, store.clock.now()).await?;
-    transaction.commit().await?;
-    Ok(inherited)
+    Ok(())
 }
 
 #[derive(FromRow)]
@@ -78,18 +96,20 @@ struct OpenEpoch {
 /// Tranches of a holder's dispatcher that were never leased: they are not in its lease
 /// file, and nothing was ever reported as spent of them.
 async fn never_handed_out(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     holder: HolderId,
-) -> sqlx::Result<Vec<EpochReport>> {
-    let rows: Vec<OpenEpoch> = sqlx::query_as(
-        "SELECT e.tenant, e.metric, e.start_ms, w.end_ms, e.epoch,
-                e.tranche_own + e.tranche_shared AS tranche
-         FROM quota_epoch e JOIN quota_window w USING (tenant, metric, start_ms)
-         LEFT JOIN quota_report r USING (tenant, metric, start_ms, epoch)
-         WHERE e.fence = ?1 AND e.state <> 'reconciled' AND r.holder IS NULL",
-    )
+) -> Result<Vec<EpochReport>, StoreError> {
+    let rows: Vec<OpenEpoch> = sql("SELECT e.tenant_id AS tenant, e.metric, e.start_ms, w.end_ms,
+                e.epoch, e.tranche_own + e.tranche_shared AS tranche
+         FROM quota_epoch e
+         JOIN quota_window w ON w.tenant_id = e.tenant_id AND w.metric = e.metric
+          AND w.start_ms = e.start_ms
+         WHERE e.fence = $1 AND e.state <> 'reconciled' AND NOT EXISTS (
+             SELECT 1 FROM quota_report r
+             WHERE r.tenant_id = e.tenant_id AND r.metric = e.metric
+               AND r.start_ms = e.start_ms AND r.epoch = e.epoch)")
     .bind(Fence::Holder(holder).to_string())
-    .fetch_all(connection)
+    .all(tx)
     .await?;
     Ok(rows.iter().filter_map(unspent).collect())
 }
@@ -109,56 +129,64 @@ fn unspent(row: &OpenEpoch) -> Option<EpochReport> {
     })
 }
 
-/// Ends every other living holder of the heir's edge; what they hold stays charged.
-pub(super) async fn strand_others(store: &Store, heir: HolderId) -> sqlx::Result<Stranded> {
-    let now = store.clock.now();
-    let mut transaction = store.account().await?;
-    let (epochs, tokens): (i64, i64) = sqlx::query_as(
-        "SELECT count(*), coalesce(sum(e.tranche_own + e.tranche_shared
-                                       - coalesce(r.spent, 0)), 0)
-         FROM quota_holder h
-         JOIN quota_epoch e ON e.fence = h.fence AND e.state <> 'reconciled'
-         JOIN quota_window w USING (tenant, metric, start_ms)
-         LEFT JOIN quota_report r ON r.tenant = e.tenant AND r.metric = e.metric
-          AND r.start_ms = e.start_ms AND r.epoch = e.epoch AND r.holder = h.holder
-         WHERE h.ended_at IS NULL AND h.holder <> ?1 AND w.end_ms > ?2
-           AND h.edge = (SELECT edge FROM quota_holder WHERE holder = ?1)",
-    )
-    .bind(heir.0)
-    .bind(int(now.0))
-    .fetch_one(&mut *transaction)
-    .await?;
-    for statement in [
-        "UPDATE quota_epoch SET state = 'closing'
-         WHERE state = 'open' AND ?2 > 0 AND fence IN (
-             SELECT fence FROM quota_holder
-             WHERE ended_at IS NULL AND holder <> ?1
-               AND edge = (SELECT edge FROM quota_holder WHERE holder = ?1))",
-        "UPDATE quota_holder SET ended_at = ?2
-         WHERE ended_at IS NULL AND holder <> ?1
-           AND edge = (SELECT edge FROM quota_holder WHERE holder = ?1)",
-    ] {
-        sqlx::query(statement).bind(heir.0).bind(int(now.0)).execute(&mut *transaction).await?;
+/// Ends every other living holder of this heir's edge; what they hold stays charged.
+pub(super) struct StrandOthers(pub(super) HolderId);
+
+impl Operation for StrandOthers {
+    type Answer = Stranded;
+
+    async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<Stranded, StoreError> {
+        let heir = self.0.0;
+        let (epochs, tokens): (i64, i64) = sql("SELECT count(*),
+                CAST(coalesce(sum(e.tranche_own + e.tranche_shared
+                                  - coalesce(r.spent, 0)), 0) AS BIGINT)
+             FROM quota_holder h
+             JOIN quota_epoch e ON e.fence = h.fence AND e.state <> 'reconciled'
+             JOIN quota_window w ON w.tenant_id = e.tenant_id AND w.metric = e.metric
+              AND w.start_ms = e.start_ms
+             LEFT JOIN quota_report r ON r.tenant_id = e.tenant_id AND r.metric = e.metric
+              AND r.start_ms = e.start_ms AND r.epoch = e.epoch AND r.holder = h.holder
+             WHERE h.ended_at IS NULL AND h.holder <> $1 AND w.end_ms > $2
+               AND h.edge = (SELECT edge FROM quota_holder WHERE holder = $1)")
+        .bind(heir)
+        .bind(int(now.0))
+        .one(tx)
+        .await?;
+        sql("UPDATE quota_epoch SET state = 'closing'
+             WHERE state = 'open' AND fence IN (
+                 SELECT fence FROM quota_holder
+                 WHERE ended_at IS NULL AND holder <> $1
+                   AND edge = (SELECT edge FROM quota_holder WHERE holder = $1))")
+        .bind(heir)
+        .execute(tx)
+        .await?;
+        sql("UPDATE quota_holder SET ended_at = $2
+             WHERE ended_at IS NULL AND holder <> $1
+               AND edge = (SELECT edge FROM quota_holder WHERE holder = $1)")
+        .bind(heir)
+        .bind(int(now.0))
+        .execute(tx)
+        .await?;
+        Ok(Stranded { epochs: uint(epochs), tokens: uint(tokens) })
     }
-    transaction.commit().await?;
-    Ok(Stranded { epochs: uint(epochs), tokens: uint(tokens) })
 }
 
 /// Ends a holder that reported everything.
-pub(super) async fn end(store: &Store, holder: HolderId) -> sqlx::Result<()> {
-    let mut connection = store.writer()?.acquire().await?;
-    finish(&mut connection, holder, store.clock.now()).await
+pub(super) struct End(pub(super) HolderId);
+
+impl Operation for End {
+    type Answer = ();
+
+    async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<(), StoreError> {
+        finish(tx, self.0, now).await
+    }
 }
 
-async fn finish(
-    connection: &mut SqliteConnection,
-    holder: HolderId,
-    now: UnixMs,
-) -> sqlx::Result<()> {
-    sqlx::query("UPDATE quota_holder SET ended_at = ?2 WHERE holder = ?1 AND ended_at IS NULL")
+async fn finish(tx: &mut ControlTx, holder: HolderId, now: UnixMs) -> Result<(), StoreError> {
+    sql("UPDATE quota_holder SET ended_at = $2 WHERE holder = $1 AND ended_at IS NULL")
         .bind(holder.0)
         .bind(int(now.0))
-        .execute(connection)
-        .await?;
-    Ok(())
+        .execute(tx)
+        .await
+        .map(drop)
 }

@@ -4,26 +4,39 @@
 //! figures. A tranche bound to one holder's dispatcher is reconciled by that holder's seal
 //! alone, because nobody else can have its tokens.
 
-use model::ledger::{EpochReport, Fence, HolderId, LateRefunds, Recall, Report, ReportAnswer};
-use sqlx::{SqliteConnection, prelude::FromRow};
+use model::{
+    clock::UnixMs,
+    ledger::{EpochReport, Fence, HolderId, LateRefunds, Recall, Report, ReportAnswer},
+};
+use sqlx::prelude::FromRow;
 
-use super::{Store, int, uint, window};
+use super::{
+    super::{
+        StoreError,
+        db::{ControlTx, sql},
+    },
+    commit::Operation,
+    int, of, uint, window,
+};
 
 /// All figures in one commit.
-pub(super) async fn report(store: &Store, report: &Report) -> sqlx::Result<ReportAnswer> {
-    let now = store.clock.now().0;
-    let mut transaction = store.account().await?;
-    let mut answer = ReportAnswer::default();
-    for figures in &report.epochs {
-        let stored = store_figures(&mut transaction, report.holder, report.number, figures).await?;
-        answer.credited += stored.credited;
-        answer.recalls.extend(stored.recall);
+impl Operation for Report {
+    type Answer = ReportAnswer;
+
+    async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<ReportAnswer, StoreError> {
+        let epochs = self.epochs.iter().map(|figures| figures.key);
+        window::hold(tx, epochs.chain(self.late.iter().map(|late| late.key))).await?;
+        let mut answer = ReportAnswer::default();
+        for figures in &self.epochs {
+            let stored = store_figures(tx, self.holder, self.number, figures).await?;
+            answer.credited += stored.credited;
+            answer.recalls.extend(stored.recall);
+        }
+        for late in &self.late {
+            answer.credited += credit_late(tx, self.holder, late, now).await?;
+        }
+        Ok(answer)
     }
-    for late in &report.late {
-        answer.credited += credit_late(&mut transaction, report.holder, late, now).await?;
-    }
-    transaction.commit().await?;
-    Ok(answer)
 }
 
 /// What storing one holder's figures of one tranche led to.
@@ -44,14 +57,15 @@ struct EpochRow {
     sealed: Option<i64>,
 }
 
-/// Stores one holder's figures of one tranche, and reconciles it when they are final.
+/// Stores one holder's figures of one tranche, and reconciles it when they are final. The
+/// caller holds the window, if there is one.
 pub(super) async fn store_figures(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     holder: HolderId,
     number: u64,
     figures: &EpochReport,
-) -> sqlx::Result<Stored> {
-    let Some(epoch) = known_or_adopted(&mut *connection, holder, figures).await? else {
+) -> Result<Stored, StoreError> {
+    let Some(epoch) = known_or_adopted(tx, holder, figures).await? else {
         return Ok(Stored::default());
     };
     let foreign = epoch.fence.parse() != Ok(Fence::Holder(holder));
@@ -63,9 +77,9 @@ pub(super) async fn store_figures(
     if spent < int(figures.spent) {
         tracing::error!(?figures, "quota_invariant_broken: more was spent than the tranche had");
     }
-    upsert(&mut *connection, holder, number, figures, spent).await?;
+    upsert(tx, holder, number, figures, spent).await?;
     if figures.sealed {
-        let credited = reconcile(&mut *connection, figures, epoch.tranche - spent).await?;
+        let credited = reconcile(tx, figures, epoch.tranche - spent).await?;
         return Ok(Stored { credited, settled: true, recall: None });
     }
     let recall =
@@ -76,179 +90,142 @@ pub(super) async fn store_figures(
 /// The tranche of the figures. One that is newer than anything known here means that this
 /// database went back in time: it is adopted, so that it stays charged.
 async fn known_or_adopted(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     holder: HolderId,
     figures: &EpochReport,
-) -> sqlx::Result<Option<EpochRow>> {
-    if let Some(epoch) = find(&mut *connection, holder, figures).await? {
+) -> Result<Option<EpochRow>, StoreError> {
+    if let Some(epoch) = find(tx, holder, figures).await? {
         return Ok(Some(epoch));
     }
-    let window = window::find(&mut *connection, &figures.key).await?;
-    let latest = window.as_ref().map_or(0, |window| window.latest);
-    if figures.tranche == 0 || int(figures.epoch) <= latest {
+    if figures.tranche == 0 {
+        return Ok(None);
+    }
+    let (window, _) = window::find_or_insert(tx, &figures.key, figures.tranche).await?;
+    if int(figures.epoch) <= window.latest {
         return Ok(None);
     }
     tracing::error!(
         ?figures,
         "quota_authority_rollback: a holder spends a tranche that this database does not know"
     );
-    if window.is_none() {
-        window::insert(&mut *connection, &figures.key, figures.tranche).await?;
-    }
-    adopt(&mut *connection, holder, figures).await?;
-    find(connection, holder, figures).await
+    adopt(tx, holder, figures).await?;
+    find(tx, holder, figures).await
 }
 
 async fn find(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     holder: HolderId,
     figures: &EpochReport,
-) -> sqlx::Result<Option<EpochRow>> {
-    sqlx::query_as(
-        "SELECT e.fence, e.tranche_own + e.tranche_shared AS tranche, e.state,
+) -> Result<Option<EpochRow>, StoreError> {
+    let find = sql("SELECT e.fence, e.tranche_own + e.tranche_shared AS tranche, e.state,
                 r.report_no, r.sealed
          FROM quota_epoch e LEFT JOIN quota_report r
-           ON r.tenant = e.tenant AND r.metric = e.metric AND r.start_ms = e.start_ms
-          AND r.epoch = e.epoch AND r.holder = ?5
-         WHERE e.tenant = ?1 AND e.metric = ?2 AND e.start_ms = ?3 AND e.epoch = ?4",
-    )
-    .bind(figures.key.tenant.0)
-    .bind(figures.key.metric.as_str())
-    .bind(int(figures.key.window.start.0))
-    .bind(int(figures.epoch))
-    .bind(holder.0)
-    .fetch_optional(connection)
-    .await
+           ON r.tenant_id = e.tenant_id AND r.metric = e.metric AND r.start_ms = e.start_ms
+          AND r.epoch = e.epoch AND r.holder = $5
+         WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch = $4");
+    of(find, &figures.key).bind(int(figures.epoch)).bind(holder.0).optional(tx).await
 }
 
 async fn adopt(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     holder: HolderId,
     figures: &EpochReport,
-) -> sqlx::Result<()> {
-    for statement in [
-        // Exactness across a rollback is best effort: what was granted counts as allowed.
-        "UPDATE quota_window
-         SET limit_high = max(limit_high, granted + ?6 - credited),
-             granted = granted + ?6, latest = ?4
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3 AND ?5 IS NOT NULL",
-        "INSERT INTO quota_epoch (tenant, metric, start_ms, epoch, fence, tranche_own, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open')",
-    ] {
-        sqlx::query(statement)
-            .bind(figures.key.tenant.0)
-            .bind(figures.key.metric.as_str())
-            .bind(int(figures.key.window.start.0))
-            .bind(int(figures.epoch))
-            .bind(Fence::Holder(holder).to_string())
-            .bind(int(figures.tranche))
-            .execute(&mut *connection)
-            .await?;
-    }
+) -> Result<(), StoreError> {
+    let (key, epoch, tranche) = (&figures.key, int(figures.epoch), int(figures.tranche));
+    // Exactness across a rollback is best effort: what was granted counts as allowed.
+    let debit = sql("UPDATE quota_window
+         SET limit_high = CASE WHEN limit_high < granted + $5 - credited
+                          THEN granted + $5 - credited ELSE limit_high END,
+             granted = granted + $5, latest = $4
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
+    of(debit, key).bind(epoch).bind(tranche).execute(tx).await?;
+    let insert = sql("INSERT INTO quota_epoch
+             (tenant_id, metric, start_ms, epoch, tranche_own, fence, state)
+         VALUES ($1, $2, $3, $4, $5, $6, 'open')");
+    let fence = Fence::Holder(holder).to_string();
+    of(insert, key).bind(epoch).bind(tranche).bind(fence).execute(tx).await?;
     Ok(())
 }
 
 async fn upsert(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     holder: HolderId,
     number: u64,
     figures: &EpochReport,
     spent: i64,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO quota_report
-             (tenant, metric, start_ms, epoch, holder, report_no, spent, refunded, sealed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT (tenant, metric, start_ms, epoch, holder) DO UPDATE SET
+) -> Result<(), StoreError> {
+    let upsert = sql("INSERT INTO quota_report
+             (tenant_id, metric, start_ms, epoch, holder, report_no, spent, refunded, sealed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (tenant_id, metric, start_ms, epoch, holder) DO UPDATE SET
              report_no = excluded.report_no, spent = excluded.spent,
-             refunded = excluded.refunded, sealed = excluded.sealed",
-    )
-    .bind(figures.key.tenant.0)
-    .bind(figures.key.metric.as_str())
-    .bind(int(figures.key.window.start.0))
-    .bind(int(figures.epoch))
-    .bind(holder.0)
-    .bind(int(number))
-    .bind(spent)
-    .bind(int(figures.refunded))
-    .bind(figures.sealed)
-    .execute(connection)
-    .await?;
+             refunded = excluded.refunded, sealed = excluded.sealed");
+    of(upsert, &figures.key)
+        .bind(int(figures.epoch))
+        .bind(holder.0)
+        .bind(int(number))
+        .bind(spent)
+        .bind(int(figures.refunded))
+        .bind(i64::from(figures.sealed))
+        .execute(tx)
+        .await?;
     Ok(())
 }
 
 /// Ends a tranche whose figures are final: `unspent` tokens go back into the window.
-pub(super) async fn reconcile(
-    connection: &mut SqliteConnection,
+async fn reconcile(
+    tx: &mut ControlTx,
     figures: &EpochReport,
     unspent: i64,
-) -> sqlx::Result<u64> {
-    for statement in [
-        "UPDATE quota_epoch SET state = 'reconciled'
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3 AND epoch = ?4 AND ?5 >= 0",
-        "UPDATE quota_window SET credited = credited + ?5,
-             floor = max(floor, coalesce(
+) -> Result<u64, StoreError> {
+    let key = &figures.key;
+    let end = sql("UPDATE quota_epoch SET state = 'reconciled'
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND epoch = $4");
+    of(end, key).bind(int(figures.epoch)).execute(tx).await?;
+    let (settled,): (i64,) = of(
+        sql("SELECT coalesce(
                  (SELECT min(epoch) - 1 FROM quota_epoch
-                  WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3 AND state = 'open'
-                    AND ?4 > 0),
-                 latest))
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3",
-    ] {
-        sqlx::query(statement)
-            .bind(figures.key.tenant.0)
-            .bind(figures.key.metric.as_str())
-            .bind(int(figures.key.window.start.0))
-            .bind(int(figures.epoch))
-            .bind(unspent)
-            .execute(&mut *connection)
-            .await?;
-    }
+                  WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND state = 'open'),
+                 latest)
+             FROM quota_window WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3"),
+        key,
+    )
+    .one(tx)
+    .await?;
+    let credit = sql("UPDATE quota_window SET credited = credited + $4,
+             floor = CASE WHEN floor < $5 THEN $5 ELSE floor END
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
+    of(credit, key).bind(unspent).bind(settled).execute(tx).await?;
     Ok(uint(unspent))
 }
 
 /// Credits what came back since the last total, while the window is open.
 async fn credit_late(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     holder: HolderId,
     late: &LateRefunds,
-    now: u64,
-) -> sqlx::Result<u64> {
+    now: UnixMs,
+) -> Result<u64, StoreError> {
     let key = &late.key;
-    let Some(window) = window::find(&mut *connection, key).await? else { return Ok(0) };
-    if int(now) >= window.end_ms {
+    let Some(window) = window::find(tx, key).await? else { return Ok(0) };
+    if int(now.0) >= window.end_ms {
         return Ok(0);
     }
-    let known: Option<i64> = sqlx::query_scalar(
-        "SELECT refunded FROM quota_late_refund
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3 AND holder = ?4",
-    )
-    .bind(key.tenant.0)
-    .bind(key.metric.as_str())
-    .bind(int(key.window.start.0))
-    .bind(holder.0)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let known = known.unwrap_or(0);
+    let known = sql("SELECT refunded FROM quota_late_refund
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND holder = $4");
+    let known: Option<(i64,)> = of(known, key).bind(holder.0).optional(tx).await?;
+    let known = known.map_or(0, |(refunded,)| refunded);
     let news = (int(late.total) - known).min(window.granted - window.credited);
     if news <= 0 {
         return Ok(0);
     }
-    for statement in [
-        "INSERT INTO quota_late_refund (tenant, metric, start_ms, holder, refunded)
-         VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (tenant, metric, start_ms, holder)
-         DO UPDATE SET refunded = refunded + excluded.refunded",
-        "UPDATE quota_window SET credited = credited + ?5
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3 AND ?4 IS NOT NULL",
-    ] {
-        sqlx::query(statement)
-            .bind(key.tenant.0)
-            .bind(key.metric.as_str())
-            .bind(int(key.window.start.0))
-            .bind(holder.0)
-            .bind(news)
-            .execute(&mut *connection)
-            .await?;
-    }
+    let count = sql("INSERT INTO quota_late_refund (tenant_id, metric, start_ms, holder, refunded)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (tenant_id, metric, start_ms, holder)
+         DO UPDATE SET refunded = quota_late_refund.refunded + excluded.refunded");
+    of(count, key).bind(holder.0).bind(news).execute(tx).await?;
+    let credit = sql("UPDATE quota_window SET credited = credited + $4
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
+    of(credit, key).bind(news).execute(tx).await?;
     Ok(uint(news))
 }

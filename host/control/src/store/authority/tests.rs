@@ -1,5 +1,5 @@
-//! The contract of an authority, on SQLite. Every window of every test is audited at its
-//! end.
+//! The contract of an authority, on both databases. Every window of every test is audited
+//! at its end.
 
 use std::sync::Arc;
 
@@ -16,65 +16,80 @@ use model::{
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::Store;
+use crate::{
+    store::{
+        Store,
+        db::{Purpose, Row, sql},
+    },
+    testing::{Backend, Database, on_both},
+};
 
-const NOON: UnixMs = UnixMs(1_700_000_000_000);
+pub(super) const NOON: UnixMs = UnixMs(1_700_000_000_000);
 
-struct Bench {
-    store: Arc<Store>,
+pub(super) struct Bench {
+    pub(super) store: Arc<Store>,
     clock: Arc<ManualClock>,
-    holder: HolderId,
-    boot: BootId,
+    pub(super) holder: HolderId,
+    pub(super) boot: BootId,
     number: u64,
-    _folder: tempfile::TempDir,
+    pub(super) database: Database,
 }
 
 impl Bench {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let url = format!("sqlite://{}", folder.path().join("edge.db").display());
-        let clock = Arc::new(ManualClock::at(NOON));
-        let store = Store::open(&url, Arc::clone(&clock) as _).await.expect("a store");
-        let boot = BootId(Uuid::new_v4());
-        let holder = register(&store, boot).await;
-        Self { store, clock, holder, boot, number: 0, _folder: folder }
+    pub(super) async fn new(on: Backend) -> Self {
+        Self::on(on.database()).await
     }
 
-    async fn open(&self, key: WindowKey, latest: u64, limit: u64) -> Opening {
+    pub(super) async fn on(database: Database) -> Self {
+        let clock = Arc::new(ManualClock::at(NOON));
+        let store = Store::open(&database.url(), Arc::clone(&clock) as _).await.expect("a store");
+        let boot = BootId(Uuid::new_v4());
+        let holder = register(&store, boot).await;
+        Self { store, clock, holder, boot, number: 0, database }
+    }
+
+    /// Runs a statement that answers one row.
+    pub(super) async fn row<T: Row>(&self, statement: &'static str) -> T {
+        let mut tx = self.store.db.control(Purpose::Account).await.expect("a transaction");
+        let row = sql(statement).one(&mut tx).await;
+        tx.end(row).await.expect("a row")
+    }
+
+    pub(super) async fn open(&self, key: WindowKey, latest: u64, limit: u64) -> Opening {
         let fence = Fence::Holder(self.holder);
         let request = OpenRequest { key, fence, latest, limit, rate_per_s: 0 };
         self.store.open(vec![request]).await.expect("an answer").remove(0)
     }
 
-    async fn opened(&self, key: WindowKey, latest: u64, limit: u64) -> InstallPermit {
+    pub(super) async fn opened(&self, key: WindowKey, latest: u64, limit: u64) -> InstallPermit {
         match self.open(key, latest, limit).await {
             Opening::Opened(permit) => permit,
             other => panic!("expected a tranche, got {other:?}"),
         }
     }
 
-    async fn report(&mut self, epochs: Vec<EpochReport>, late: Vec<LateRefunds>) -> u64 {
+    pub(super) async fn report(&mut self, epochs: Vec<EpochReport>, late: Vec<LateRefunds>) -> u64 {
         self.number += 1;
         let report = Report { holder: self.holder, number: self.number, epochs, late };
         self.store.report(report).await.expect("an answer").credited
     }
 
-    async fn account(&self, key: WindowKey) -> WindowAccount {
+    pub(super) async fn account(&self, key: WindowKey) -> WindowAccount {
         self.store.confirm(vec![key]).await.expect("an answer").remove(0).expect("a window")
     }
 
-    async fn audit(&self) {
+    pub(super) async fn audit(&self) {
         assert_eq!(self.store.audit_quotas().await.expect("an audit"), []);
     }
 }
 
-async fn register(store: &Store, boot: BootId) -> HolderId {
+pub(super) async fn register(store: &Store, boot: BootId) -> HolderId {
     let id = HolderId::random();
     store.register(Holder { id, edge: "local".into(), boot }).await.expect("registered");
     id
 }
 
-fn key(metric: Metric) -> WindowKey {
+pub(super) fn key(metric: Metric) -> WindowKey {
     let window = Window::of(metric, NOON).expect("a window");
     WindowKey { tenant: TenantId(Uuid::new_v4()), metric, window }
 }
@@ -83,9 +98,8 @@ fn figures(key: WindowKey, epoch: u64, spent: u64, sealed: bool) -> EpochReport 
     EpochReport { key, epoch, tranche: 8, spent, refunded: 0, sealed }
 }
 
-#[tokio::test]
-async fn a_quota_of_five_is_one_tranche_of_five_and_then_exhausted() {
-    let bench = Bench::new().await;
+async fn a_quota_of_five_is_one_tranche_of_five_and_then_exhausted(on: Backend) {
+    let bench = Bench::new(on).await;
     let key = key(Metric::AiRequests);
     let permit = bench.opened(key, 0, 5).await;
     assert_eq!((permit.epoch(), permit.tranche(), permit.beyond()), (1, 5, 0));
@@ -94,9 +108,8 @@ async fn a_quota_of_five_is_one_tranche_of_five_and_then_exhausted() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn who_does_not_know_the_latest_epoch_debits_nothing() {
-    let bench = Bench::new().await;
+async fn who_does_not_know_the_latest_epoch_debits_nothing(on: Backend) {
+    let bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
     assert!(matches!(bench.open(key, 0, 100).await, Opening::Lost { latest: 1 }));
@@ -105,9 +118,8 @@ async fn who_does_not_know_the_latest_epoch_debits_nothing() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn one_commit_opens_for_many_and_answers_in_order() {
-    let bench = Bench::new().await;
+async fn one_commit_opens_for_many_and_answers_in_order(on: Backend) {
+    let bench = Bench::new(on).await;
     let fence = Fence::Holder(bench.holder);
     let requests: Vec<_> = (0..50)
         .map(|limit| OpenRequest {
@@ -132,9 +144,8 @@ async fn one_commit_opens_for_many_and_answers_in_order() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn only_final_figures_are_credited_and_only_once() {
-    let mut bench = Bench::new().await;
+async fn only_final_figures_are_credited_and_only_once(on: Backend) {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
     assert_eq!(bench.report(vec![figures(key, 1, 3, false)], vec![]).await, 0);
@@ -147,9 +158,8 @@ async fn only_final_figures_are_credited_and_only_once() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn an_older_report_never_replaces_a_newer_one() {
-    let mut bench = Bench::new().await;
+async fn an_older_report_never_replaces_a_newer_one(on: Backend) {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
     bench.number = 5;
@@ -160,9 +170,8 @@ async fn an_older_report_never_replaces_a_newer_one() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_holder_cannot_report_what_is_anothers() {
-    let mut bench = Bench::new().await;
+async fn a_holder_cannot_report_what_is_anothers(on: Backend) {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
     bench.holder = register(&bench.store, bench.boot).await;
@@ -171,9 +180,8 @@ async fn a_holder_cannot_report_what_is_anothers() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn late_refunds_are_credited_by_difference_while_the_window_is_open() {
-    let mut bench = Bench::new().await;
+async fn late_refunds_are_credited_by_difference_while_the_window_is_open(on: Backend) {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::AiRequests);
     bench.opened(key, 0, 8).await;
     bench.report(vec![figures(key, 1, 8, true)], vec![]).await;
@@ -187,9 +195,8 @@ async fn late_refunds_are_credited_by_difference_while_the_window_is_open() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_raised_limit_counts_at_once_and_a_lowered_one_opens_nothing_above_it() {
-    let mut bench = Bench::new().await;
+async fn a_raised_limit_counts_at_once_and_a_lowered_one_opens_nothing_above_it(on: Backend) {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::AiRequests);
     bench.opened(key, 0, 5).await;
     bench.report(vec![figures(key, 1, 5, true)], vec![]).await;
@@ -200,9 +207,8 @@ async fn a_raised_limit_counts_at_once_and_a_lowered_one_opens_nothing_above_it(
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_will_ends_its_holder_and_brings_back_what_it_did_not_spend() {
-    let bench = Bench::new().await;
+async fn a_will_ends_its_holder_and_brings_back_what_it_did_not_spend(on: Backend) {
+    let bench = Bench::new(on).await;
     let (leased, never_leased) = (key(Metric::ApiCalls), key(Metric::AiRequests));
     bench.opened(leased, 0, 100).await;
     bench.opened(leased, 1, 100).await;
@@ -221,9 +227,8 @@ async fn a_will_ends_its_holder_and_brings_back_what_it_did_not_spend() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_will_of_another_uptime_is_not_believed() {
-    let bench = Bench::new().await;
+async fn a_will_of_another_uptime_is_not_believed(on: Backend) {
+    let bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
     let will = Will { predecessor: bench.holder, boot: BootId(Uuid::new_v4()), epochs: Vec::new() };
@@ -232,9 +237,8 @@ async fn a_will_of_another_uptime_is_not_believed() {
     assert_eq!(bench.account(key).await.credited, 0);
 }
 
-#[tokio::test]
-async fn without_a_will_open_tranches_stay_charged_until_one_is_found() {
-    let mut bench = Bench::new().await;
+async fn without_a_will_open_tranches_stay_charged_until_one_is_found(on: Backend) {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
     bench.report(vec![figures(key, 1, 3, false)], vec![]).await;
@@ -254,9 +258,8 @@ async fn without_a_will_open_tranches_stay_charged_until_one_is_found() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_tranche_that_the_database_forgot_is_adopted_and_stays_charged() {
-    let mut bench = Bench::new().await;
+async fn a_tranche_that_the_database_forgot_is_adopted_and_stays_charged(on: Backend) {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.report(vec![figures(key, 3, 6, true)], vec![]).await;
     let account = bench.account(key).await;
@@ -264,9 +267,8 @@ async fn a_tranche_that_the_database_forgot_is_adopted_and_stays_charged() {
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn a_long_window_keeps_few_rows_and_all_sums() {
-    let mut bench = Bench::new().await;
+async fn a_long_window_keeps_few_rows_and_all_sums(on: Backend) {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     for latest in 0..100 {
         bench.opened(key, latest, 1_000_000).await;
@@ -274,27 +276,37 @@ async fn a_long_window_keeps_few_rows_and_all_sums() {
     }
     let account = bench.account(key).await;
     assert_eq!((account.granted, account.credited, account.charged), (800, 100, 700));
-    let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM quota_epoch")
-        .fetch_one(bench.store.reader().expect("SQLite"))
-        .await
-        .expect("a count");
+    let (rows,): (i64,) = bench.row("SELECT count(*) FROM quota_epoch").await;
     assert!(rows <= 16, "{rows} rows");
     assert_eq!(bench.report(vec![figures(key, 1, 0, true)], vec![]).await, 0, "folded is final");
     bench.audit().await;
 }
 
-#[tokio::test]
-async fn the_audit_finds_a_broken_sum() {
-    let bench = Bench::new().await;
+async fn the_audit_finds_a_broken_sum(on: Backend) {
+    let bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
-    sqlx::query("UPDATE quota_window SET credited = 1")
-        .execute(bench.store.writer().expect("SQLite"))
-        .await
-        .expect("an update");
+    let (_,): (i64,) = bench.row("UPDATE quota_window SET credited = 1 RETURNING credited").await;
     let found = bench.store.audit_quotas().await.expect("an audit");
     assert_eq!(found.len(), 1);
     assert!(found[0].rule.starts_with("credited"), "{found:?}");
+}
+
+on_both! {
+    a_quota_of_five_is_one_tranche_of_five_and_then_exhausted,
+    who_does_not_know_the_latest_epoch_debits_nothing,
+    one_commit_opens_for_many_and_answers_in_order,
+    only_final_figures_are_credited_and_only_once,
+    an_older_report_never_replaces_a_newer_one,
+    a_holder_cannot_report_what_is_anothers,
+    late_refunds_are_credited_by_difference_while_the_window_is_open,
+    a_raised_limit_counts_at_once_and_a_lowered_one_opens_nothing_above_it,
+    a_will_ends_its_holder_and_brings_back_what_it_did_not_spend,
+    a_will_of_another_uptime_is_not_believed,
+    without_a_will_open_tranches_stay_charged_until_one_is_found,
+    a_tranche_that_the_database_forgot_is_adopted_and_stays_charged,
+    a_long_window_keeps_few_rows_and_all_sums,
+    the_audit_finds_a_broken_sum,
 }
 
 /// One random step of one holder in one window.
@@ -326,12 +338,14 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(run(steps))?;
+        for on in [Backend::Sqlite, Backend::Postgres] {
+            runtime.block_on(run(on, steps.clone()))?;
+        }
     }
 }
 
-async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut bench = Bench::new().await;
+async fn run(on: Backend, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     let (mut limit, mut highest, mut latest) = (30, 30, 0);
     // The tranche in hand: epoch, size, spent.

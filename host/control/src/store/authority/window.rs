@@ -1,12 +1,26 @@
-//! Windows as rows: made on first use, folded when their details are no longer needed.
+//! Windows as rows: locked, made on first use, folded when their details are no longer
+//! needed.
 //!
-//! Invariant: folding changes no sum: what the rows of reconciled epochs said is added to
-//! the window before they go.
+//! Invariants: on PostgreSQL, whoever writes anything of a window holds its row until the
+//! end, so that operations on one window come one after another, each seeing what the one
+//! before committed. Folding changes no sum: what the rows of reconciled epochs said is
+//! added to the window before they go.
 
-use model::ledger::{OpenRequest, WindowKey};
-use sqlx::{SqliteConnection, prelude::FromRow};
+use std::collections::BTreeSet;
 
-use super::int;
+use model::{
+    clock::UnixMs,
+    ledger::{OpenRequest, WindowKey},
+};
+use sqlx::prelude::FromRow;
+
+use super::{
+    super::{
+        StoreError,
+        db::{ControlTx, locking, sql},
+    },
+    int, of,
+};
 
 /// Epochs whose rows stay for the audit and for late messages; older ones that are
 /// reconciled are folded into their window.
@@ -26,147 +40,142 @@ pub(super) struct WindowRow {
     pub(super) latest: i64,
 }
 
-/// The window of a key, if there is one.
-pub(super) async fn find(
-    connection: &mut SqliteConnection,
-    key: &WindowKey,
-) -> sqlx::Result<Option<WindowRow>> {
-    sqlx::query_as(
-        "SELECT end_ms, limit_tokens, granted, credited, latest FROM quota_window
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3",
-    )
-    .bind(key.tenant.0)
-    .bind(key.metric.as_str())
-    .bind(int(key.window.start.0))
-    .fetch_optional(connection)
-    .await
+/// Locks the windows of these keys that there are. In the order of the keys, so that two
+/// batches never wait for each other.
+pub(super) async fn hold(
+    tx: &mut ControlTx,
+    keys: impl Iterator<Item = WindowKey> + Send,
+) -> Result<(), StoreError> {
+    if tx.is_alone() {
+        return Ok(());
+    }
+    for key in keys.collect::<BTreeSet<_>>() {
+        find(tx, &key).await?;
+    }
+    Ok(())
 }
 
-/// Inserts the window of a key.
-pub(super) async fn insert(
-    connection: &mut SqliteConnection,
+/// The window of a key, locked, if there is one.
+pub(super) async fn find(
+    tx: &mut ControlTx,
+    key: &WindowKey,
+) -> Result<Option<WindowRow>, StoreError> {
+    let find = locking!(
+        "SELECT end_ms, limit_tokens, granted, credited, latest FROM quota_window
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3"
+    );
+    of(find, key).optional(tx).await
+}
+
+/// The window of a key, locked, and whether it was made just now, under `limit`. When
+/// another process makes it at the same moment, that one's is waited for and found.
+pub(super) async fn find_or_insert(
+    tx: &mut ControlTx,
     key: &WindowKey,
     limit: u64,
-) -> sqlx::Result<WindowRow> {
-    sqlx::query(
-        "INSERT INTO quota_window
-             (tenant, metric, start_ms, end_ms, limit_version, limit_tokens, limit_high)
-         VALUES (?1, ?2, ?3, ?4, 1, ?5, ?5)",
-    )
-    .bind(key.tenant.0)
-    .bind(key.metric.as_str())
-    .bind(int(key.window.start.0))
-    .bind(int(key.window.end.0))
-    .bind(int(limit))
-    .execute(connection)
-    .await?;
-    Ok(WindowRow {
-        end_ms: int(key.window.end.0),
-        limit_tokens: int(limit),
-        granted: 0,
-        credited: 0,
-        latest: 0,
-    })
+) -> Result<(WindowRow, bool), StoreError> {
+    if let Some(row) = find(tx, key).await? {
+        return Ok((row, false));
+    }
+    let insert = sql("INSERT INTO quota_window
+             (tenant_id, metric, start_ms, end_ms, limit_version, limit_tokens, limit_high)
+         VALUES ($1, $2, $3, $4, 1, $5, $5)
+         ON CONFLICT (tenant_id, metric, start_ms) DO NOTHING");
+    let end = int(key.window.end.0);
+    let made = of(insert, key).bind(end).bind(int(limit)).execute(tx).await? > 0;
+    let row = find(tx, key).await?;
+    row.map(|row| (row, made)).ok_or(StoreError::Database(sqlx::Error::RowNotFound))
 }
 
 /// The window of a request, made when it is new, under the request's limit.
 pub(super) async fn under_limit(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     request: &OpenRequest,
-    now_ms: u64,
-) -> sqlx::Result<WindowRow> {
+    now: UnixMs,
+) -> Result<WindowRow, StoreError> {
     let key = &request.key;
-    let Some(row) = find(&mut *connection, key).await? else {
-        forget_old(&mut *connection, key, now_ms).await?;
-        return insert(connection, key, request.limit).await;
-    };
-    if row.limit_tokens != int(request.limit) {
-        sqlx::query(
-            "UPDATE quota_window
-             SET limit_version = limit_version + 1, limit_tokens = ?4,
-                 limit_high = max(limit_high, ?4)
-             WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3",
-        )
-        .bind(key.tenant.0)
-        .bind(key.metric.as_str())
-        .bind(int(key.window.start.0))
-        .bind(int(request.limit))
-        .execute(connection)
-        .await?;
+    let (row, made) = find_or_insert(tx, key, request.limit).await?;
+    if made {
+        forget_old(tx, key, now).await?;
+    } else if row.limit_tokens != int(request.limit) {
+        let update = sql("UPDATE quota_window
+             SET limit_version = limit_version + 1, limit_tokens = $4,
+                 limit_high = CASE WHEN limit_high < $4 THEN $4 ELSE limit_high END
+             WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
+        of(update, key).bind(int(request.limit)).execute(tx).await?;
     }
     Ok(row)
 }
 
 /// Folds reconciled epochs that are far behind the latest.
 pub(super) async fn fold(
-    connection: &mut SqliteConnection,
+    tx: &mut ControlTx,
     key: &WindowKey,
     latest: i64,
-) -> sqlx::Result<()> {
+) -> Result<(), StoreError> {
     if latest % EPOCHS_KEPT != 0 {
         return Ok(());
     }
     for statement in [
         "UPDATE quota_window SET
              folded_tranche = folded_tranche + (
-                 SELECT coalesce(sum(tranche_own + tranche_shared), 0) FROM quota_epoch e
-                 WHERE e.tenant = ?1 AND e.metric = ?2 AND e.start_ms = ?3 AND e.epoch < ?4
+                 SELECT CAST(coalesce(sum(e.tranche_own + e.tranche_shared), 0) AS BIGINT)
+                 FROM quota_epoch e
+                 WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch < $4
                    AND e.state = 'reconciled'),
              folded_spent = folded_spent + (
-                 SELECT coalesce(sum(r.spent), 0)
-                 FROM quota_epoch e JOIN quota_report r USING (tenant, metric, start_ms, epoch)
-                 WHERE e.tenant = ?1 AND e.metric = ?2 AND e.start_ms = ?3 AND e.epoch < ?4
+                 SELECT CAST(coalesce(sum(r.spent), 0) AS BIGINT)
+                 FROM quota_epoch e JOIN quota_report r USING (tenant_id, metric, start_ms, epoch)
+                 WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch < $4
                    AND e.state = 'reconciled')
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3",
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3",
         "DELETE FROM quota_report
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3 AND epoch < ?4 AND epoch IN (
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND epoch < $4 AND epoch IN (
              SELECT epoch FROM quota_epoch
-             WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3 AND state = 'reconciled')",
+             WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND state = 'reconciled')",
         "DELETE FROM quota_epoch
-         WHERE tenant = ?1 AND metric = ?2 AND start_ms = ?3 AND epoch < ?4
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND epoch < $4
            AND state = 'reconciled'",
     ] {
-        sqlx::query(statement)
-            .bind(key.tenant.0)
-            .bind(key.metric.as_str())
-            .bind(int(key.window.start.0))
-            .bind(latest - EPOCHS_KEPT)
-            .execute(&mut *connection)
-            .await?;
+        of(sql(statement), key).bind(latest - EPOCHS_KEPT).execute(tx).await?;
     }
     Ok(())
 }
 
+/// A statement on the windows of account `$1, $2` that ended before `$3`.
+macro_rules! of_ended {
+    ($statement:literal) => {
+        concat!(
+            $statement,
+            " WHERE tenant_id = $1 AND metric = $2 AND start_ms IN (
+                 SELECT start_ms FROM quota_window
+                 WHERE tenant_id = $1 AND metric = $2 AND end_ms < $3)"
+        )
+    };
+}
+
 /// Drops what nobody asks for any more of the earlier windows of an account.
-async fn forget_old(
-    connection: &mut SqliteConnection,
-    key: &WindowKey,
-    now_ms: u64,
-) -> sqlx::Result<()> {
-    let ended = "tenant = ?1 AND metric = ?2 AND start_ms IN (SELECT start_ms FROM quota_window
-                 WHERE tenant = ?1 AND metric = ?2 AND end_ms < ?3)";
-    let details = int(now_ms.saturating_sub(DETAILS_KEPT_MS));
+async fn forget_old(tx: &mut ControlTx, key: &WindowKey, now: UnixMs) -> Result<(), StoreError> {
+    let details = int(now.0.saturating_sub(DETAILS_KEPT_MS));
+    let window = int(now.0.saturating_sub(WINDOW_KEPT_MS));
     for (statement, before) in [
         (
-            format!(
+            of_ended!(
                 "UPDATE quota_window
-                 SET folded_tranche = granted, folded_spent = granted - credited WHERE {ended}"
+                 SET folded_tranche = granted, folded_spent = granted - credited"
             ),
             details,
         ),
-        (format!("DELETE FROM quota_report WHERE {ended}"), details),
-        (format!("DELETE FROM quota_epoch WHERE {ended}"), details),
-        (format!("DELETE FROM quota_late_refund WHERE {ended}"), details),
-        (
-            format!("DELETE FROM quota_window WHERE {ended}"),
-            int(now_ms.saturating_sub(WINDOW_KEPT_MS)),
-        ),
+        (of_ended!("DELETE FROM quota_report"), details),
+        (of_ended!("DELETE FROM quota_epoch"), details),
+        (of_ended!("DELETE FROM quota_late_refund"), details),
+        (of_ended!("DELETE FROM quota_window"), window),
     ] {
-        sqlx::query(&statement)
+        sql(statement)
             .bind(key.tenant.0)
             .bind(key.metric.as_str())
             .bind(before)
-            .execute(&mut *connection)
+            .execute(tx)
             .await?;
     }
     Ok(())

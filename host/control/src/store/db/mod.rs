@@ -13,9 +13,11 @@ mod transaction;
 
 use model::tenant::TenantId;
 
+#[cfg(test)]
+pub(super) use self::statement::Row;
 pub(super) use self::{
-    postgres::Notices,
-    statement::sql,
+    postgres::{Claim, Notices},
+    statement::{Statement, locking, sql, sql_each},
     transaction::{ControlTx, Installation, OneTenant, TenantTx, Tx},
 };
 use super::StoreError;
@@ -52,6 +54,17 @@ pub(super) enum Purpose {
     Read,
     /// A change of the directory: excludes every other one, whichever process makes it.
     Change,
+    /// A change of quota accounts: durable once it has ended, whatever the database's
+    /// default is. On SQLite it excludes every other write; on PostgreSQL it excludes
+    /// nobody from the rows that it does not lock.
+    Account,
+}
+
+/// What became of a claim.
+pub(super) enum Claimed {
+    /// Claimed for as long as the value lives, if it needs one.
+    Yes(Option<Claim>),
+    ByAnother,
 }
 
 impl Db {
@@ -89,17 +102,6 @@ impl Db {
         }
     }
 
-    /// SQLite's own pools, for the quota authority, which PostgreSQL does not have yet.
-    pub(super) fn sqlite(&self) -> sqlx::Result<&sqlite::Database> {
-        match self {
-            Self::Sqlite(database) => Ok(database),
-            Self::Postgres(_) => {
-                let reason = "the quota authority is not on PostgreSQL yet: use sqlite://PATH";
-                Err(sqlx::Error::Configuration(reason.into()))
-            }
-        }
-    }
-
     /// Tells other processes at the commit that the directory has changed.
     pub(super) async fn announce<S>(&self, tx: &mut Tx<S>) -> Result<(), StoreError> {
         match self {
@@ -114,6 +116,18 @@ impl Db {
         match self {
             Self::Sqlite(_) => None,
             Self::Postgres(database) => Some(database.notices()),
+        }
+    }
+
+    /// Tries to claim the database for the dispatcher of this process.
+    pub(super) async fn claim(&self) -> Result<Claimed, StoreError> {
+        match self {
+            // Owned by this process as a whole.
+            Self::Sqlite(_) => Ok(Claimed::Yes(None)),
+            Self::Postgres(database) => Ok(match database.claim().await? {
+                Some(claim) => Claimed::Yes(Some(claim)),
+                None => Claimed::ByAnother,
+            }),
         }
     }
 

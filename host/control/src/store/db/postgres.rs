@@ -29,6 +29,9 @@ const CHANNEL: &str = "edge_directory";
 const TENANT_CONNECTIONS: u32 = 8;
 /// Connections for the control plane's own: one changes, one loads, two list.
 const CONTROL_CONNECTIONS: u32 = 4;
+/// Connections for quota accounts: one opens tranches, one takes reports, two to spare, so
+/// that neither lists nor changes of the directory keep a tenant waiting for tokens.
+const QUOTA_CONNECTIONS: u32 = 4;
 /// How long a caller waits for a connection, in ms: beyond it the answer is 503.
 const ACQUIRE_TIMEOUT_MS: u64 = 5_000;
 /// How long a statement waits for a lock, in ms: longer than a queue of changes.
@@ -46,11 +49,24 @@ const MIGRATION_LOCK: i64 = 0x6d69_6772;
 /// Advisory lock of whoever changes the directory: "dire".
 const CHANGE_LOCK: i64 = 0x6469_7265;
 
+/// Advisory lock of the one process that dispatches quotas: "disp".
+const DISPATCH_LOCK: i64 = 0x6469_7370;
+
+/// Settings of the connection that holds it: never ended for being idle, and ended within a
+/// minute (30 s, then 3 probes of 10 s) of the loss of its machine, so that the next may start.
+const CLAIM_SETTINGS: [(&str, u32); 4] = [
+    ("idle_session_timeout", 0),
+    ("tcp_keepalives_idle", 30),
+    ("tcp_keepalives_interval", 10),
+    ("tcp_keepalives_count", 3),
+];
+
 /// A migrated database.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Database {
     tenant: PgPool,
     control: PgPool,
+    quota: PgPool,
     listener: PgPool,
 }
 
@@ -82,6 +98,7 @@ pub(super) async fn open(url: &str) -> Result<Database, StoreError> {
     Ok(Database {
         tenant: pool(&login, APPLICATION, TENANT_CONNECTIONS),
         control: pool(&login, CONTROL, CONTROL_CONNECTIONS),
+        quota: pool(&login, CONTROL, QUOTA_CONNECTIONS),
         listener: pool(&login, CONTROL, 1),
     })
 }
@@ -140,6 +157,7 @@ impl Database {
     ) -> Result<Tx<S>, StoreError> {
         let (pool, role) = match scope.tenant() {
             Some(_) => (&self.tenant, APPLICATION),
+            None if purpose == Purpose::Account => (&self.quota, CONTROL),
             None => (&self.control, CONTROL),
         };
         let mut attempts = 0;
@@ -163,6 +181,17 @@ impl Database {
         Notices(self.listener.clone())
     }
 
+    /// Claims the database for one dispatcher; `None` while another process has it.
+    pub(super) async fn claim(&self) -> Result<Option<Claim>, StoreError> {
+        let options = (*self.listener.connect_options()).clone().options(CLAIM_SETTINGS);
+        let mut connection = options.connect().await?;
+        let claimed: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+            .bind(DISPATCH_LOCK)
+            .fetch_one(&mut connection)
+            .await?;
+        Ok(claimed.then_some(Claim { _connection: connection }))
+    }
+
     #[cfg(test)]
     pub(super) fn over_one_connection(&self) -> Self {
         let options = (*self.tenant.connect_options()).clone();
@@ -178,6 +207,7 @@ impl Database {
 
     pub(super) async fn close(&self) {
         self.listener.close().await;
+        self.quota.close().await;
         self.control.close().await;
         self.tenant.close().await;
     }
@@ -193,6 +223,10 @@ async fn enter<S: Scope>(
     tx.run(match purpose {
         Purpose::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         Purpose::Change => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+        // A tranche that is handed out must not be forgotten by a crash.
+        Purpose::Account => {
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on"
+        }
     })
     .await?;
     let context = tx.scope().tenant().map(|tenant| tenant.to_string()).unwrap_or_default();
@@ -211,6 +245,12 @@ async fn enter<S: Scope>(
 /// Announces at the commit that the directory has changed.
 pub(super) async fn announce<S>(tx: &mut Tx<S>) -> Result<(), StoreError> {
     sql("SELECT pg_notify($1, '')").bind(CHANNEL).execute(tx).await.map(drop)
+}
+
+/// A claim of the database, for as long as its connection lives.
+#[derive(Debug)]
+pub(in crate::store) struct Claim {
+    _connection: PgConnection,
 }
 
 /// Announcements of changes, from any process.

@@ -36,7 +36,9 @@ const FILE_MODE: u32 = 0o600;
 /// An opened, migrated database.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Database {
+    /// The only connection that writes; a transaction on it excludes every other.
     writer: SqlitePool,
+    /// Connections that see what was committed and cannot write.
     reader: SqlitePool,
     _lock: Arc<File>,
 }
@@ -49,21 +51,11 @@ impl Database {
     ) -> Result<Tx<S>, StoreError> {
         let (pool, begin) = match purpose {
             Purpose::Read => (&self.reader, "BEGIN"),
-            Purpose::Change => (&self.writer, "BEGIN IMMEDIATE"),
+            Purpose::Change | Purpose::Account => (&self.writer, "BEGIN IMMEDIATE"),
         };
         let mut tx = Tx::begun(Connection::Sqlite(pool.acquire().await?), scope);
         tx.run(begin).await?;
         Ok(tx)
-    }
-
-    /// The only connection that writes; a transaction on it excludes every other.
-    pub(in crate::store) fn writer(&self) -> &SqlitePool {
-        &self.writer
-    }
-
-    /// Connections that see what was committed and cannot write.
-    pub(in crate::store) fn reader(&self) -> &SqlitePool {
-        &self.reader
     }
 
     pub(super) async fn close(&self) {

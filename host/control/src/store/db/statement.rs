@@ -56,12 +56,30 @@ values! {
 /// A statement with its values, in the order of the placeholders.
 pub(in crate::store) struct Statement<'q> {
     sql: &'static str,
+    postgres: &'static str,
     values: Vec<Value<'q>>,
 }
 
 /// A statement without values yet.
 pub(in crate::store) fn sql<'q>(sql: &'static str) -> Statement<'q> {
-    Statement { sql, values: Vec::new() }
+    Statement { sql, postgres: sql, values: Vec::new() }
+}
+
+/// A query whose rows stay as they are until the end of the transaction: PostgreSQL locks
+/// them, and on SQLite a transaction that writes excludes every other.
+macro_rules! locking {
+    ($sql:literal) => {
+        $crate::store::db::sql_each($sql, concat!($sql, " FOR UPDATE"))
+    };
+}
+pub(in crate::store) use locking;
+
+/// A statement that has to be spelled differently.
+pub(in crate::store) fn sql_each<'q>(
+    sqlite: &'static str,
+    postgres: &'static str,
+) -> Statement<'q> {
+    Statement { sql: sqlite, postgres, values: Vec::new() }
 }
 
 /// Gives a driver's query its values.
@@ -88,13 +106,13 @@ impl<'q> Statement<'q> {
 
     /// Runs it; how many rows it changed.
     pub(in crate::store) async fn execute<S>(self, tx: &mut Tx<S>) -> Result<u64, StoreError> {
-        let Self { sql, values } = self;
+        let Self { sql, postgres, values } = self;
         let done = match tx.connection()? {
             Connection::Sqlite(connection) => bound!(sqlx::query(sql), values)
                 .execute(&mut **connection)
                 .await
                 .map(|done| done.rows_affected()),
-            Connection::Postgres(connection) => bound!(sqlx::query(sql), values)
+            Connection::Postgres(connection) => bound!(sqlx::query(postgres), values)
                 .execute(&mut **connection)
                 .await
                 .map(|done| done.rows_affected()),
@@ -143,6 +161,6 @@ impl<'q> Statement<'q> {
     }
 
     fn postgres<T: Row>(self) -> PostgresQuery<'q, T> {
-        bound!(sqlx::query_as(self.sql), self.values)
+        bound!(sqlx::query_as(self.postgres), self.values)
     }
 }

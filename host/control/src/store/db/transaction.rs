@@ -64,6 +64,11 @@ impl<S> Tx<S> {
         }
     }
 
+    /// Whether nobody else writes until it ends, if it writes: SQLite. Rows need no lock.
+    pub(in crate::store) fn is_alone(&self) -> bool {
+        matches!(self.connection, Some(Connection::Sqlite(_)))
+    }
+
     pub(super) fn scope(&self) -> &S {
         &self.scope
     }
