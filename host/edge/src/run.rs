@@ -175,11 +175,6 @@ impl Running {
         let _one_waits_already = self.reloads.try_send(());
     }
 
-    /// Waits until the data plane knows at least `tenants` tenants.
-    pub async fn knows_tenants(&mut self, tenants: usize) {
-        let _closed = self.snapshots.wait_for(|snapshot| snapshot.tenant_count() >= tenants).await;
-    }
-
     /// Waits until a part that should run for ever ends; gives its name.
     pub async fn part_ended(&mut self) -> &'static str {
         tokio::select! {

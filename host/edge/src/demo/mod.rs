@@ -10,7 +10,8 @@ mod seed;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use model::clock::SystemClock;
+use control::Store;
+use model::clock::{Clock, SystemClock};
 
 use crate::{
     config::{self, Config},
@@ -33,9 +34,16 @@ pub async fn start(config: &Config) -> Result<Running> {
     };
     origins::start(&declared).await?;
     let clock = Arc::new(SystemClock::default());
-    let mut running = run::start(config.clone(), clock, Some(token.clone())).await?;
-    let tenants = seed::seed(&running.store, &config.data.dir).await?;
-    running.knows_tenants(tenants.len()).await;
+    let tenants = seeded(config, Arc::clone(&clock) as _).await?;
+    let running = run::start(config.clone(), clock, Some(token.clone())).await?;
     guide::print(config, &running, &token, &tenants);
     Ok(running)
+}
+
+/// Seeds before the program starts, so that it never sees half a tenant.
+async fn seeded(config: &Config, clock: Arc<dyn Clock>) -> Result<seed::Keys> {
+    let store = Store::open(&config.store_url(), clock).await?;
+    let keys = seed::seed(&store, &config.data.dir).await;
+    store.close().await;
+    keys
 }
