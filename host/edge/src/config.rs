@@ -21,7 +21,7 @@ use crate::strict;
 const ENV_PREFIX: &str = "LEANVIBE_EDGE__";
 /// What a store's URL starts with.
 const STORE_SCHEMES: [&str; 3] = ["sqlite://", "postgres://", "postgresql://"];
-/// Sets the first admin token.
+/// Sets the admin token, in place of a stored one.
 pub const ENV_ADMIN_TOKEN: &str = "LEANVIBE_EDGE_ADMIN_TOKEN";
 
 /// All settings.
@@ -397,10 +397,21 @@ mod tests {
     }
 
     #[test]
-    fn the_example_parses_and_names_only_real_keys() {
-        let file =
-            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/edge.example.toml"));
-        Config::load(Some(file), std::iter::empty()).expect("the example is valid");
+    fn the_example_documents_every_key_with_its_default() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/edge.example.toml");
+        let example = Config::load(Some(Path::new(file)), std::iter::empty()).expect("it is valid");
+        assert_eq!(format!("{example:?}"), format!("{:?}", Config::default()));
+        let text = std::fs::read_to_string(file).expect("text");
+        // `Debug` names every field; `issuers` is spelt `issuer` in the file.
+        let shown = format!("{:?}", Config::default());
+        let fields = shown.split([' ', '{', '(']).filter_map(|word| word.strip_suffix(':'));
+        for field in fields.filter(|field| *field != "issuers") {
+            let documented = text.lines().any(|line| {
+                let line = line.trim_start_matches("# ");
+                line.starts_with(&format!("{field} =")) || line.contains(&format!("{field}]"))
+            });
+            assert!(documented, "{field} is not in the example");
+        }
     }
 
     #[test]
