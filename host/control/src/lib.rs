@@ -13,6 +13,6 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 
-pub use api::{Deps, router};
+pub use api::{Deps, Readiness, router};
 pub use serve::serve;
 pub use store::{AdminToken, Store, StoreError};

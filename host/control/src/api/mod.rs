@@ -38,6 +38,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::store::{AdminToken, Store};
+pub use health::Readiness;
 use problem::ApiError;
 
 /// What the API works on.
@@ -52,7 +53,7 @@ pub struct Deps {
     /// How the declarations were loaded.
     pub reload: watch::Receiver<Arc<ReloadStatus>>,
     /// Whether the edge serves.
-    pub ready: watch::Receiver<bool>,
+    pub ready: watch::Receiver<Readiness>,
     /// Makes the text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Verifies the operator's token.

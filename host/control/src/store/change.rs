@@ -71,6 +71,9 @@ impl<S> Change<S> {
         let value = self.tx.end(outcome).await?;
         if self.published {
             self.store.published.catch_up().await?;
+            // The next change need not wait for the data plane.
+            drop(self._turn);
+            self.store.in_force().await;
         }
         Ok(value)
     }

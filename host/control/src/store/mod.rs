@@ -9,6 +9,7 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod applied;
 mod authority;
 mod change;
 mod db;
@@ -48,6 +49,7 @@ pub use self::{
     },
 };
 use self::{
+    applied::Applied,
     db::Db,
     publish::{Following, Published},
 };
@@ -59,6 +61,7 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     published: Arc<Published>,
     turn: Arc<Mutex<()>>,
+    applied: Applied,
     following: Option<Following>,
 }
 
@@ -80,7 +83,7 @@ impl Store {
         let published = Arc::new(Published::open(db.clone()).await?);
         let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
-        Ok(Arc::new(Self { db, clock, published, turn, following }))
+        Ok(Arc::new(Self { db, clock, published, turn, applied: Applied::default(), following }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.
