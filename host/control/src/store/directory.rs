@@ -197,6 +197,7 @@ mod tests {
                 grace_ends_at: None,
                 custom_domains: Vec::new(),
                 quota_overrides: BTreeMap::new(),
+                dated_quotas: BTreeMap::new(),
                 attributes: BTreeMap::new(),
                 created_at: UnixMs(0),
                 version: 1,

@@ -102,6 +102,7 @@ mod tests {
             grace_ends_at: None,
             custom_domains: Vec::new(),
             quota_overrides: std::collections::BTreeMap::new(),
+            dated_quotas: std::collections::BTreeMap::new(),
             attributes: std::collections::BTreeMap::new(),
             created_at: UnixMs(0),
             version: 1,

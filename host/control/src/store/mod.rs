@@ -15,12 +15,16 @@ mod change;
 mod db;
 mod directory;
 mod dispatch;
+mod due;
 mod error;
 mod gauges;
 mod idempotency;
 mod keys;
 mod lifecycle;
 mod lint;
+mod overrides;
+mod plan_changes;
+mod plans;
 mod publish;
 mod random;
 mod rows;
@@ -43,6 +47,9 @@ pub use self::{
     keys::{IssuedKey, KeyRecord},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    overrides::Overridden,
+    plan_changes::{PlanChange, PlanChangeState},
+    plans::PlanVersion,
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
