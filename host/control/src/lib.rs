@@ -8,11 +8,15 @@
 //! it a file under `api/` and a line in `api/mod.rs`.
 
 mod api;
+mod jobs;
+mod plans;
 mod serve;
 pub mod store;
 #[cfg(test)]
 mod testing;
 
 pub use api::{Deps, Readiness, router};
+pub use jobs::TrialEnd;
+pub use plans::numbered;
 pub use serve::serve;
 pub use store::{AdminToken, Store, StoreError};

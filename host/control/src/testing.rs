@@ -306,5 +306,6 @@ fn guide() -> Catalog {
                 (name.to_owned(), regions.iter().map(|region| (*region).to_owned()).collect())
             })
             .collect(),
+        plan_versions: BTreeMap::new(),
     }
 }

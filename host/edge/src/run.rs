@@ -110,6 +110,7 @@ pub async fn start(
     .await
     .map_err(problems)?;
     store.set_applied(applied);
+    let catalog = control::numbered(Arc::clone(&store), catalog).await;
 
     let quota_config = quota::QuotaConfig {
         admit_wait_ms_max: config.quota.admit_wait_ms_max,

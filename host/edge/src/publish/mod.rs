@@ -173,7 +173,11 @@ impl Publisher {
         let groups = self.declared.groups.iter().map(|(name, group)| {
             (name.clone(), group.regions.iter().map(|region| region.name.to_string()).collect())
         });
-        let catalog = Catalog { plans: self.declared.plans.clone(), groups: groups.collect() };
+        let catalog = Catalog {
+            plans: self.declared.plans.clone(),
+            groups: groups.collect(),
+            ..Catalog::default()
+        };
         self.channels.catalog.send_replace(Arc::new(catalog));
         self.channels.snapshot.send_replace(Arc::new(snapshot));
         self.channels.applied.send_replace(self.directory.version);
