@@ -13,7 +13,10 @@ mod body;
 mod fields;
 mod health;
 mod keys;
+mod overrides;
 mod path;
+mod plan_changes;
+mod plans;
 mod policies;
 mod problem;
 mod rules;
@@ -93,6 +96,14 @@ pub fn router(deps: Deps) -> Router {
         .route("/admin/tenants/{id}/resume", post(tenants::status::resume))
         .route("/admin/tenants/{id}/keys", get(keys::list).post(keys::issue))
         .route("/admin/tenants/{id}/keys/{key}", delete(keys::revoke))
+        .route("/admin/tenants/{id}/overrides", get(overrides::read).put(overrides::replace))
+        .route(
+            "/admin/tenants/{id}/plan-changes",
+            get(plan_changes::list).post(plan_changes::schedule),
+        )
+        .route("/admin/tenants/{id}/plan-changes/{change}", delete(plan_changes::cancel))
+        .route("/admin/plans", get(plans::list))
+        .route("/admin/plans/{plan}/versions", get(plans::versions))
         .route("/admin/policies", get(policies::read))
         .route("/tenants/{id}/usage", get(usage::read));
     Router::new()

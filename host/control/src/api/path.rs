@@ -6,12 +6,21 @@ use axum::{
     http::request::Parts,
 };
 use model::tenant::TenantId;
+use uuid::Uuid;
 
 use super::{Api, problem::ApiError};
 
 /// The tenant of `{id}`; not yet looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TenantPath(pub(crate) TenantId);
+
+/// The change of plan of `{change}`; not yet looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlanChangePath(pub(crate) Uuid);
+
+/// The plan of `{plan}`; not yet looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct PlanPath(pub(crate) String);
 
 /// The key of `{key}`; not yet looked up.
 #[derive(Clone, Debug)]
@@ -31,6 +40,23 @@ impl FromRequestParts<Api> for KeyPath {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         segment(parts, api, "key").await.map(Self)
+    }
+}
+
+impl FromRequestParts<Api> for PlanChangePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let id = segment(parts, api, "change").await?;
+        id.parse().map(Self).map_err(|_| ApiError::NotFound)
+    }
+}
+
+impl FromRequestParts<Api> for PlanPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        segment(parts, api, "plan").await.map(Self)
     }
 }
 

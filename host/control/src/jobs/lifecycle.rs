@@ -13,7 +13,7 @@ use model::{
 };
 use serde::Deserialize;
 
-use crate::store::{ChangeError, Over, Overdue, StatusChange, Store, StoreError, TenantPatch};
+use crate::store::{ChangeError, Over, StatusChange, Store, StoreError, TenantPatch};
 
 /// Tenants of each kind that one run moves on: a second's work, and a run of a day's trials
 /// of 100,000 tenants ends within the minute.

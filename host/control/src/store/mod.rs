@@ -38,7 +38,7 @@ use std::sync::Arc;
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
-pub(crate) use self::lifecycle::{Over, Overdue};
+pub(crate) use self::lifecycle::Over;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
     authority::QuotaViolation,
