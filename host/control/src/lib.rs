@@ -16,7 +16,7 @@ pub mod store;
 mod testing;
 
 pub use api::{Deps, Readiness, router};
-pub use jobs::TrialEnd;
+pub use jobs::{Jobs, TrialEnd};
 pub use plans::numbered;
 pub use serve::serve;
-pub use store::{AdminToken, Store, StoreError};
+pub use store::{Actor, AdminToken, Store, StoreError};

@@ -54,6 +54,7 @@ pub struct Running {
     publisher: JoinHandle<()>,
     stop_control: oneshot::Sender<()>,
     control_task: JoinHandle<std::io::Result<()>>,
+    jobs: control::Jobs,
     ready: watch::Sender<Readiness>,
 }
 
@@ -152,8 +153,10 @@ pub async fn start(
         admin_token: admin.token,
         base_domain: config.edge.base_domain.as_str().into(),
         default_residency: config.control.default_residency.clone(),
+        trial_end: config.control.trial_end,
         clock,
     };
+    let jobs = control::Jobs::start(deps.clone());
     let (stop_control, control_stopped) = oneshot::channel::<()>();
     let control_task = tokio::spawn(control::serve(control_listener, deps, async {
         let _dropped = control_stopped.await;
@@ -178,6 +181,7 @@ pub async fn start(
         publisher,
         stop_control,
         control_task,
+        jobs,
         ready,
     })
 }
@@ -210,6 +214,7 @@ impl Running {
         let _gone = self.stop_control.send(());
         let publisher = self.publisher.await;
         let control = self.control_task.await;
+        drop(self.jobs);
         self.store.close().await;
         publisher.context("the publisher")?;
         control.context("the control API")?.context("the control API")

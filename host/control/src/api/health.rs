@@ -3,6 +3,9 @@
 //! Invariant: liveness says only that the process answers; nothing of a tenant's business
 //! state is mixed into either.
 
+mod checks;
+pub(super) mod tenant;
+
 use axum::{
     extract::State,
     http::{HeaderValue, StatusCode, header},

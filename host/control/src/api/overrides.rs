@@ -14,12 +14,13 @@ use axum::{
 use model::{
     catalog::Catalog, clock::UnixMs, overrides::QuotaOverride, quota::Quotas, tenant::TenantId,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
     Api,
-    auth::Admin,
     body::Document,
+    caller::Caller,
     fields::Fields,
     json,
     path::TenantPath,
@@ -32,9 +33,37 @@ use crate::store::Overridden;
 /// Overrides of one tenant: each is looked at when one begins or ends.
 const OVERRIDES_MAX: usize = 64;
 
+/// All quotas with dates of a tenant.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `replace` reads")]
+pub(super) struct OverridesBody {
+    /// At most 64.
+    overrides: Vec<OverrideBody>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "QuotaOverrideBody")]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `dated` reads")]
+struct OverrideBody {
+    /// Name of a quota: `max_users`.
+    metric: String,
+    value: u64,
+    #[schemars(extend("format" = "date-time"))]
+    effective_from: String,
+    /// Later than `effective_from`; `null` leaves it in force.
+    #[schemars(extend("format" = "date-time"))]
+    effective_until: Option<String>,
+    /// Why, for people.
+    reason: String,
+}
+
 /// A tenant's overrides, and what comes of them.
-#[derive(Debug, Serialize)]
-struct OverridesView<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Overrides")]
+pub(super) struct OverridesView<'a> {
+    #[schemars(with = "uuid::Uuid")]
     tenant_id: TenantId,
     overrides: Vec<OverrideView<'a>>,
     /// Those of the overrides that are in force.
@@ -46,7 +75,8 @@ struct OverridesView<'a> {
     version: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "QuotaOverride")]
 struct OverrideView<'a> {
     metric: &'static str,
     value: u64,
@@ -68,7 +98,6 @@ impl<'a> From<&'a QuotaOverride> for OverrideView<'a> {
 }
 
 pub(super) async fn read(
-    _: Admin,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {
@@ -77,7 +106,7 @@ pub(super) async fn read(
 }
 
 pub(super) async fn replace(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
     headers: HeaderMap,
@@ -94,7 +123,7 @@ pub(super) async fn replace(
     }
     fields.finish()?;
     let overrides = overrides.into_iter().map(|(_, dated)| dated).collect();
-    let overridden = api.store.set_overrides(id, overrides, expected).await?;
+    let overridden = api.store.set_overrides(caller.actor(), id, overrides, expected).await?;
     let catalog = Arc::clone(&api.catalog.borrow());
     Ok(answer(&overridden, &catalog))
 }

@@ -8,13 +8,13 @@ use axum::{
 use model::tenant::TenantId;
 use uuid::Uuid;
 
-use super::{Api, problem::ApiError};
+use super::{Api, caller::TENANT_PARAMETER, problem::ApiError};
 
-/// The tenant of `{id}`; not yet looked up.
+/// The tenant of `{tenant_id}`; not yet looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TenantPath(pub(crate) TenantId);
 
-/// The change of plan of `{change}`; not yet looked up.
+/// The change of plan of `{change_id}`; not yet looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlanChangePath(pub(crate) Uuid);
 
@@ -22,15 +22,19 @@ pub(crate) struct PlanChangePath(pub(crate) Uuid);
 #[derive(Clone, Debug)]
 pub(crate) struct PlanPath(pub(crate) String);
 
-/// The key of `{key}`; not yet looked up.
+/// The key of `{key_id}`; not yet looked up.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyPath(pub(crate) String);
+
+/// The token of `{token_id}`; not yet looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenPath(pub(crate) String);
 
 impl FromRequestParts<Api> for TenantPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let id = segment(parts, api, "id").await?;
+        let id = segment(parts, api, TENANT_PARAMETER).await?;
         id.parse().map(Self).map_err(|_| ApiError::NotFound)
     }
 }
@@ -39,7 +43,15 @@ impl FromRequestParts<Api> for KeyPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        segment(parts, api, "key").await.map(Self)
+        segment(parts, api, "key_id").await.map(Self)
+    }
+}
+
+impl FromRequestParts<Api> for TokenPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        segment(parts, api, "token_id").await.map(Self)
     }
 }
 
@@ -47,7 +59,7 @@ impl FromRequestParts<Api> for PlanChangePath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let id = segment(parts, api, "change").await?;
+        let id = segment(parts, api, "change_id").await?;
         id.parse().map(Self).map_err(|_| ApiError::NotFound)
     }
 }

@@ -10,13 +10,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use model::clock::UnixMs;
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
     Api,
-    auth::Admin,
     body::Document,
+    caller::Caller,
     fields::Fields,
     json,
     path::{PlanChangePath, TenantPath},
@@ -25,9 +26,22 @@ use super::{
 };
 use crate::store::PlanChange;
 
+/// A plan and its time.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `schedule` reads")]
+pub(super) struct NewPlanChangeBody {
+    /// Name of a declared plan.
+    plan: String,
+    /// In the future.
+    #[schemars(extend("format" = "date-time"))]
+    effective_at: String,
+}
+
 /// A change of plan.
-#[derive(Debug, Serialize)]
-struct PlanChangeView {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlanChange")]
+pub(super) struct PlanChangeView {
     id: Uuid,
     plan: String,
     effective_at: String,
@@ -40,8 +54,9 @@ struct PlanChangeView {
 }
 
 /// A tenant's changes of plan, the latest time first.
-#[derive(Debug, Serialize)]
-struct PlanChangesView {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlanChanges")]
+pub(super) struct PlanChangesView {
     items: Vec<PlanChangeView>,
 }
 
@@ -60,7 +75,6 @@ impl From<PlanChange> for PlanChangeView {
 }
 
 pub(super) async fn list(
-    _: Admin,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {
@@ -69,7 +83,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn schedule(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
     document: Document,
@@ -86,17 +100,17 @@ pub(super) async fn schedule(
         return Err(fields.refuse());
     };
     fields.finish()?;
-    let change = api.store.schedule_plan_change(id, plan, effective_at).await?;
+    let change = api.store.schedule_plan_change(caller.actor(), id, plan, effective_at).await?;
     Ok((StatusCode::CREATED, json(PlanChangeView::from(change))).into_response())
 }
 
 pub(super) async fn cancel(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
     PlanChangePath(change): PlanChangePath,
 ) -> Result<StatusCode, ApiError> {
-    api.store.cancel_plan_change(id, change).await?;
+    api.store.cancel_plan_change(caller.actor(), id, change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,16 +5,20 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    extract::{Query, State},
-    http::Uri,
-    response::Response,
-};
+use axum::{extract::State, http::Uri, response::Response};
 use model::{catalog::Catalog, plan::Plan, quota::Quotas};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Api, auth::Admin, fields::Fields, json, path::PlanPath, problem::ApiError, rules};
+use super::{
+    Api,
+    fields::{Fields, query},
+    json,
+    path::PlanPath,
+    problem::ApiError,
+    rules,
+};
 use crate::store::PlanVersion;
 
 /// Versions of a page unless asked otherwise.
@@ -22,13 +26,25 @@ const LIMIT_DEFAULT: u32 = 50;
 /// Versions of the longest page: each is a kilobyte or two of JSON.
 const LIMIT_MAX: u32 = 200;
 
+/// Which versions to list.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "documents the parameters that `page` reads")]
+pub(super) struct VersionsQuery {
+    /// 1 to 200.
+    limit: Option<u32>,
+    /// A `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
 /// The plans in force, by name.
-#[derive(Debug, Serialize)]
-struct PlansView<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Plans")]
+pub(super) struct PlansView<'a> {
     items: Vec<PlanView<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Plan")]
 struct PlanView<'a> {
     name: &'a str,
     /// Of the content in force; `null` until it is recorded.
@@ -41,13 +57,15 @@ struct PlanView<'a> {
 }
 
 /// Contents of one plan, the newest first.
-#[derive(Debug, Serialize)]
-struct VersionsView {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlanVersions")]
+pub(super) struct VersionsView {
     items: Vec<VersionView>,
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlanVersion")]
 struct VersionView {
     version: u64,
     /// Whether it is the one in force.
@@ -59,7 +77,7 @@ struct VersionView {
     plan: Value,
 }
 
-pub(super) async fn list(_: Admin, State(api): State<Api>) -> Response {
+pub(super) async fn list(State(api): State<Api>) -> Response {
     let catalog = Arc::clone(&api.catalog.borrow());
     json(PlansView { items: catalog.plans.values().map(|plan| shown(plan, &catalog)).collect() })
 }
@@ -75,7 +93,6 @@ fn shown<'a>(plan: &'a Plan, catalog: &Catalog) -> PlanView<'a> {
 }
 
 pub(super) async fn versions(
-    _: Admin,
     State(api): State<Api>,
     PlanPath(plan): PlanPath,
     uri: Uri,
@@ -106,26 +123,14 @@ fn seen(version: PlanVersion, current: Option<u64>) -> VersionView {
 
 /// The version that the page lies below, and its length.
 fn page(uri: &Uri) -> Result<(Option<u64>, u32), ApiError> {
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|_| ApiError::field("query", "must be name=value pairs"))?;
-    let mut members = Map::new();
-    for (name, value) in pairs {
-        if members.insert(name.clone(), Value::String(value)).is_some() {
-            return Err(ApiError::field(name, "is given twice"));
-        }
-    }
-    let mut fields = Fields::new(members);
+    let mut fields = Fields::new(query(uri)?);
     let before = fields.optional("cursor", |value| {
         let version = rules::text(value)?.parse().ok();
         version.ok_or_else(|| "must be a next_cursor given here".to_owned())
     });
-    let limit = fields.optional("limit", |value| {
-        let limit = rules::text(value)?.parse().ok();
-        limit
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-            .ok_or_else(|| format!("must be a whole number from 1 to {LIMIT_MAX}"))
-    });
+    let limit = fields.optional("limit", |value| rules::number(value, 1, u64::from(LIMIT_MAX)));
     fields.finish()?;
+    let limit = limit.and_then(|limit| u32::try_from(limit).ok());
     Ok((before, limit.unwrap_or(LIMIT_DEFAULT)))
 }
 

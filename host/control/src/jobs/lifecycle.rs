@@ -13,8 +13,11 @@ use model::{
 };
 use serde::Deserialize;
 
-use crate::store::{ChangeError, Over, StatusChange, Store, StoreError, TenantPatch};
+use super::JobDeps;
+use crate::store::{Actor, ChangeError, Over, StatusChange, Store, StoreError, TenantPatch};
 
+/// How often it looks, in ms: what is due is in force within a second.
+pub(super) const EVERY_MS: u64 = 500;
 /// Tenants of each kind that one run moves on: a second's work, and a run of a day's trials
 /// of 100,000 tenants ends within the minute.
 const BATCH: u32 = 100;
@@ -32,7 +35,15 @@ pub enum TrialEnd {
     Developer,
 }
 
+/// Who did it, for the audit chain.
+const SELF: Actor = Actor::Job("lifecycle");
+
 /// Moves on whom time moves on.
+pub(super) async fn run(deps: Arc<JobDeps>) -> Result<(), StoreError> {
+    let catalog = Arc::clone(&deps.catalog.borrow());
+    pass(&deps.store, &catalog, deps.trial_end).await
+}
+
 async fn pass(
     store: &Arc<Store>,
     catalog: &Arc<Catalog>,
@@ -41,11 +52,11 @@ async fn pass(
     let mut outcome = Ok(());
     for overdue in store.overdue(BATCH).await? {
         let patch = patch(overdue.over, trial_end, catalog);
-        let patched = store.patch_tenant(overdue.tenant, patch, Some(overdue.version)).await;
+        let patched = store.patch_tenant(&SELF, overdue.tenant, patch, Some(overdue.version)).await;
         outcome = outcome.and(settled(patched.map(drop)));
     }
     for tenant in store.due(BATCH).await? {
-        outcome = outcome.and(settled(store.settle(tenant, Arc::clone(catalog)).await));
+        outcome = outcome.and(settled(store.settle(&SELF, tenant, Arc::clone(catalog)).await));
     }
     outcome
 }
@@ -176,7 +187,11 @@ mod tests {
         let control = Control::start(on).await;
         let id = id_of(&control.create(&acme()).await);
         let at = control.clock.now().plus_ms(DAY_MS);
-        control.store.schedule_plan_change(id, "team".to_owned(), at).await.expect("a change");
+        control
+            .store
+            .schedule_plan_change(&Actor::Operator, id, "team".to_owned(), at)
+            .await
+            .expect("a change");
         let more = model::overrides::QuotaOverride {
             metric: model::quota::Metric::Users,
             value: 7,
@@ -184,7 +199,7 @@ mod tests {
             effective_until: None,
             reason: "a deal".to_owned(),
         };
-        control.store.set_overrides(id, vec![more], None).await.expect("a list");
+        control.store.set_overrides(&Actor::Operator, id, vec![more], None).await.expect("a list");
         let quotas = || {
             let quotas = control.catalog.borrow().quotas_of(&published(&control, id));
             let quotas = quotas.expect("a plan");

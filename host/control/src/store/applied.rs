@@ -3,11 +3,15 @@
 //! Waited for once, after a change is published ([`super::change`]). Invariant: the wait is
 //! bounded: a change that is committed is answered, whatever the data plane does.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use model::{directory::TenantRecord, tenant::TenantId};
 use tokio::sync::watch;
 
-use super::Store;
+use super::{Store, StoreError};
 
 /// How long the answer to a change waits for the data plane, in ms: the second within which
 /// a change is in force at every edge.
@@ -20,13 +24,17 @@ pub(super) struct Applied(OnceLock<watch::Receiver<u64>>);
 
 impl Applied {
     /// Waits until the data plane has come to a version of the directory.
-    async fn wait_for(&self, version: u64) {
+    async fn reach(&self, version: u64) {
         let Some(mut applied) = self.0.get().cloned() else { return };
-        let reached = applied.wait_for(|applied| *applied >= version);
-        match tokio::time::timeout(Duration::from_millis(WAIT_MS_MAX), reached).await {
-            // An error means that the data plane has ended, and the process with it.
-            Ok(_) => {}
-            Err(_) => tracing::warn!(version, "a change is answered before it is in force"),
+        // It fails only when the data plane has ended, and the process with it.
+        let _ended = applied.wait_for(|applied| *applied >= version).await.is_err();
+    }
+
+    /// The same within [`WAIT_MS_MAX`].
+    async fn wait_for(&self, version: u64) {
+        let wait = Duration::from_millis(WAIT_MS_MAX);
+        if tokio::time::timeout(wait, self.reach(version)).await.is_err() {
+            tracing::warn!(version, "a change is answered before it is in force");
         }
     }
 }
@@ -40,9 +48,20 @@ impl Store {
         }
     }
 
-    /// The version of the directory that the data plane serves from, if there is one here.
-    pub(crate) fn applied(&self) -> Option<u64> {
-        self.applied.0.get().map(|applied| *applied.borrow())
+    /// Waits, for as long as it takes, until the data plane serves from what the database has
+    /// committed by now; the version of the directory that it then serves from.
+    pub(crate) async fn reach_head(&self) -> Result<u64, StoreError> {
+        self.published.reach_head().await?;
+        let version = self.published.directory().borrow().version;
+        self.applied.reach(version).await;
+        Ok(version)
+    }
+
+    /// A tenant as it is published.
+    pub(crate) fn published(&self, id: TenantId) -> Option<Arc<TenantRecord>> {
+        let directory = self.published.directory().borrow();
+        let at = directory.tenants.binary_search_by_key(&id, |record| record.tenant.id).ok()?;
+        directory.tenants.get(at).map(Arc::clone)
     }
 
     /// Waits until the data plane serves from the directory as it is published now.

@@ -6,7 +6,7 @@
 //! happen, and changes in the same transaction as what it follows from; so settling is
 //! idempotent, whichever process does it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     catalog::Catalog,
@@ -14,13 +14,16 @@ use model::{
     overrides::{self, QuotaOverride},
     tenant::{Status, Tenant, TenantId},
 };
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    ChangeError, Store, StoreError,
+    Actor, ChangeError, Store, StoreError,
+    audit::Act,
     change::{Change, detached},
     db::{OneTenant, Purpose, TenantTx, sql},
-    overrides as dated, plan_changes,
+    overrides as dated,
+    plan_changes::{self, PlanChangeState},
     rows::{self, Span, stored},
 };
 
@@ -40,12 +43,13 @@ impl Store {
     /// the catalog does not offer is refused, and the tenant keeps its own.
     pub(crate) async fn settle(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         catalog: Arc<Catalog>,
     ) -> Result<(), ChangeError> {
-        let store = Arc::clone(self);
+        let (store, act) = (Arc::clone(self), Act::new(by, "tenant.settle", ""));
         detached(async move {
-            let mut change = Change::of(&store, tenant).await?;
+            let mut change = Change::of(&store, tenant, act).await?;
             let outcome = settle(&mut change, &catalog, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -63,9 +67,11 @@ async fn settle(
     let before = held.ok_or(ChangeError::NotFound)?;
     let mut tenant = before.clone();
     if matches!(tenant.status, Status::Erasing | Status::Erased) {
-        return Ok(write(tx, &tenant, None).await?);
+        write(tx, &tenant, None).await?;
+        change.unchanged();
+        return Ok(());
     }
-    plan_changes::apply(tx, &mut tenant, catalog, now).await?;
+    let ended = plan_changes::apply(tx, &mut tenant, catalog, now).await?;
     let overrides = dated::all(tx).await?;
     tenant.dated_quotas = overrides::in_force(&overrides, now);
     let changed = tenant != before;
@@ -75,7 +81,19 @@ async fn settle(
     if changed {
         change.publish().await?;
     }
+    if changed || !ended.is_empty() {
+        let none = BTreeMap::new();
+        change.describe(Some(&shown(&before, &none)), Some(&shown(&tenant, &ended)));
+    } else {
+        change.unchanged();
+    }
     Ok(())
+}
+
+/// For the audit chain: what dates decide, and what became of changes of plan.
+fn shown(tenant: &Tenant, ended: &BTreeMap<Uuid, PlanChangeState>) -> Value {
+    let ended: BTreeMap<_, _> = ended.iter().map(|(id, state)| (id, state.as_str())).collect();
+    json!({"plan": tenant.plan, "dated_quotas": tenant.dated_quotas, "plan_changes": ended})
 }
 
 /// When something of the transaction's tenant is next due after `now`.

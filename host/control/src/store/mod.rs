@@ -10,6 +10,7 @@
 
 mod admin;
 mod applied;
+mod audit;
 mod authority;
 mod change;
 mod db;
@@ -17,6 +18,7 @@ mod directory;
 mod dispatch;
 mod due;
 mod error;
+mod family;
 mod gauges;
 mod idempotency;
 mod keys;
@@ -32,6 +34,7 @@ mod secrets;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -41,6 +44,7 @@ use tokio::sync::{Mutex, watch};
 pub(crate) use self::lifecycle::Over;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     dispatch::DispatchClaim,
     error::StoreError,
@@ -55,6 +59,7 @@ pub use self::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
+    tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
 };
 use self::{
     applied::Applied,

@@ -4,7 +4,7 @@
 //! process that reads the directory must see the same. Invariant: a list and what is in
 //! force of it are written in one change.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     clock::UnixMs,
@@ -12,9 +12,11 @@ use model::{
     quota::Metric,
     tenant::{Tenant, TenantId},
 };
+use serde_json::{Value, json};
 
 use super::{
-    ChangeError, Store, StoreError,
+    Actor, ChangeError, Store, StoreError,
+    audit::Act,
     change::{Change, detached},
     db::{OneTenant, Purpose, TenantTx, sql},
     due,
@@ -48,13 +50,14 @@ impl Store {
     /// No such tenant, another version, or the store failed.
     pub async fn set_overrides(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         overrides: Vec<QuotaOverride>,
         expected: Option<u64>,
     ) -> Result<Overridden, ChangeError> {
-        let store = Arc::clone(self);
+        let (store, act) = (Arc::clone(self), Act::new(by, "overrides.replace", ""));
         detached(async move {
-            let mut change = Change::of(&store, tenant).await?;
+            let mut change = Change::of(&store, tenant, act).await?;
             let outcome = set(&mut change, overrides, expected, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -86,8 +89,21 @@ async fn set(
     let due_at = due::next(tx, &overrides, now).await?;
     due::write(tx, &tenant, due_at).await?;
     let overrides = all(tx).await?;
+    change.describe(Some(&shown(&held.overrides)), Some(&shown(&overrides)));
     change.publish().await?;
     Ok(Overridden { tenant, overrides })
+}
+
+/// For the audit chain: a member a metric.
+fn shown(overrides: &[QuotaOverride]) -> BTreeMap<&'static str, Vec<Value>> {
+    let mut by_metric = BTreeMap::<_, Vec<_>>::new();
+    for dated in overrides {
+        let QuotaOverride { metric, value, effective_from, effective_until, reason } = dated;
+        let (from, until) = (effective_from.0, effective_until.map(|until| until.0));
+        let shown = json!({"value": value, "from": from, "until": until, "reason": reason});
+        by_metric.entry(metric.quota_name()).or_default().push(shown);
+    }
+    by_metric
 }
 
 async fn replace(tx: &mut TenantTx, overrides: &[QuotaOverride]) -> Result<(), StoreError> {
@@ -165,12 +181,20 @@ mod tests {
         let control = Control::start(on).await;
         let id = id_of(&control.create(&acme()).await);
         let list = vec![dated(2, 0, Some(2)), dated(3, 1, None)];
-        let set = control.store.set_overrides(id, list.clone(), Some(1)).await.expect("a list");
+        let set = control
+            .store
+            .set_overrides(&Actor::Operator, id, list.clone(), Some(1))
+            .await
+            .expect("a list");
         assert_eq!((set.tenant.version, &set.overrides), (2, &list));
         assert_eq!(published(&control), 2);
         let read = control.store.overrides(id).await.expect("a store").expect("a tenant");
         assert_eq!(read, set);
-        let none = control.store.set_overrides(id, Vec::new(), None).await.expect("a list");
+        let none = control
+            .store
+            .set_overrides(&Actor::Operator, id, Vec::new(), None)
+            .await
+            .expect("a list");
         assert_eq!(none.overrides, []);
         assert_eq!(published(&control), 999_999_999, "the plan's again");
         assert_eq!(control.store.due(9).await.expect("a store"), [], "and nothing is due");
@@ -180,7 +204,7 @@ mod tests {
         let control = Control::start(on).await;
         let id = id_of(&control.create(&acme()).await);
         let list = vec![dated(3, 2, Some(4)), dated(2, 1, Some(3)), dated(7, 5, Some(6))];
-        control.store.set_overrides(id, list, None).await.expect("a list");
+        control.store.set_overrides(&Actor::Operator, id, list, None).await.expect("a list");
         let plan = 999_999_999;
         let mut seen = vec![published(&control)];
         for _ in 1..=7 {
@@ -188,7 +212,7 @@ mod tests {
             for due in control.store.due(9).await.expect("a store") {
                 assert_eq!(due, id);
                 let catalog = Arc::clone(&control.catalog.borrow());
-                control.store.settle(due, catalog).await.expect("settled");
+                control.store.settle(&Actor::Job("test"), due, catalog).await.expect("settled");
             }
             seen.push(published(&control));
         }
@@ -198,7 +222,9 @@ mod tests {
     async fn a_list_for_another_version_or_tenant_is_refused(on: Backend) {
         let control = Control::start(on).await;
         let id = id_of(&control.create(&acme()).await);
-        let set = |id, version| control.store.set_overrides(id, vec![dated(2, 0, None)], version);
+        let set = |id, version| {
+            control.store.set_overrides(&Actor::Operator, id, vec![dated(2, 0, None)], version)
+        };
         let refused = set(id, Some(7)).await.expect_err("another version");
         assert!(matches!(refused, ChangeError::VersionMismatch { current: 1 }), "{refused}");
         let unknown = TenantId(uuid::Uuid::nil());

@@ -3,17 +3,19 @@
 //! Invariant: a change is scheduled until exactly one thing becomes of it, and an applied
 //! one changed the tenant in the same transaction.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     catalog::Catalog,
     clock::UnixMs,
     tenant::{Status, Tenant, TenantId},
 };
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    ChangeError, Store, StoreError,
+    Actor, ChangeError, Store, StoreError,
+    audit::Act,
     change::{Change, detached},
     db::{OneTenant, Purpose, TenantTx, sql},
     due, overrides, random,
@@ -103,13 +105,14 @@ impl Store {
     /// No such tenant, too many changes that wait, or the store failed.
     pub async fn schedule_plan_change(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         plan: String,
         effective_at: UnixMs,
     ) -> Result<PlanChange, ChangeError> {
-        let store = Arc::clone(self);
+        let (store, act) = (Arc::clone(self), Act::new(by, "plan-change.schedule", ""));
         detached(async move {
-            let mut change = Change::of(&store, tenant).await?;
+            let mut change = Change::of(&store, tenant, act).await?;
             let outcome = schedule(&mut change, plan, effective_at, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -122,12 +125,14 @@ impl Store {
     /// No such change that waits, or the store failed.
     pub async fn cancel_plan_change(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         id: Uuid,
     ) -> Result<(), ChangeError> {
+        let act = Act::new(by, "plan-change.cancel", id.to_string());
         let store = Arc::clone(self);
         detached(async move {
-            let mut change = Change::of(&store, tenant).await?;
+            let mut change = Change::of(&store, tenant, act).await?;
             let outcome = cancel(&mut change, id, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -186,6 +191,8 @@ async fn schedule(
     .await?;
     forget_old(tx).await?;
     keep_due(tx, &tenant, now).await?;
+    change.target(&id.to_string());
+    change.describe(None, Some(&json!({"plan": plan, "effective_at": effective_at.0})));
     let state = PlanChangeState::Scheduled;
     Ok(PlanChange { id, plan, effective_at, state, detail: None, created_at: now, ended_at: None })
 }
@@ -257,26 +264,30 @@ pub(super) async fn next(tx: &mut TenantTx) -> Result<Option<UnixMs>, StoreError
     Ok(waiting(tx).await?.first().map(|(at, ..)| *at))
 }
 
-/// Applies to the tenant what is due, in the order of its times.
+/// Applies to the tenant what is due, in the order of its times; what became of each.
 pub(super) async fn apply(
     tx: &mut TenantTx,
     tenant: &mut Tenant,
     catalog: &Catalog,
     now: UnixMs,
-) -> Result<(), StoreError> {
+) -> Result<BTreeMap<Uuid, PlanChangeState>, StoreError> {
+    let mut ended = BTreeMap::new();
     for (at, id, plan) in waiting(tx).await? {
         if at > now {
             break;
         }
-        if catalog.plans.contains_key(&plan) {
+        let state = if catalog.plans.contains_key(&plan) {
             end(tx, id, PlanChangeState::Applied, None, now).await?;
             tenant.plan = plan;
+            PlanChangeState::Applied
         } else {
             let detail = format!("the plan `{plan}` is no longer declared");
             end(tx, id, PlanChangeState::Refused, Some(&detail), now).await?;
-        }
+            PlanChangeState::Refused
+        };
+        ended.insert(id, state);
     }
-    Ok(())
+    Ok(ended)
 }
 
 #[cfg(test)]
@@ -288,7 +299,8 @@ mod tests {
 
     async fn schedule(control: &Control, tenant: TenantId, plan: &str, hours: u64) -> PlanChange {
         let at = NEW_YEAR.plus_ms(hours * HOUR_MS);
-        let change = control.store.schedule_plan_change(tenant, plan.to_owned(), at).await;
+        let change =
+            control.store.schedule_plan_change(&Actor::Operator, tenant, plan.to_owned(), at).await;
         change.expect("a change")
     }
 
@@ -297,7 +309,7 @@ mod tests {
         control.clock.advance_ms(hours * HOUR_MS);
         for tenant in control.store.due(9).await.expect("a store") {
             let catalog = Arc::clone(&control.catalog.borrow());
-            control.store.settle(tenant, catalog).await.expect("settled");
+            control.store.settle(&Actor::Job("test"), tenant, catalog).await.expect("settled");
         }
     }
 
@@ -329,7 +341,11 @@ mod tests {
         pass(&control, 1).await;
         assert_eq!(published(&control), ("team".to_owned(), 2));
         let catalog = Arc::clone(&control.catalog.borrow());
-        control.store.settle(id, catalog).await.expect("what another process settled");
+        control
+            .store
+            .settle(&Actor::Job("test"), id, catalog)
+            .await
+            .expect("what another process settled");
         assert_eq!(published(&control), ("team".to_owned(), 2));
         assert_eq!(states(&control, id).await, [("team".to_owned(), "applied")]);
         assert_eq!(control.store.due(9).await.expect("a store"), []);
@@ -351,8 +367,8 @@ mod tests {
         let control = Control::start(on).await;
         let id = id_of(&control.create(&acme()).await);
         let change = schedule(&control, id, "team", 1).await;
-        control.store.cancel_plan_change(id, change.id).await.expect("cancelled");
-        let again = control.store.cancel_plan_change(id, change.id).await;
+        control.store.cancel_plan_change(&Actor::Operator, id, change.id).await.expect("cancelled");
+        let again = control.store.cancel_plan_change(&Actor::Operator, id, change.id).await;
         assert!(matches!(again, Err(ChangeError::NotFound)));
         pass(&control, 2).await;
         assert_eq!(published(&control), ("enterprise".to_owned(), 1));
@@ -382,7 +398,8 @@ mod tests {
             schedule(&control, id, "team", 1).await;
         }
         let at = NEW_YEAR.plus_ms(1);
-        let more = control.store.schedule_plan_change(id, "team".to_owned(), at).await;
+        let more =
+            control.store.schedule_plan_change(&Actor::Operator, id, "team".to_owned(), at).await;
         assert!(matches!(more, Err(ChangeError::TooMany { most: SCHEDULED_MAX, .. })));
         for round in 1..=4 {
             pass(&control, 1).await;
@@ -393,7 +410,10 @@ mod tests {
         let ended = states(&control, id).await.len() - SCHEDULED_MAX;
         assert_eq!(ended as i64, ENDED_KEPT);
         let unknown = TenantId(Uuid::nil());
-        let refused = control.store.schedule_plan_change(unknown, "team".to_owned(), at).await;
+        let refused = control
+            .store
+            .schedule_plan_change(&Actor::Operator, unknown, "team".to_owned(), at)
+            .await;
         assert!(matches!(refused, Err(ChangeError::NotFound)));
         assert_eq!(control.store.plan_changes(unknown).await.expect("a store"), None);
     }

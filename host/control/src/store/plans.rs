@@ -10,9 +10,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Store, StoreError,
+    Actor, Store, StoreError,
+    audit::Act,
     change::{Change, detached},
-    db::{Purpose, Tx, sql},
+    db::{Installation, Purpose, Tx, sql},
     rows::{self, stored},
 };
 
@@ -28,6 +29,9 @@ pub struct PlanVersion {
     /// When it was first in force.
     pub first_seen_at: UnixMs,
 }
+
+/// Who records, for the audit chain.
+const RECORDER: Actor = Actor::Job("plans");
 
 /// A content of a plan that is in force.
 struct Content {
@@ -56,10 +60,11 @@ impl Store {
         if let Some(versions) = versions(&contents, &known) {
             return Ok(versions);
         }
+        let act = Act::new(&RECORDER, "plan.record", "");
         let store = Arc::clone(self);
         detached(async move {
-            let mut change = Change::of_installation(&store).await?;
-            let outcome = record(&mut change.tx, &contents, store.clock.now()).await;
+            let mut change = Change::of_installation(&store, act).await?;
+            let outcome = record(&mut change, &contents, store.clock.now()).await;
             change.end(outcome).await
         })
         .await
@@ -137,13 +142,15 @@ fn versions(contents: &[Content], known: &Known) -> Option<BTreeMap<String, u64>
     contents.iter().map(version).collect()
 }
 
-async fn record<S>(
-    tx: &mut Tx<S>,
+async fn record(
+    change: &mut Change<Installation>,
     contents: &[Content],
     now: UnixMs,
 ) -> Result<BTreeMap<String, u64>, StoreError> {
+    let tx = &mut change.tx;
+    let mut recorded = Vec::new();
     for content in contents {
-        sql("INSERT INTO plan_version (plan, version, digest, body, first_seen_at)
+        let added = sql("INSERT INTO plan_version (plan, version, digest, body, first_seen_at)
              SELECT $1, COALESCE(MAX(version), 0) + 1, $2, $3, $4 FROM plan_version
              WHERE plan = $1
              ON CONFLICT (plan, digest) DO NOTHING")
@@ -153,8 +160,16 @@ async fn record<S>(
         .bind(stored(now))
         .execute(tx)
         .await?;
+        if added == 1 {
+            recorded.push(content.plan.as_str());
+        }
     }
     let known = known(tx).await?;
+    change.target(&recorded.join(","));
+    if recorded.is_empty() {
+        // Another process was quicker.
+        change.unchanged();
+    }
     versions(contents, &known)
         .ok_or_else(|| StoreError::Decode("a plan that was just recorded".to_owned()))
 }
