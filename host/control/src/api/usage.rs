@@ -8,7 +8,7 @@
 use axum::{extract::State, response::Response};
 use model::{
     gate::MeteredUsage,
-    quota::{Metric, Quotas, utilization_percent},
+    quota::{Metric, Quotas, utilization_percent, whole_mb},
     tenant::TenantId,
 };
 use serde::Serialize;
@@ -71,7 +71,7 @@ impl Current {
             users_count: level(Metric::Users),
             projects_count: level(Metric::Projects),
             api_calls_this_month: metered.api_calls_this_month,
-            storage_used_mb: level(Metric::Storage),
+            storage_used_mb: whole_mb(level(Metric::Storage)),
             ai_requests_today: metered.ai_requests_today,
             concurrent_sessions: level(Metric::ConcurrentSessions),
         }
@@ -94,7 +94,13 @@ impl Percentages {
 
 #[cfg(test)]
 mod tests {
-    use model::{clock::UnixMs, gate::MeteredUsage, quota::Metric};
+    use std::collections::BTreeMap;
+
+    use model::{
+        clock::UnixMs,
+        gate::MeteredUsage,
+        quota::{BYTES_PER_MB, Metric},
+    };
     use serde_json::json;
 
     use crate::testing::{Backend, Control, acme, id_of, on_both};
@@ -108,12 +114,13 @@ mod tests {
     async fn the_guides_example_is_answered_field_by_field(on: Backend) {
         let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
-        for (metric, value) in
-            [("users", 45), ("projects", 23), ("storage", 8_500), ("concurrent_sessions", 12)]
-        {
-            let metric = Metric::from_name(metric).expect("a metric");
-            control.store.put_gauge(id_of(&tenant), metric, value).await.expect("a gauge");
-        }
+        let levels = BTreeMap::from([
+            (Metric::Users, 45),
+            (Metric::Projects, 23),
+            (Metric::Storage, 8_500 * BYTES_PER_MB),
+            (Metric::ConcurrentSessions, 12),
+        ]);
+        control.store.put_levels(id_of(&tenant), &levels).await.expect("levels");
         *control.usage.0.lock().expect("not poisoned") = Some(MeteredUsage {
             api_calls_this_month: 85_000,
             ai_requests_today: 750,
