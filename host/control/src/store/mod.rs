@@ -9,12 +9,14 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod audit;
 mod authority;
 mod change;
 mod db;
 mod directory;
 mod dispatch;
 mod error;
+mod family;
 mod idempotency;
 mod keys;
 mod levels;
@@ -28,6 +30,7 @@ mod secrets;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod trends;
 
 use std::sync::Arc;
@@ -37,6 +40,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     dispatch::DispatchClaim,
     error::StoreError,
@@ -50,6 +54,7 @@ pub use self::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
+    tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
     trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{

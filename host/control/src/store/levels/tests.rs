@@ -11,7 +11,7 @@ use model::{
 use uuid::Uuid;
 
 use crate::{
-    store::{ChangeError, Claim, ClaimError, ClaimTaken, Exceeded, NewTenant, Store},
+    store::{Actor, ChangeError, Claim, ClaimError, ClaimTaken, Exceeded, NewTenant, Store},
     testing::{Backend, NEW_YEAR, guide, on_both},
 };
 
@@ -57,13 +57,13 @@ impl Bench {
 
     async fn put(&self, metric: Metric, level: u64) {
         let facts = BTreeMap::from([(metric, level)]);
-        self.stores[0].put_levels(self.tenant, &facts).await.expect("levels");
+        self.stores[0].put_levels(&Actor::Program, self.tenant, &facts).await.expect("levels");
     }
 
     /// By one of the processes.
     async fn claim(&self, n: usize, claim: &Claim) -> Result<ClaimTaken, ClaimError> {
         let store = &self.stores[n % self.stores.len()];
-        store.claim(self.tenant, claim, &self.catalog).await
+        store.claim(&Actor::Program, self.tenant, claim, &self.catalog).await
     }
 
     async fn level(&self, metric: Metric) -> u64 {
@@ -82,7 +82,7 @@ async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         data_residency: Some("eu".to_owned()),
         parent: None,
     };
-    store.create_tenant(new).await.expect("a tenant").id
+    store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }
 
 fn claim(id: &str, metric: Metric, delta: i64) -> Claim {
@@ -94,12 +94,12 @@ async fn facts_are_absolute_refused_by_no_quota_and_there_after_a_crash(on: Back
     let store = database.open().await;
     let tenant = tenant(&store, "one").await;
     let facts = BTreeMap::from([(Metric::Users, 5_000), (Metric::Storage, 1 << 50)]);
-    assert_eq!(store.put_levels(tenant, &facts).await.expect("levels"), facts);
+    assert_eq!(store.put_levels(&Actor::Program, tenant, &facts).await.expect("levels"), facts);
     let fewer = BTreeMap::from([(Metric::Users, 3), (Metric::Projects, 0)]);
     let all =
         BTreeMap::from([(Metric::Users, 3), (Metric::Projects, 0), (Metric::Storage, 1 << 50)]);
-    assert_eq!(store.put_levels(tenant, &fewer).await.expect("levels"), all);
-    store.claim(tenant, &claim("a", Metric::Users, 2), &guide()).await.expect("room");
+    assert_eq!(store.put_levels(&Actor::Program, tenant, &fewer).await.expect("levels"), all);
+    store.claim(&Actor::Program, tenant, &claim("a", Metric::Users, 2), &guide()).await.expect("room");
     // Nothing is closed in order: what was answered is in the database.
     drop(store);
     let store = loop {
@@ -202,12 +202,12 @@ async fn levels_of_nobody_are_not_found(on: Backend) {
     let bench = Bench::new(on).await;
     let nobody = TenantId(Uuid::nil());
     let facts = BTreeMap::from([(Metric::Users, 1)]);
-    let refused = bench.stores[0].put_levels(nobody, &facts).await.expect_err("nobody");
+    let refused = bench.stores[0].put_levels(&Actor::Program, nobody, &facts).await.expect_err("nobody");
     assert!(matches!(refused, ChangeError::NotFound));
     let claim = claim("a", Metric::Users, 1);
-    let refused = bench.stores[0].claim(nobody, &claim, &bench.catalog).await;
+    let refused = bench.stores[0].claim(&Actor::Program, nobody, &claim, &bench.catalog).await;
     assert!(matches!(refused, Err(ClaimError::NotFound)));
     let unknown = Catalog::default();
-    let refused = bench.stores[0].claim(bench.tenant, &claim, &unknown).await;
+    let refused = bench.stores[0].claim(&Actor::Program, bench.tenant, &claim, &unknown).await;
     assert!(matches!(refused, Err(ClaimError::PlanUnknown(plan)) if plan == "team"));
 }

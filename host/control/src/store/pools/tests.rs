@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     store::{
+        Actor,
         Claim, ClaimError, NewPool, NewTenant, PoolCap, PoolFault, PoolReport, PoolRule,
         PoolsError, ShareReport, Store,
     },
@@ -71,7 +72,7 @@ impl Bench {
         pool: NewPool,
     ) -> Result<BTreeMap<Metric, PoolReport>, PoolsError> {
         let wanted = BTreeMap::from([(metric, pool)]);
-        self.stores[0].put_pools(owner, &wanted, &self.catalog).await
+        self.stores[0].put_pools(&Actor::Program, owner, &wanted, &self.catalog).await
     }
 
     async fn faults(&self, owner: TenantId, pool: NewPool) -> Vec<(Option<String>, PoolRule)> {
@@ -86,7 +87,7 @@ impl Bench {
 
     async fn put(&self, tenant: TenantId, metric: Metric, level: u64) {
         let facts = BTreeMap::from([(metric, level)]);
-        self.stores[0].put_levels(tenant, &facts).await.expect("levels");
+        self.stores[0].put_levels(&Actor::Program, tenant, &facts).await.expect("levels");
     }
 
     /// Claims by one of the processes; what kept it from passing.
@@ -95,7 +96,7 @@ impl Bench {
         let delta = i64::try_from(amount).expect("an amount");
         let claim = Claim { id: format!("c{number}"), metric, delta };
         let store = &self.stores[number as usize % self.stores.len()];
-        match store.claim(tenant, &claim, &self.catalog).await {
+        match store.claim(&Actor::Program, tenant, &claim, &self.catalog).await {
             Ok(taken) => Ok(taken.level),
             Err(ClaimError::Exceeded(why)) => Err(why.by),
             Err(other) => panic!("expected an answer, got {other:?}"),
@@ -122,7 +123,7 @@ async fn tenant(store: &Arc<Store>, slug: &str, plan: &str, parent: Option<Tenan
         data_residency: Some("eu".to_owned()),
         parent,
     };
-    store.create_tenant(new).await.expect("a tenant").id
+    store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }
 
 fn share(guaranteed: u64, max: u64) -> Share {
@@ -141,7 +142,7 @@ async fn the_guides_pools_are_reported_as_they_are_used(on: Backend) {
     let storage = pool(1_000, &[("child-1", 400, 400), (&by_id, 300, 300), ("child-3", 300, 300)]);
     let users = NewPool { total: 500, shares: None };
     let wanted = BTreeMap::from([(Metric::Storage, storage), (Metric::Users, users)]);
-    let set = bench.stores[0].put_pools(bench.root, &wanted, &bench.catalog).await;
+    let set = bench.stores[0].put_pools(&Actor::Program, bench.root, &wanted, &bench.catalog).await;
     assert_eq!(set.expect("pools")[&Metric::Storage].used, 0);
     for (child, gb, users) in [(0, 350, 100), (1, 150, 87), (2, 200, 100)]
         .map(|(n, gb, users)| (bench.children[n], gb, users))
@@ -214,7 +215,7 @@ async fn an_allocation_replaces_the_plans_quota_and_going_brings_it_back(on: Bac
     assert_eq!(bench.cap(bench.children[2], Metric::Storage).await, None);
     assert_eq!(bench.cap(first, Metric::Users).await, None);
     let none = BTreeMap::new();
-    let left = bench.stores[0].put_pools(bench.root, &none, &bench.catalog).await;
+    let left = bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await;
     assert!(left.expect("no pools").is_empty());
     assert_eq!(bench.cap(first, Metric::Storage).await, None);
     assert_eq!(bench.claim(second, Metric::Storage, 10 * GB).await, Ok(10 * GB));
@@ -334,8 +335,8 @@ async fn pools_of_two_levels_keep_the_rules_whichever_is_changed(on: Backend) {
     // Without a share, the child's plan would have to hold its pool.
     assert_eq!(bench.faults(bench.root, pool(50, &[])).await, [total.clone()]);
     let none = BTreeMap::new();
-    let refused = bench.stores[0].put_pools(bench.root, &none, &bench.catalog).await;
+    let refused = bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await;
     assert!(matches!(refused, Err(PoolsError::Faults(faults)) if faults.len() == 1));
-    bench.stores[0].put_pools(middle, &none, &bench.catalog).await.expect("no pool");
-    bench.stores[0].put_pools(bench.root, &none, &bench.catalog).await.expect("no pool");
+    bench.stores[0].put_pools(&Actor::Program, middle, &none, &bench.catalog).await.expect("no pool");
+    bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await.expect("no pool");
 }

@@ -49,7 +49,7 @@ impl Store {
         let mut sampled = Sampled::default();
         loop {
             let now = self.clock.now();
-            let mut tx = self.db.control(Purpose::Account).await?;
+            let mut tx = self.db.control(Purpose::Write).await?;
             let outcome = batch(&mut tx, now).await;
             let Some(windows) = tx.end(outcome).await? else { return Ok(sampled) };
             sampled.windows += windows;
@@ -57,7 +57,7 @@ impl Store {
                 break;
             }
         }
-        let mut tx = self.db.control(Purpose::Account).await?;
+        let mut tx = self.db.control(Purpose::Write).await?;
         let outcome = sweep(&mut tx, self.clock.now()).await;
         sampled.dropped = tx.end(outcome).await?;
         Ok(sampled)

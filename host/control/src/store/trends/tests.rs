@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{BucketLength, HOUR_MS, Span, filled};
 use crate::{
     store::{
+        Actor,
         NewTenant, Sampled, Store,
         db::{Purpose, sql},
     },
@@ -184,7 +185,7 @@ impl Bench {
 
     async fn level(&self, metric: Metric, level: u64) {
         let facts = BTreeMap::from([(metric, level)]);
-        self.store.put_levels(self.tenants[0], &facts).await.expect("levels");
+        self.store.put_levels(&Actor::Program, self.tenants[0], &facts).await.expect("levels");
     }
 
     async fn buckets(&self) -> i64 {
@@ -221,7 +222,7 @@ async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         data_residency: Some("eu".to_owned()),
         parent: None,
     };
-    store.create_tenant(new).await.expect("a tenant").id
+    store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }
 
 /// Two months of a synthetic history: tranches, reports, seals, late refunds, crashes and
@@ -279,7 +280,9 @@ async fn processes_that_sample_at_once_count_once(on: Backend) {
         }
         bench.clock.advance_ms(HOUR_MS);
         let samples = (0..8).map(|n| stores[n % stores.len()].sample_usage());
-        join_all(samples).await.into_iter().for_each(|sample| drop(sample.expect("a sample")));
+        for sample in join_all(samples).await {
+            sample.expect("a sample");
+        }
         bench.sums_hold().await;
     }
 }
