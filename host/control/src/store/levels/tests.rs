@@ -99,7 +99,10 @@ async fn facts_are_absolute_refused_by_no_quota_and_there_after_a_crash(on: Back
     let all =
         BTreeMap::from([(Metric::Users, 3), (Metric::Projects, 0), (Metric::Storage, 1 << 50)]);
     assert_eq!(store.put_levels(&Actor::Program, tenant, &fewer).await.expect("levels"), all);
-    store.claim(&Actor::Program, tenant, &claim("a", Metric::Users, 2), &guide()).await.expect("room");
+    store
+        .claim(&Actor::Program, tenant, &claim("a", Metric::Users, 2), &guide())
+        .await
+        .expect("room");
     // Nothing is closed in order: what was answered is in the database.
     drop(store);
     let store = loop {
@@ -202,7 +205,8 @@ async fn levels_of_nobody_are_not_found(on: Backend) {
     let bench = Bench::new(on).await;
     let nobody = TenantId(Uuid::nil());
     let facts = BTreeMap::from([(Metric::Users, 1)]);
-    let refused = bench.stores[0].put_levels(&Actor::Program, nobody, &facts).await.expect_err("nobody");
+    let refused =
+        bench.stores[0].put_levels(&Actor::Program, nobody, &facts).await.expect_err("nobody");
     assert!(matches!(refused, ChangeError::NotFound));
     let claim = claim("a", Metric::Users, 1);
     let refused = bench.stores[0].claim(&Actor::Program, nobody, &claim, &bench.catalog).await;

@@ -12,8 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     store::{
-        Actor,
-        Claim, ClaimError, NewPool, NewTenant, PoolCap, PoolFault, PoolReport, PoolRule,
+        Actor, Claim, ClaimError, NewPool, NewTenant, PoolCap, PoolFault, PoolReport, PoolRule,
         PoolsError, ShareReport, Store,
     },
     testing::{Backend, Database, NEW_YEAR, guide, on_both},
@@ -55,7 +54,7 @@ impl Bench {
             let clock = Arc::new(ManualClock::at(NEW_YEAR));
             stores.push(Store::open(&database.url(), clock).await.expect("a store"));
         }
-        let root = tenant(&stores[0], "root", "enterprise", None).await;
+        let root = tenant(&stores[0], "global", "enterprise", None).await;
         let mut children = [root; 3];
         for (n, child) in children.iter_mut().enumerate() {
             let slug = format!("child-{}", n + 1);
@@ -289,7 +288,7 @@ async fn every_broken_rule_is_named_and_nothing_is_set(on: Backend) {
                     ("child-2", 101, 100),
                     ("child-9", 0, 1),
                     (&stranger, 0, 1),
-                    ("root", 0, 1),
+                    ("global", 0, 1),
                 ],
             ),
         )
@@ -302,7 +301,7 @@ async fn every_broken_rule_is_named_and_nothing_is_set(on: Backend) {
             about(&first, PoolRule::Twice),
             about("child-9", PoolRule::NoChild),
             about(&stranger, PoolRule::NoChild),
-            about("root", PoolRule::NoChild),
+            about("global", PoolRule::NoChild),
             (None, PoolRule::Figures(Fault::AboveOwner { cap: 1_024 * GB })),
             (None, PoolRule::Figures(Fault::AboveTotal { guaranteed: 2_001 * GB })),
             about("child-1", PoolRule::Figures(Fault::MaxAboveTotal { child: first_child })),
@@ -335,8 +334,15 @@ async fn pools_of_two_levels_keep_the_rules_whichever_is_changed(on: Backend) {
     // Without a share, the child's plan would have to hold its pool.
     assert_eq!(bench.faults(bench.root, pool(50, &[])).await, [total.clone()]);
     let none = BTreeMap::new();
-    let refused = bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await;
+    let refused =
+        bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await;
     assert!(matches!(refused, Err(PoolsError::Faults(faults)) if faults.len() == 1));
-    bench.stores[0].put_pools(&Actor::Program, middle, &none, &bench.catalog).await.expect("no pool");
-    bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await.expect("no pool");
+    bench.stores[0]
+        .put_pools(&Actor::Program, middle, &none, &bench.catalog)
+        .await
+        .expect("no pool");
+    bench.stores[0]
+        .put_pools(&Actor::Program, bench.root, &none, &bench.catalog)
+        .await
+        .expect("no pool");
 }

@@ -20,8 +20,7 @@ use uuid::Uuid;
 use super::{BucketLength, HOUR_MS, Span, filled};
 use crate::{
     store::{
-        Actor,
-        NewTenant, Sampled, Store,
+        Actor, NewTenant, Sampled, Store,
         db::{Purpose, sql},
     },
     testing::{Backend, Database, NEW_YEAR, on_both},
@@ -51,7 +50,8 @@ struct Tranche {
 }
 
 struct Bench {
-    store: Arc<Store>,
+    /// `None` only while the process starts again.
+    running: Option<Arc<Store>>,
     clock: Arc<ManualClock>,
     tenants: Vec<TenantId>,
     holder: HolderId,
@@ -71,7 +71,7 @@ impl Bench {
         let tenants = vec![tenant(&store, "one").await, tenant(&store, "two").await];
         let holder = register(&store).await;
         Self {
-            store,
+            running: Some(store),
             clock,
             tenants,
             holder,
@@ -81,6 +81,10 @@ impl Bench {
             windows: BTreeSet::new(),
             database,
         }
+    }
+
+    fn store(&self) -> &Arc<Store> {
+        self.running.as_ref().expect("running")
     }
 
     fn now(&self) -> UnixMs {
@@ -96,11 +100,11 @@ impl Bench {
     async fn open(&mut self, tenant: TenantId, metric: Metric) -> usize {
         let key = self.key(tenant, metric);
         self.windows.insert(key);
-        let account = self.store.confirm(vec![key]).await.expect("an answer").remove(0);
+        let account = self.store().confirm(vec![key]).await.expect("an answer").remove(0);
         let latest = account.map_or(0, |account| account.latest);
         let fence = Fence::Holder(self.holder);
         let request = OpenRequest { key, fence, latest, limit: LIMIT, rate_per_s: 3 };
-        match self.store.open(vec![request]).await.expect("an answer").remove(0) {
+        match self.store().open(vec![request]).await.expect("an answer").remove(0) {
             Opening::Opened(permit) => {
                 let (epoch, size) = (permit.epoch(), permit.tranche());
                 self.open.push(Tranche { key, epoch, size, spent: 0 });
@@ -124,7 +128,7 @@ impl Bench {
     async fn send(&mut self, epochs: Vec<EpochReport>, late: Vec<LateRefunds>) {
         self.number += 1;
         let report = Report { holder: self.holder, number: self.number, epochs, late };
-        self.store.report(report).await.expect("an answer");
+        self.store().report(report).await.expect("an answer");
     }
 
     /// Spends from a new tranche that is sealed at once.
@@ -140,25 +144,35 @@ impl Bench {
         self.send(Vec::new(), vec![LateRefunds { key, total }]).await;
     }
 
+    /// A holder seals the tranches of a window that has ended; here up to a day late.
+    async fn seal_ended(&mut self) {
+        let late = UnixMs(self.now().0 - DAY_MS);
+        while let Some(at) = self.open.iter().position(|open| open.key.window.end < late) {
+            let spent = self.open[at].spent;
+            self.report(at, spent, true).await;
+        }
+    }
+
     /// The holder is lost, with what it held, and the process starts again.
     async fn crash(&mut self, reopen: bool) {
         if reopen {
-            self.store.close().await;
-            self.store = reopened(&self.database, &self.clock).await;
+            self.store().close().await;
+            self.running = None;
+            self.running = Some(reopened(&self.database, &self.clock).await);
         }
-        self.holder = register(&self.store).await;
-        self.store.strand_others(self.holder).await.expect("an answer");
+        self.holder = register(self.store()).await;
+        self.store().strand_others(self.holder).await.expect("an answer");
         self.open.clear();
         self.late.clear();
         self.number = 0;
     }
 
     async fn sample(&self) -> Sampled {
-        self.store.sample_usage().await.expect("a sample")
+        self.store().sample_usage().await.expect("a sample")
     }
 
     async fn charged(&self, key: WindowKey) -> u64 {
-        let account = self.store.confirm(vec![key]).await.expect("an answer").remove(0);
+        let account = self.store().confirm(vec![key]).await.expect("an answer").remove(0);
         account.expect("a window").charged
     }
 
@@ -166,7 +180,7 @@ impl Bench {
     async fn hours(&self, key: WindowKey) -> Vec<u64> {
         let buckets = key.window.end.ms_since(key.window.start) / HOUR_MS;
         let span = Span { length: BucketLength::Hour, start: key.window.start, buckets };
-        let trends = self.store.trends(key.tenant, &[key.metric], span).await.expect("trends");
+        let trends = self.store().trends(key.tenant, &[key.metric], span).await.expect("trends");
         trends[&key.metric].clone()
     }
 
@@ -179,17 +193,17 @@ impl Bench {
 
     async fn trend(&self, metric: Metric, length: BucketLength, buckets: u64) -> Vec<u64> {
         let span = Span::until(self.now(), length, buckets);
-        let trends = self.store.trends(self.tenants[0], &[metric], span).await.expect("trends");
+        let trends = self.store().trends(self.tenants[0], &[metric], span).await.expect("trends");
         trends[&metric].clone()
     }
 
     async fn level(&self, metric: Metric, level: u64) {
         let facts = BTreeMap::from([(metric, level)]);
-        self.store.put_levels(&Actor::Program, self.tenants[0], &facts).await.expect("levels");
+        self.store().put_levels(&Actor::Program, self.tenants[0], &facts).await.expect("levels");
     }
 
     async fn buckets(&self) -> i64 {
-        let mut tx = self.store.db.control(Purpose::Read).await.expect("a transaction");
+        let mut tx = self.store().db.control(Purpose::Read).await.expect("a transaction");
         let count = sql("SELECT count(*) FROM usage_bucket").one::<(i64,), _>(&mut tx).await;
         tx.end(count).await.expect("a row").0
     }
@@ -252,7 +266,11 @@ async fn the_buckets_of_every_window_sum_to_what_it_charged(on: Backend) {
                 bench.late(key, random.random_range(1..5)).await;
             }
             16 => bench.crash(random.random()).await,
-            _ => bench.clock.advance_ms(random.random_range(1..30 * HOUR_MS)),
+            _ => {
+                bench.clock.advance_ms(random.random_range(1..12 * HOUR_MS));
+                bench.seal_ended().await;
+                bench.sample().await;
+            }
         }
         if random.random_range(0..3) == 0 {
             bench.sample().await;
@@ -263,12 +281,12 @@ async fn the_buckets_of_every_window_sum_to_what_it_charged(on: Backend) {
     bench.sums_hold().await;
     assert!(bench.windows.len() > 30);
     assert!(bench.charged(*bench.windows.iter().next().expect("a window")).await > 0);
-    assert_eq!(bench.store.audit_quotas().await.expect("an audit"), []);
+    assert_eq!(bench.store().audit_quotas().await.expect("an audit"), []);
 }
 
 async fn processes_that_sample_at_once_count_once(on: Backend) {
     let mut bench = Bench::new(on).await;
-    let mut stores = vec![Arc::clone(&bench.store)];
+    let mut stores = vec![Arc::clone(bench.store())];
     if matches!(on, Backend::Postgres) {
         for _ in 0..3 {
             stores.push(reopened(&bench.database, &bench.clock).await);
@@ -397,7 +415,7 @@ async fn days_and_hours_say_the_same(on: Backend) {
         assert!(days[4] > 0 || metric == Metric::ApiCalls);
     }
     let today = bench.trend(Metric::ApiCalls, BucketLength::Day, 1).await[0];
-    assert_eq!(bench.store.calls_on(tenant, bench.now()).await.expect("a figure"), today);
+    assert_eq!(bench.store().calls_on(tenant, bench.now()).await.expect("a figure"), today);
 }
 
 #[test]
