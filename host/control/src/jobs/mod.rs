@@ -6,6 +6,7 @@
 //! `run` and a line in [`Jobs::start`].
 
 mod lifecycle;
+mod sample;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -30,6 +31,7 @@ impl Jobs {
     pub fn start(deps: Deps) -> Self {
         let deps = Arc::new(deps);
         let mut jobs = Self { tasks: JoinSet::new() };
+        jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs

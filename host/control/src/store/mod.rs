@@ -19,14 +19,15 @@ mod dispatch;
 mod due;
 mod error;
 mod family;
-mod gauges;
 mod idempotency;
 mod keys;
+mod levels;
 mod lifecycle;
 mod lint;
 mod overrides;
 mod plan_changes;
 mod plans;
+mod pools;
 mod publish;
 mod random;
 mod rows;
@@ -35,6 +36,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod trends;
 
 use std::sync::Arc;
 
@@ -50,16 +52,19 @@ pub use self::{
     error::StoreError,
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
+    levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
     overrides::Overridden,
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
+    pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
     tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
+    trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
     applied::Applied,

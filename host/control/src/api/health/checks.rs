@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use model::{
     clock::Clock,
     gate::MeteredUsage,
-    quota::{Metric, Quotas, utilization_percent},
+    quota::{Metric, Quotas, utilization_percent, whole_mb},
     tenant::{Status, SuspendReason, Tenant},
 };
 use schemars::JsonSchema;
@@ -46,15 +46,20 @@ impl Check {
     }
 }
 
-/// What a tenant has of everything that is reported.
-pub(super) type Levels = BTreeMap<Metric, u64>;
+/// What the database tells of a tenant.
+pub(super) struct Figures {
+    /// What it has of everything that is reported.
+    pub(super) levels: BTreeMap<Metric, u64>,
+    /// Charged API calls of this UTC day, as of the last sample (a minute).
+    pub(super) calls_today: u64,
+}
 
 /// Reads the tenant's own rows, in its own context.
-pub(super) async fn database(api: &Api, tenant: &Tenant) -> (Check, Option<Levels>) {
-    let (read, ms) = timed(&*api.clock, api.store.gauges(tenant.id)).await;
+pub(super) async fn database(api: &Api, tenant: &Tenant) -> (Check, Option<Figures>) {
+    let (read, ms) = timed(&*api.clock, figures(api, tenant)).await;
     match read {
-        Some(Ok(levels)) => {
-            (Check::new(Wellness::Healthy, "the tenant's rows were read", ms), Some(levels))
+        Some(Ok(figures)) => {
+            (Check::new(Wellness::Healthy, "the tenant's rows were read", ms), Some(figures))
         }
         Some(Err(error)) => {
             log(&error);
@@ -62,6 +67,13 @@ pub(super) async fn database(api: &Api, tenant: &Tenant) -> (Check, Option<Level
         }
         None => (Check::new(Wellness::Unhealthy, too_late(), ms), None),
     }
+}
+
+async fn figures(api: &Api, tenant: &Tenant) -> Result<Figures, StoreError> {
+    Ok(Figures {
+        levels: api.store.levels(tenant.id).await?,
+        calls_today: api.store.calls_on(tenant.id, api.clock.now()).await?,
+    })
 }
 
 /// Waits until the data plane here serves from what the database has committed by now.
@@ -94,16 +106,19 @@ pub(super) async fn consumption(api: &Api, tenant: &Tenant) -> (Option<MeteredUs
 /// Compares what is used with the quotas.
 pub(super) fn quota(
     quotas: Option<Quotas>,
-    levels: Option<&Levels>,
+    figures: Option<&Figures>,
     (consumed, ms): (Option<MeteredUsage>, u64),
 ) -> Check {
     let warning = |detail: &str| Check::new(Wellness::Warning, detail, ms);
     let Some(quotas) = quotas else { return warning("the tenant's plan is no longer declared") };
-    let Some(levels) = levels else { return warning("the levels could not be read") };
+    let Some(Figures { levels, .. }) = figures else {
+        return warning("the levels could not be read");
+    };
     let Some(consumed) = consumed else { return warning("the quota authority did not answer") };
     let used = |metric| match metric {
         Metric::ApiCalls => consumed.api_calls_this_month,
         Metric::AiRequests => consumed.ai_requests_today,
+        Metric::Storage => whole_mb(levels.get(&metric).copied().unwrap_or(0)),
         level => levels.get(&level).copied().unwrap_or(0),
     };
     let percent = |metric| utilization_percent(used(metric), quotas.of(metric));

@@ -45,7 +45,7 @@ struct Checks {
 struct Metrics {
     active_users: Option<u64>,
     current_projects: Option<u64>,
-    /// `null` as long as nothing counts by the day.
+    /// Of this UTC day, as of the last sample: at most a minute old.
     api_calls_today: Option<u64>,
 }
 
@@ -81,20 +81,23 @@ pub(in crate::api) async fn read(
 }
 
 async fn check(api: &Api, tenant: &Tenant) -> TenantHealth {
-    let ((database, levels), cache, consumed) = tokio::join!(
+    let ((database, figures), cache, consumed) = tokio::join!(
         checks::database(api, tenant),
         checks::cache(api),
         checks::consumption(api, tenant),
     );
     let quotas = api.catalog.borrow().quotas_of(tenant);
-    let level = |metric| levels.as_ref().map(|levels| levels.get(&metric).copied().unwrap_or(0));
+    let level = |metric| {
+        let figures = figures.as_ref()?;
+        Some(figures.levels.get(&metric).copied().unwrap_or(0))
+    };
     let metrics = Metrics {
         active_users: level(model::quota::Metric::Users),
         current_projects: level(model::quota::Metric::Projects),
-        api_calls_today: None,
+        api_calls_today: figures.as_ref().map(|figures| figures.calls_today),
     };
     let checks = Checks {
-        quota_status: checks::quota(quotas, levels.as_ref(), consumed),
+        quota_status: checks::quota(quotas, figures.as_ref(), consumed),
         billing_status: checks::billing(tenant),
         database_connection: database,
         cache_availability: cache,
@@ -115,13 +118,18 @@ impl Checks {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use axum::{body::Body, http::Request};
     use model::quota::Metric;
     use serde_json::{Value, json};
     use tokio::sync::watch;
 
     use super::KEPT_MS;
-    use crate::testing::{Backend, Control, acme, id_of, on_both, path_of};
+    use crate::{
+        Actor,
+        testing::{Backend, Control, acme, id_of, on_both, path_of},
+    };
 
     async fn health(control: &Control, tenant: &Value) -> Value {
         // Past what is kept of the last answer.
@@ -161,7 +169,9 @@ mod tests {
         let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         control.usage.set(10, 1);
-        control.store.put_gauge(id_of(&tenant), Metric::Users, 45).await.expect("a gauge");
+        let levels = BTreeMap::from([(Metric::Users, 45)]);
+        let put = control.store.put_levels(&Actor::Program, id_of(&tenant), &levels).await;
+        put.expect("levels");
         let health = health(&control, &tenant).await;
         assert_eq!(statuses(&health), [H, H, H, H, H], "{health}");
         assert_eq!(health["tenant_id"], tenant["id"]);
