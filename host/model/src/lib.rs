@@ -7,6 +7,7 @@
 //! async runtime. To add a noun, give it a file; to add a port, give it two real
 //! implementations first.
 
+pub mod billing;
 pub mod catalog;
 pub mod clock;
 pub mod directory;
