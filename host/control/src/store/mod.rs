@@ -10,12 +10,14 @@
 
 mod admin;
 mod authority;
+mod billing;
 mod change;
 mod db;
 mod directory;
 mod dispatch;
 mod error;
 mod gauges;
+mod hierarchy;
 mod idempotency;
 mod keys;
 mod lifecycle;
@@ -36,8 +38,10 @@ use tokio::sync::{Mutex, watch};
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
     authority::QuotaViolation,
+    billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
     dispatch::DispatchClaim,
     error::StoreError,
+    hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
