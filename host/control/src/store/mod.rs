@@ -9,6 +9,7 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod audit;
 mod authority;
 mod billing;
 mod change;
@@ -29,6 +30,7 @@ mod secrets;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
     dispatch::DispatchClaim,
@@ -50,6 +53,7 @@ pub use self::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
+    tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
 };
 use self::{
     db::Db,

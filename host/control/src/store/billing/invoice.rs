@@ -17,8 +17,9 @@ use model::{
 use super::facts::{self, Billed, Payer};
 use crate::store::{
     Store, StoreError,
-    change::{Change, detached},
-    db::{ControlTx, Installation, Purpose, sql},
+    audit::{self, Act, Actor},
+    change::detached,
+    db::{ControlTx, Purpose, locking, sql},
     rows,
 };
 
@@ -115,6 +116,7 @@ impl Store {
     /// As [`InvoiceError`] says.
     pub async fn issue_invoice(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         period: Period,
         catalog: Arc<Catalog>,
@@ -131,10 +133,11 @@ impl Store {
             return Err(InvoiceError::Open { end: period.window().end });
         }
         let store = Arc::clone(self);
+        let act = Act::new(by, "invoice.issue", period.to_string());
         detached(async move {
-            let mut change = Change::of_installation(&store).await?;
-            let outcome = issue(&mut change, bill.invoice, now).await;
-            change.end(outcome).await
+            let mut tx = store.db.control(Purpose::Write).await?;
+            let issued = issue(&mut tx, act, bill.invoice, now).await;
+            tx.end(issued).await
         })
         .await
     }
@@ -228,18 +231,18 @@ async fn stored(
 }
 
 async fn issue(
-    change: &mut Change<Installation>,
+    tx: &mut ControlTx,
+    mut act: Act,
     invoice: Invoice,
     now: UnixMs,
 ) -> Result<(Bill, bool), InvoiceError> {
-    let tx = &mut change.tx;
+    // Whoever holds the row issues; others wait and find what was issued.
+    let (last,): (i64,) = locking!("SELECT last_number FROM invoice_head").one(tx).await?;
     if let Some(before) = stored(tx, invoice.payer, invoice.period).await? {
         return Ok((before, false));
     }
-    let (number,): (i64,) =
-        sql("UPDATE invoice_head SET last_number = last_number + 1 RETURNING last_number")
-            .one(tx)
-            .await?;
+    let number = last + 1;
+    sql("UPDATE invoice_head SET last_number = $1").bind(number).execute(tx).await?;
     sql("INSERT INTO invoice (tenant_id, period, number, issued_at, document)
          VALUES ($1, $2, $3, $4, $5)")
     .bind(invoice.payer.0)
@@ -249,6 +252,8 @@ async fn issue(
     .bind(rows::json(&invoice)?)
     .execute(tx)
     .await?;
+    act.describe(None, Some(&invoice));
+    audit::append(tx, invoice.payer, &act, now).await?;
     let issued = Some(Issued { number: u64::try_from(number).unwrap_or(0), at: now });
     Ok((Bill { invoice, issued }, true))
 }

@@ -9,6 +9,7 @@ use model::{billing::Consolidation, clock::UnixMs, tenant::TenantId};
 
 use crate::store::{
     Store, StoreError,
+    audit::{Act, Actor, Shown},
     change::{Change, detached},
     db::{ControlTx, Installation, Purpose, sql},
     hierarchy::closure,
@@ -76,16 +77,18 @@ impl Store {
     /// As [`BillingError`] says.
     pub async fn set_billing(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         consolidation: Consolidation,
         effective_from: Option<UnixMs>,
     ) -> Result<BillingSettings, BillingError> {
-        let store = Arc::clone(self);
+        let (store, act) = (Arc::clone(self), Act::new(by, "billing.set", ""));
         detached(async move {
             let now = store.clock.now();
             let effective_from = effective_from.unwrap_or(now);
             let settings = Settings { effective_from, consolidation };
-            let mut change = Change::of_installation(&store).await?;
+            let mut change = Change::of_installation(&store, act).await?;
+            change.about(tenant);
             let outcome = write(&mut change, tenant, settings, now).await;
             change.end(outcome).await
         })
@@ -112,6 +115,7 @@ async fn write(
     if !outside.is_empty() {
         return Err(BillingError::Outside(outside));
     }
+    let before = before(tx, tenant, settings.effective_from.plus_ms(1)).await?;
     sql("INSERT INTO billing_consolidation (tenant_id, effective_from, document)
          VALUES ($1, $2, $3)
          ON CONFLICT (tenant_id, effective_from) DO UPDATE SET document = excluded.document")
@@ -120,7 +124,11 @@ async fn write(
     .bind(rows::json(&settings.consolidation)?)
     .execute(tx)
     .await?;
-    Ok(all(tx, tenant, now).await?)
+    let set = all(tx, tenant, now).await?;
+    change.target(&settings.effective_from.rfc3339());
+    let before = before.as_ref().map(|before| before as &dyn Shown);
+    change.describe(before, Some(&settings.consolidation));
+    Ok(set)
 }
 
 async fn all(

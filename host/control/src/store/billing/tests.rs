@@ -15,7 +15,7 @@ use super::{Bill, BillingError, InvoiceError};
 use crate::{
     Store,
     store::{
-        MoveError, NewTenant, StatusChange, TenantPatch,
+        Actor, MoveError, NewTenant, StatusChange, TenantPatch,
         db::{Purpose, sql},
     },
     testing::{Backend, Database, NEW_YEAR, on_both},
@@ -89,7 +89,7 @@ impl World {
             data_residency: Some("eu".to_owned()),
             parent,
         };
-        let id = self.store.create_tenant(new).await.expect("a tenant").id;
+        let id = self.store.create_tenant(&Actor::Program, new).await.expect("a tenant").id;
         self.set_status(id, Status::Active).await;
         id
     }
@@ -97,12 +97,12 @@ impl World {
     async fn set_status(&self, id: TenantId, status: Status) {
         let status = Some(StatusChange::To(status, None));
         let patch = TenantPatch { status, ..TenantPatch::default() };
-        self.store.patch_tenant(id, patch, None).await.expect("a patch");
+        self.store.patch_tenant(&Actor::Program, id, patch, None).await.expect("a patch");
     }
 
     async fn set_plan(&self, id: TenantId, plan: &str) {
         let patch = TenantPatch { plan: Some(plan.to_owned()), ..TenantPatch::default() };
-        self.store.patch_tenant(id, patch, None).await.expect("a patch");
+        self.store.patch_tenant(&Actor::Program, id, patch, None).await.expect("a patch");
     }
 
     /// A parent with three children, whose bills sum to 100.01.
@@ -114,7 +114,7 @@ impl World {
     }
 
     async fn consolidate(&self, parent: TenantId, shares: &[(TenantId, u32)]) {
-        self.store.set_billing(parent, by(shares), None).await.expect("settings");
+        self.store.set_billing(&Actor::Program, parent, by(shares), None).await.expect("settings");
     }
 
     async fn bill(&self, tenant: TenantId, month: &str) -> Bill {
@@ -129,7 +129,7 @@ impl World {
 
     async fn issue(&self, tenant: TenantId, month: &str) -> Result<(Bill, bool), InvoiceError> {
         let catalog = Arc::clone(&self.catalog);
-        self.store.issue_invoice(tenant, period(month), catalog).await
+        self.store.issue_invoice(&Actor::Program, tenant, period(month), catalog).await
     }
 }
 
@@ -169,9 +169,9 @@ async fn settings_come_into_force_when_they_say_and_stay_on_record(on: Backend) 
     let world = World::new(on).await;
     let [parent, one, two, _] = world.family().await;
     let (now, later) = (by(&[(one, 10_000)]), by(&[(two, 10_000)]));
-    world.store.set_billing(parent, now.clone(), None).await.expect("settings");
+    world.store.set_billing(&Actor::Program, parent, now.clone(), None).await.expect("settings");
     let february = NEW_YEAR.plus_ms(45 * DAY_MS);
-    let set = world.store.set_billing(parent, later.clone(), Some(february)).await;
+    let set = world.store.set_billing(&Actor::Program, parent, later.clone(), Some(february)).await;
     let set = set.expect("settings");
     assert_eq!(set.current.expect("some").consolidation, now);
     assert_eq!(set.upcoming[0].consolidation, later);
@@ -191,15 +191,18 @@ async fn settings_in_the_past_or_for_strangers_are_refused(on: Backend) {
     let [parent, one, ..] = world.family().await;
     let stranger = world.tenant("stranger", "odd", None).await;
     let past = Some(UnixMs(NEW_YEAR.0 - 1));
-    let refused = world.store.set_billing(parent, by(&[(one, 10_000)]), past).await;
+    let refused =
+        world.store.set_billing(&Actor::Program, parent, by(&[(one, 10_000)]), past).await;
     assert!(matches!(refused, Err(BillingError::Past { now }) if now == NEW_YEAR));
     let strange = by(&[(one, 5_000), (stranger, 5_000)]);
-    let refused = world.store.set_billing(parent, strange, None).await;
+    let refused = world.store.set_billing(&Actor::Program, parent, strange, None).await;
     assert!(matches!(refused, Err(BillingError::Outside(who)) if who == [stranger]));
-    let upwards = world.store.set_billing(one, by(&[(parent, 10_000)]), None).await;
+    let upwards =
+        world.store.set_billing(&Actor::Program, one, by(&[(parent, 10_000)]), None).await;
     assert!(matches!(upwards, Err(BillingError::Outside(_))));
     let nobody = TenantId(Uuid::from_u128(7));
-    let refused = world.store.set_billing(nobody, by(&[(nobody, 10_000)]), None).await;
+    let refused =
+        world.store.set_billing(&Actor::Program, nobody, by(&[(nobody, 10_000)]), None).await;
     assert!(matches!(refused, Err(BillingError::NotFound)));
     assert_eq!(world.store.billing(parent).await.expect("settings").current, None);
     world.consolidate(parent, &[(parent, 10_000)]).await;
@@ -210,20 +213,29 @@ async fn nobody_leaves_a_consolidation_that_bills_them(on: Backend) {
     let [parent, one, two, three] = world.family().await;
     let below = world.tenant("below", "free", Some(one)).await;
     world.consolidate(parent, &[(below, 10_000)]).await;
-    let refused = world.store.move_tenant(one, None, None).await.expect_err("a refusal");
+    let refused =
+        world.store.move_tenant(&Actor::Program, one, None, None).await.expect_err("a refusal");
     assert!(
         matches!(refused, MoveError::Billed { by, bears } if by == parent && bears == below),
         "{refused}"
     );
-    world.store.move_tenant(below, Some(two), None).await.expect("still in the family");
-    world.store.move_tenant(three, None, None).await.expect("has no share");
+    world
+        .store
+        .move_tenant(&Actor::Program, below, Some(two), None)
+        .await
+        .expect("still in the family");
+    world.store.move_tenant(&Actor::Program, three, None, None).await.expect("has no share");
     // Out of it from tomorrow on: so it may leave only then.
     let tomorrow = NEW_YEAR.plus_ms(DAY_MS);
     let without = by(&[(parent, 10_000)]);
-    world.store.set_billing(parent, without, Some(tomorrow)).await.expect("settings");
-    assert!(world.store.move_tenant(below, None, None).await.is_err());
+    world
+        .store
+        .set_billing(&Actor::Program, parent, without, Some(tomorrow))
+        .await
+        .expect("settings");
+    assert!(world.store.move_tenant(&Actor::Program, below, None, None).await.is_err());
     world.clock.advance_ms(DAY_MS);
-    world.store.move_tenant(below, None, None).await.expect("no share any more");
+    world.store.move_tenant(&Actor::Program, below, None, None).await.expect("no share any more");
 }
 
 async fn a_month_is_billed_by_its_last_instant(on: Backend) {
@@ -234,7 +246,7 @@ async fn a_month_is_billed_by_its_last_instant(on: Backend) {
     let january = world.bill(parent, "2024-01").await;
     world.set_plan(one, "odd").await;
     world.set_status(two, Status::Suspended).await;
-    world.store.move_tenant(three, None, None).await.expect("a move");
+    world.store.move_tenant(&Actor::Program, three, None, None).await.expect("a move");
     world.set_plan(three, "odd").await;
     let newcomer = world.tenant("newcomer", "even", Some(one)).await;
     assert_eq!(world.bill(parent, "2024-01").await, january);
@@ -252,7 +264,7 @@ async fn without_consolidation_everybody_pays_for_themselves(on: Backend) {
     let world = World::new(on).await;
     let [parent, one, two, _] = world.family().await;
     let apart = Consolidation { consolidated_invoicing: false, ..by(&[(one, 10_000)]) };
-    world.store.set_billing(parent, apart, None).await.expect("settings");
+    world.store.set_billing(&Actor::Program, parent, apart, None).await.expect("settings");
     for (tenant, minor) in [(parent, 5_001), (one, 2_500), (two, 2_500)] {
         let bill = world.bill(tenant, "2024-01").await;
         assert_eq!((bill.invoice.payer, bill.invoice.total_minor), (tenant, minor));
@@ -267,7 +279,7 @@ async fn without_consolidation_everybody_pays_for_themselves(on: Backend) {
         data_residency: Some("eu".to_owned()),
         parent: None,
     };
-    let trial = world.store.create_tenant(trial).await.expect("a tenant").id;
+    let trial = world.store.create_tenant(&Actor::Program, trial).await.expect("a tenant").id;
     assert_eq!(world.bill(trial, "2024-01").await.invoice.total_minor, 0, "a trial is free");
 }
 

@@ -10,10 +10,12 @@ use model::{
     clock::UnixMs,
     tenant::{FAMILY_DEPTH_MAX, Status, Tenant, TenantId},
 };
+use serde_json::json;
 
 use super::closure;
 use crate::store::{
     Store, StoreError,
+    audit::{Act, Actor},
     billing::settings,
     change::{Change, detached},
     db::{ControlTx, Installation, sql},
@@ -73,13 +75,15 @@ impl Store {
     /// As [`MoveError`] says.
     pub async fn move_tenant(
         self: &Arc<Self>,
+        by: &Actor,
         id: TenantId,
         parent: Option<TenantId>,
         expected: Option<u64>,
     ) -> Result<Tenant, MoveError> {
-        let store = Arc::clone(self);
+        let (store, act) = (Arc::clone(self), Act::new(by, "tenant.move", ""));
         detached(async move {
-            let mut change = Change::of_installation(&store).await?;
+            let mut change = Change::of_installation(&store, act).await?;
+            change.about(id);
             let outcome = write(&mut change, id, parent, expected, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -103,9 +107,12 @@ async fn write(
         return Err(MoveError::Erased);
     }
     if tenant.parent == parent {
+        change.unchanged();
         return Ok(tenant);
     }
     check(tx, id, parent, now).await?;
+    let place = |parent: Option<TenantId>| json!({ "parent_tenant_id": parent });
+    let (before, after) = (place(tenant.parent), place(parent));
     tenant.parent = parent;
     tenant.version += 1;
     sql("UPDATE tenant SET parent = $2, version = $3 WHERE id = $1")
@@ -115,6 +122,7 @@ async fn write(
         .execute(tx)
         .await?;
     closure::transplant(tx, id, parent, now).await?;
+    change.describe(Some(&before), Some(&after));
     change.publish_tenant(id).await?;
     Ok(tenant)
 }

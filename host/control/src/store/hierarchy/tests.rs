@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     Store,
     store::{
-        CreateError, MoveError, NewTenant, StatusChange, TenantPatch,
+        Actor, CreateError, MoveError, NewTenant, StatusChange, TenantPatch,
         db::{Purpose, sql},
     },
     testing::{Backend, Database, on_both},
@@ -49,7 +49,7 @@ async fn create(
         data_residency: parent.is_none().then(|| residency.to_owned()),
         parent,
     };
-    store.create_tenant(new).await
+    store.create_tenant(&Actor::Program, new).await
 }
 
 /// A line of tenants, each the child of the one before.
@@ -171,7 +171,7 @@ async fn walk(store: &Arc<Store>, case: usize, steps: &[Step]) -> usize {
                     .max();
                 let stays = parents[&moved] == parent;
                 let fits = stays || line.len() + height.expect("itself") < 8;
-                match store.move_tenant(moved, parent, None).await {
+                match store.move_tenant(&Actor::Program, moved, parent, None).await {
                     Ok(tenant) => {
                         assert!(fits && !line.contains(&moved));
                         assert_eq!(tenant.parent, parent);
@@ -245,20 +245,22 @@ async fn a_subtree_moves_whole_and_keeps_its_residency(on: Backend) {
     let one = line(&store, "one", 3).await;
     let renamed =
         TenantPatch { organization_name: Some("One".to_owned()), ..TenantPatch::default() };
-    store.patch_tenant(one[1], renamed, None).await.expect("a patch");
+    store.patch_tenant(&Actor::Program, one[1], renamed, None).await.expect("a patch");
     let two = line(&store, "us", 2).await;
-    let moved = store.move_tenant(one[1], Some(two[1]), Some(2)).await.expect("a move");
+    let moved =
+        store.move_tenant(&Actor::Program, one[1], Some(two[1]), Some(2)).await.expect("a move");
     assert_eq!((moved.parent, moved.version), (Some(two[1]), 3));
     assert_eq!(moved.data_residency, "eu");
     assert!(store.is_in_subtree(two[0], one[2]) && !store.is_in_subtree(one[0], one[2]));
     assert_closed(&store).await;
-    let root = store.move_tenant(one[1], None, None).await.expect("a move");
+    let root = store.move_tenant(&Actor::Program, one[1], None, None).await.expect("a move");
     assert_eq!(root.parent, None);
     assert!(store.is_in_subtree(one[1], one[2]) && !store.is_in_subtree(two[0], one[2]));
     assert_closed(&store).await;
     let stored = store.tenant(one[1]).await.expect("a store").expect("a tenant").tenant;
     assert_eq!(stored, root);
-    let again = store.move_tenant(one[1], None, None).await.expect("nothing to do");
+    let again =
+        store.move_tenant(&Actor::Program, one[1], None, None).await.expect("nothing to do");
     assert_eq!(again.version, root.version);
 }
 
@@ -267,7 +269,7 @@ async fn a_move_below_oneself_or_a_descendant_is_refused(on: Backend) {
     let store = database.open().await;
     let ids = line(&store, "level", 3).await;
     for below in &ids {
-        let refused = store.move_tenant(ids[0], Some(*below), None).await;
+        let refused = store.move_tenant(&Actor::Program, ids[0], Some(*below), None).await;
         assert!(matches!(refused, Err(MoveError::Cycle(parent)) if parent == *below));
     }
     let stored = store.tenant(ids[0]).await.expect("a store").expect("a tenant").tenant;
@@ -279,9 +281,9 @@ async fn a_family_grows_no_deeper_than_eight_levels_by_a_move(on: Backend) {
     let database = on.database();
     let store = database.open().await;
     let (six, three) = (line(&store, "six", 6).await, line(&store, "three", 3).await);
-    let refused = store.move_tenant(three[0], Some(six[5]), None).await;
+    let refused = store.move_tenant(&Actor::Program, three[0], Some(six[5]), None).await;
     assert!(matches!(refused, Err(MoveError::TooDeep { above: 6, below: 3 })), "{refused:?}");
-    store.move_tenant(three[0], Some(six[4]), None).await.expect("eight levels");
+    store.move_tenant(&Actor::Program, three[0], Some(six[4]), None).await.expect("eight levels");
     assert_eq!(store.family(three[2]).await.expect("a store").expect("one").ancestors.len(), 7);
     assert_closed(&store).await;
 }
@@ -290,11 +292,11 @@ async fn a_parent_that_is_not_there_and_a_stale_version_are_refused(on: Backend)
     let database = on.database();
     let store = database.open().await;
     let (one, nobody) = (child(&store, "one", None).await, TenantId(Uuid::from_u128(7)));
-    let refused = store.move_tenant(one, Some(nobody), None).await;
+    let refused = store.move_tenant(&Actor::Program, one, Some(nobody), None).await;
     assert!(matches!(refused, Err(MoveError::ParentUnknown)));
-    let refused = store.move_tenant(nobody, None, None).await;
+    let refused = store.move_tenant(&Actor::Program, nobody, None, None).await;
     assert!(matches!(refused, Err(MoveError::NotFound)));
-    let refused = store.move_tenant(one, None, Some(9)).await;
+    let refused = store.move_tenant(&Actor::Program, one, None, Some(9)).await;
     assert!(matches!(refused, Err(MoveError::VersionMismatch { current: 1 })));
 }
 
@@ -306,7 +308,7 @@ async fn a_status_of_an_ancestor_is_in_effect_below_it(on: Backend) {
         status: Some(StatusChange::To(Status::Suspended, None)),
         ..TenantPatch::default()
     };
-    store.patch_tenant(ids[1], suspend, None).await.expect("a suspension");
+    store.patch_tenant(&Actor::Program, ids[1], suspend, None).await.expect("a suspension");
     let expected = [Status::Trial, Status::Suspended, Status::Suspended, Status::Suspended];
     for (asked, id) in ids.iter().enumerate() {
         let family = store.family(*id).await.expect("a store").expect("a family");
@@ -318,7 +320,7 @@ async fn a_status_of_an_ancestor_is_in_effect_below_it(on: Backend) {
     let page = store.children(ids[2], None, 9).await.expect("a store").expect("a tenant");
     let last = &page.children[0];
     assert_eq!((last.status, last.effective_status), (Status::Trial, Status::Suspended));
-    store.move_tenant(ids[2], None, None).await.expect("a move");
+    store.move_tenant(&Actor::Program, ids[2], None, None).await.expect("a move");
     let family = store.family(ids[2]).await.expect("a store").expect("a family");
     assert!(family.members.iter().all(|member| member.effective_status == Status::Trial));
 }
@@ -391,6 +393,6 @@ async fn families_from_before_the_table_are_found_by_the_migration(on: Backend) 
         .expect("a row");
     assert_eq!((parents, terms), (7, 9));
     drop(tx);
-    store.move_tenant(ids[7], None, None).await.expect("a move");
+    store.move_tenant(&Actor::Program, ids[7], None, None).await.expect("a move");
     assert_closed(&store).await;
 }
