@@ -17,12 +17,13 @@ mod db;
 mod directory;
 mod dispatch;
 mod error;
-mod gauges;
 mod hierarchy;
 mod idempotency;
 mod keys;
+mod levels;
 mod lifecycle;
 mod lint;
+mod pools;
 mod publish;
 mod random;
 mod rows;
@@ -31,6 +32,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod trends;
 
 use std::sync::Arc;
 
@@ -47,13 +49,16 @@ pub use self::{
     hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
+    levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
     tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
+    trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
     db::Db,
