@@ -9,11 +9,13 @@
 //! document. Every mutation leaves one entry in an audit chain, in its own transaction.
 
 mod audit;
+mod billing;
 mod body;
 mod caller;
 mod endpoint;
 mod fields;
 mod health;
+mod hierarchy;
 mod keys;
 mod openapi;
 mod overrides;
@@ -282,6 +284,37 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Health of a tenant: as its worst check")
             .answers::<health::tenant::TenantHealth>(200),
         health_as_the_guide_spells_it(),
+        // Families and what they are billed.
+        Endpoint::get("/tenants/{tenant_id}/hierarchy", hierarchy::read)
+            .right(Right::TenantRead)
+            .summary("A tenant's ancestors and subtree")
+            .answers::<hierarchy::Hierarchy>(200),
+        Endpoint::get("/tenants/{tenant_id}/children", hierarchy::children)
+            .right(Right::TenantRead)
+            .summary("The children of a tenant")
+            .query::<hierarchy::ChildrenQuery>()
+            .answers::<hierarchy::Children>(200),
+        Endpoint::get("/tenants/{tenant_id}/billing", billing::settings::show)
+            .right(Right::BillingRead)
+            .summary("How the bills of a tenant and its subtree are made out")
+            .answers::<billing::settings::Billing>(200),
+        Endpoint::put("/tenants/{tenant_id}/billing", billing::settings::put)
+            .right(Right::BillingManage)
+            .summary("Consolidate the bills of a tenant and its subtree")
+            .body::<billing::settings::BillingBody>()
+            .answers::<billing::settings::Billing>(200),
+        Endpoint::get("/tenants/{tenant_id}/billing/invoices", billing::invoices::show)
+            .right(Right::BillingRead)
+            .summary("The invoice of a month")
+            .query::<billing::invoices::InvoiceQuery>()
+            .answers::<billing::invoices::InvoiceView>(200)
+            .answers_text(200, "text/csv"),
+        Endpoint::post("/tenants/{tenant_id}/billing/invoices", billing::invoices::issue)
+            .right(Right::InvoicesIssue)
+            .summary("Issue the invoice of a month that is over")
+            .body::<billing::invoices::IssueBody>()
+            .answers::<billing::invoices::InvoiceView>(201)
+            .answers::<billing::invoices::InvoiceView>(200),
         // The installation.
         Endpoint::get("/admin/policies", policies::read)
             .right(Right::PlatformRead)

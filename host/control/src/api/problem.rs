@@ -54,6 +54,8 @@ pub(crate) enum ApiError {
     TokenDead,
     /// There are as many as there may be.
     TooMany(String),
+    /// Something stands against it.
+    Conflict(Conflict),
     /// `If-Match` names another version.
     VersionMismatch,
     /// The `Idempotency-Key` was used for another request.
@@ -66,6 +68,17 @@ pub(crate) enum ApiError {
     UsageUnavailable,
     /// The store failed; logged here.
     Store(StoreError),
+}
+
+/// What stands against a request that is valid in itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Conflict {
+    /// Stable short code.
+    pub(crate) code: &'static str,
+    /// The same text for every occurrence.
+    pub(crate) title: &'static str,
+    /// What it is here, and what to do about it.
+    pub(crate) detail: String,
 }
 
 /// Something that only PostgreSQL offers.
@@ -126,6 +139,9 @@ impl ApiError {
             Self::DomainTaken(domain) => Problem::new(409, "domain-taken", "The domain is taken")
                 .detail(format!("Another tenant has the domain {domain:?}.")),
             Self::Transition(refused) => transition(&refused),
+            Self::Conflict(Conflict { code, title, detail }) => {
+                Problem::new(409, code, title).detail(detail)
+            }
             Self::TokenDead => Problem::new(409, "token-dead", "The token no longer lives")
                 .detail("It is revoked or expired; issue a new one."),
             Self::TooMany(detail) => {

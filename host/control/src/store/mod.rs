@@ -12,13 +12,14 @@ mod admin;
 mod applied;
 mod audit;
 mod authority;
+mod billing;
 mod change;
 mod db;
 mod directory;
 mod dispatch;
 mod due;
 mod error;
-mod family;
+mod hierarchy;
 mod idempotency;
 mod keys;
 mod levels;
@@ -48,8 +49,10 @@ pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
     audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
+    billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
     dispatch::DispatchClaim,
     error::StoreError,
+    hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
