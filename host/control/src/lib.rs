@@ -8,6 +8,7 @@
 //! it a file under `api/` and a line in `api/mod.rs`.
 
 mod api;
+mod jobs;
 pub mod notify;
 mod serve;
 pub mod store;

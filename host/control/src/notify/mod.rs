@@ -21,8 +21,24 @@ pub use self::{
 pub(crate) use self::{
     email::{Mail, Mailer},
     text::Notice,
-    webhook::{Call, Webhooks},
+    webhook::{Call, SECRET_PREFIX, Webhooks},
 };
+
+/// Every channel, under one configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Channels {
+    pub(crate) webhooks: Webhooks,
+    pub(crate) mailer: Mailer,
+}
+
+impl Channels {
+    pub(crate) fn new(config: &NotifyConfig) -> Self {
+        Self {
+            webhooks: Webhooks::new(config.webhook_allow_networks.clone()),
+            mailer: Mailer::new(config.smtp.as_ref()),
+        }
+    }
+}
 
 /// Longest reason that is kept and shown, in characters: a line of a log.
 const REASON_CHARS_MAX: usize = 300;

@@ -9,6 +9,7 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+pub(crate) mod alerts;
 mod authority;
 mod change;
 mod db;
@@ -20,6 +21,7 @@ mod idempotency;
 mod keys;
 mod lifecycle;
 mod lint;
+mod outbox;
 mod publish;
 mod random;
 mod rows;
@@ -33,8 +35,13 @@ use std::sync::Arc;
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
+pub(crate) use self::outbox::Claimed;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    alerts::{
+        AlertRule, AlertSettings, AlertsPut, Channel, Evaluated, NewSecret, SECRET_GRACE_MS,
+        SecretRecord, Severity, StoredAlerts, Threshold, ThresholdError,
+    },
     authority::QuotaViolation,
     dispatch::DispatchClaim,
     error::StoreError,
@@ -42,6 +49,7 @@ pub use self::{
     keys::{IssuedKey, KeyRecord},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,

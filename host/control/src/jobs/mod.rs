@@ -1,0 +1,4 @@
+//! Periodic jobs.
+
+mod alerts;
+mod deliver;
