@@ -16,5 +16,6 @@ pub mod store;
 mod testing;
 
 pub use api::{Deps, router};
+pub use jobs::Jobs;
 pub use serve::serve;
-pub use store::{AdminToken, Store, StoreError};
+pub use store::{Actor, AdminToken, Store, StoreError};

@@ -1,4 +1,4 @@
-//! Sends what is due in the outbox. Every second or so, in every process.
+//! Sends what is due in the outbox, every second, in every process.
 //!
 //! Invariant: a process that dies in here at any point loses no delivery; what it may have
 //! sent is sent again under the same id when its lease ends.
@@ -9,11 +9,14 @@ use model::clock::Clock;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::JobDeps;
 use crate::{
     notify::{Call, Channels, Failure, Mail, Notice, Remedy},
     store::{Channel, Claimed, Outcome, Store, StoreError},
 };
 
+/// How often it looks, in ms: nobody waits longer for what was never tried.
+pub(super) const EVERY_MS: u64 = 1_000;
 /// Deliveries at once: each waits for a foreign machine, none for the processor.
 const AT_ONCE: u32 = 32;
 /// Claims of one run, so that a run ends while new deliveries come in.
@@ -21,17 +24,17 @@ const CLAIMS_MAX: u32 = 32;
 
 /// Who sends.
 #[derive(Clone, Debug)]
-pub(crate) struct Courier {
-    pub(crate) store: Arc<Store>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) channels: Channels,
+pub(super) struct Courier {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    channels: Channels,
 }
 
 /// Sends what is due, and stores how it went.
 ///
 /// # Errors
 /// The store failed; what was sent without being stored is sent again.
-pub(crate) async fn run(courier: Courier) -> Result<(), StoreError> {
+pub(super) async fn run(courier: Courier) -> Result<(), StoreError> {
     for _ in 0..CLAIMS_MAX {
         let claimed = courier.store.claim_deliveries(AT_ONCE).await?;
         if claimed.is_empty() {
@@ -65,6 +68,10 @@ async fn deliver(courier: Courier, claimed: Claimed) -> Result<(), StoreError> {
 }
 
 impl Courier {
+    pub(super) fn new(deps: &JobDeps, channels: Channels) -> Self {
+        Self { store: Arc::clone(&deps.store), clock: Arc::clone(&deps.clock), channels }
+    }
+
     async fn send(&self, claimed: &Claimed) -> Result<(), Failure> {
         match claimed.channel {
             Channel::Email => self.channels.mailer.send(mail(claimed)).await,

@@ -10,12 +10,14 @@
 
 mod admin;
 pub(crate) mod alerts;
+mod audit;
 mod authority;
 mod change;
 mod db;
 mod directory;
 mod dispatch;
 mod error;
+mod family;
 mod gauges;
 mod idempotency;
 mod keys;
@@ -29,6 +31,7 @@ mod secrets;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -42,6 +45,7 @@ pub use self::{
         AlertRule, AlertSettings, AlertsPut, Channel, Evaluated, NewSecret, SECRET_GRACE_MS,
         SecretRecord, Severity, StoredAlerts, Threshold, ThresholdError,
     },
+    audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     dispatch::DispatchClaim,
     error::StoreError,
@@ -54,6 +58,7 @@ pub use self::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
+    tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
 };
 use self::{
     db::Db,

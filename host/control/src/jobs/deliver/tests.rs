@@ -14,7 +14,7 @@ use crate::{
         testing::{MailSink, Received, Receiver},
     },
     store::{
-        DeliveryRecord, DeliveryState,
+        Actor, DeliveryRecord, DeliveryState,
         alerts::tests::{Bench, tenant},
     },
     testing::{Backend, on_both},
@@ -47,7 +47,11 @@ impl Told {
             }, "storage": {"notification_channels": ["webhook"], "webhook_url": receiver.url("/hook")}},
         });
         let settings = serde_json::from_value(settings).expect("settings");
-        let put = bench.store.put_alerts(bench.tenant, settings, None).await.expect("a put");
+        let put = bench
+            .store
+            .put_alerts(&Actor::Program, bench.tenant, settings, None)
+            .await
+            .expect("a put");
         let secret = put.secret.expect("a secret").expose().to_owned();
         Self { bench, receiver, sink, secret }
     }
@@ -299,7 +303,11 @@ async fn a_receiver_that_is_gone_gets_nothing_more_until_the_settings_are_put_an
         one.last_error.as_deref().is_some_and(|error| error.contains("PUT the settings"))
     });
     assert_eq!(refused.count(), 1);
-    told.bench.store.put_alerts(told.bench.tenant, stored.settings, None).await.expect("a put");
+    told.bench
+        .store
+        .put_alerts(&Actor::Program, told.bench.tenant, stored.settings, None)
+        .await
+        .expect("a put");
     told.bench.level(Metric::Storage, 950).await;
     told.bench.evaluate().await;
     told.run().await;
@@ -322,7 +330,7 @@ async fn mail_without_a_server_fails_and_says_what_to_set(on: Backend) {
 
 async fn a_rotated_secret_signs_beside_the_new_one_for_a_day(on: Backend) {
     let told = Told::new(on).await;
-    let rotated = told.bench.store.rotate_webhook_secret(told.bench.tenant).await;
+    let rotated = told.bench.store.rotate_webhook_secret(&Actor::Program, told.bench.tenant).await;
     let new = rotated.expect("a secret").text.expose().to_owned();
     told.spend(800).await;
     told.run().await;
@@ -343,7 +351,7 @@ async fn one_tenant_does_not_take_every_worker(on: Backend) {
     let two = tenant(&told.bench.store, "two").await;
     let settings = json!({"quota_alerts": {}, "defaults": {"notification_channels": ["email"]}});
     let settings = serde_json::from_value(settings).expect("settings");
-    told.bench.store.put_alerts(two, settings, None).await.expect("a put");
+    told.bench.store.put_alerts(&Actor::Program, two, settings, None).await.expect("a put");
     told.bench.store.tell_plan_changed(two).await;
     let claimed = told.bench.store.claim_deliveries(32).await.expect("a claim");
     let mut by_tenant = BTreeMap::<_, usize>::new();
@@ -363,7 +371,9 @@ async fn many_processes_deliver_each_event_once() {
         let level = if day % 2 == 0 { 1_000 } else { 0 };
         told.bench.level(Metric::Storage, level).await;
         let looks = stores.iter().map(|store| store.evaluate_alerts(&told.bench.catalog));
-        join_all(looks).await.into_iter().for_each(|look| drop(look.expect("an evaluation")));
+        join_all(looks).await.into_iter().for_each(|look| {
+            look.expect("an evaluation");
+        });
         told.bench.evaluate().await;
         let runs = stores.iter().cycle().take(6).map(|store| run(told.courier_of(store)));
         join_all(runs).await.into_iter().for_each(|done| done.expect("a run"));

@@ -95,7 +95,7 @@ impl Store {
     /// Judges one tenant under its lock; how many events that makes.
     async fn tell(&self, tenant: TenantId, quotas: &Quotas) -> Result<u64, StoreError> {
         let now = self.clock.now();
-        let mut tx = self.db.control(Purpose::Account).await?;
+        let mut tx = self.db.control(Purpose::Write).await?;
         let told = tell(&mut tx, tenant, quotas, now).await;
         tx.end(told).await
     }

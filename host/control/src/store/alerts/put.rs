@@ -8,7 +8,8 @@ use model::{clock::UnixMs, secret::Secret, tenant::TenantId};
 use super::{
     super::{
         ChangeError, Store,
-        db::{Purpose, TenantTx, sql},
+        audit::{self, Act, Actor},
+        db::{Purpose, TenantTx, locking, sql},
         keys::exists,
         rows,
     },
@@ -59,13 +60,23 @@ impl Store {
     /// No such tenant, `if_version` is not the stored version, or the store failed.
     pub async fn put_alerts(
         &self,
+        by: &Actor,
         tenant: TenantId,
         settings: AlertSettings,
         if_version: Option<u64>,
     ) -> Result<AlertsPut, ChangeError> {
         let now = self.clock.now();
-        let mut tx = self.db.tenant(tenant, Purpose::Account).await?;
-        let put = put(&mut tx, &settings, if_version, now).await;
+        let mut act = Act::new(by, "alerts.put", "");
+        let mut tx = self.db.tenant(tenant, Purpose::Write).await?;
+        let put = async {
+            let before = settings_of(&mut tx).await?;
+            let put = put(&mut tx, &settings, if_version, now).await?;
+            let after = &put.stored.settings;
+            act.describe(before.as_ref().map(|before| before as _), Some(after));
+            audit::append(&mut tx, tenant, &act, now).await?;
+            Ok(put)
+        }
+        .await;
         tx.end(put).await
     }
 }
@@ -88,6 +99,16 @@ async fn stored(tx: &mut TenantTx, now: UnixMs) -> Result<StoredAlerts, ChangeEr
     };
     let gone = gone.into_iter().map(|(url, since)| (url, rows::instant(since))).collect();
     Ok(StoredAlerts { settings, version, secrets, gone })
+}
+
+/// The settings as they are, locked until the end.
+async fn settings_of(tx: &mut TenantTx) -> Result<Option<AlertSettings>, ChangeError> {
+    let row: Option<(String,)> =
+        locking!("SELECT document FROM alert_settings WHERE tenant_id = $1")
+            .bind(tx.tenant().0)
+            .optional(tx)
+            .await?;
+    Ok(row.map(|(document,)| parsed(&document)).transpose()?)
 }
 
 async fn put(

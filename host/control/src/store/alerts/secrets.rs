@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::super::{
     ChangeError, Store, StoreError,
+    audit::{self, Act, Actor},
     db::{Purpose, TenantTx, Tx, sql},
     keys::exists,
     random, rows,
@@ -45,12 +46,19 @@ impl Store {
     ///
     /// # Errors
     /// No such tenant, or the store failed.
-    pub async fn rotate_webhook_secret(&self, tenant: TenantId) -> Result<NewSecret, ChangeError> {
+    pub async fn rotate_webhook_secret(
+        &self,
+        by: &Actor,
+        tenant: TenantId,
+    ) -> Result<NewSecret, ChangeError> {
         let now = self.clock.now();
-        let mut tx = self.db.tenant(tenant, Purpose::Account).await?;
+        let act = Act::new(by, "webhook_secret.rotate", "");
+        let mut tx = self.db.tenant(tenant, Purpose::Write).await?;
         let made = async {
             exists(&mut tx).await?;
-            make(&mut tx, now).await
+            let made = make(&mut tx, now).await?;
+            audit::append(&mut tx, tenant, &act, now).await?;
+            Ok(made)
         }
         .await;
         tx.end(made).await

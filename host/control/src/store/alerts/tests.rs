@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     store::{
-        AlertSettings, ChangeError, EventKind, EventRecord, Store, StoreError, TenantPatch,
+        Actor, AlertSettings, ChangeError, EventKind, EventRecord, Store, StoreError, TenantPatch,
         alerts::SECRET_GRACE_MS,
         db::{Purpose, sql},
         outbox,
@@ -63,13 +63,13 @@ impl Bench {
 
     pub(crate) async fn put(&self, settings: Value) {
         let settings: AlertSettings = serde_json::from_value(settings).expect("settings");
-        self.store.put_alerts(self.tenant, settings, None).await.expect("a put");
+        self.store.put_alerts(&Actor::Program, self.tenant, settings, None).await.expect("a put");
     }
 
     /// Sets what is charged in the window of now.
     pub(crate) async fn spend(&self, metric: Metric, charged: i64) {
         let window = Window::of(metric, self.now()).expect("a window");
-        let mut tx = self.store.db.control(Purpose::Account).await.expect("a transaction");
+        let mut tx = self.store.db.control(Purpose::Write).await.expect("a transaction");
         let spent = sql("INSERT INTO quota_window (tenant_id, metric, start_ms, end_ms,
                  limit_version, limit_tokens, limit_high, granted)
              VALUES ($1, $2, $3, $4, 1, 9999, 9999, $5)
@@ -86,7 +86,7 @@ impl Bench {
 
     /// Sets a level.
     pub(crate) async fn level(&self, metric: Metric, value: i64) {
-        let mut tx = self.store.db.tenant(self.tenant, Purpose::Account).await.expect("one");
+        let mut tx = self.store.db.tenant(self.tenant, Purpose::Write).await.expect("one");
         let set = sql("INSERT INTO tenant_gauge (tenant_id, metric, value, updated_at)
              VALUES ($1, $2, $3, 0)
              ON CONFLICT (tenant_id, metric) DO UPDATE SET value = excluded.value")
@@ -131,7 +131,7 @@ pub(crate) async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         data_residency: Some("eu".to_owned()),
         parent: None,
     };
-    store.create_tenant(new).await.expect("a tenant").id
+    store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }
 
 fn plan(name: &str, quota: u64) -> Plan {
@@ -222,7 +222,7 @@ async fn a_new_window_and_another_limit_arm_again(on: Backend) {
     assert_eq!(bench.evaluate().await, 1);
     bench.clock.advance_ms(SETTLED_MS);
     let patch = TenantPatch { plan: Some("large".to_owned()), ..TenantPatch::default() };
-    bench.store.patch_tenant(bench.tenant, patch, None).await.expect("a patch");
+    bench.store.patch_tenant(&Actor::Program, bench.tenant, patch, None).await.expect("a patch");
     assert_eq!(bench.evaluate().await, 0, "900 of 2,000");
     bench.spend(Metric::AiRequests, 1_600).await;
     assert_eq!(bench.evaluate().await, 1);
@@ -305,7 +305,7 @@ async fn many_tenants_are_looked_at_in_pages(on: Backend) {
     for slug in ["two", "three", "four", "five"] {
         let other = tenant(&bench.store, slug).await;
         let settings = serde_json::from_value(watching(&["users"])).expect("settings");
-        bench.store.put_alerts(other, settings, None).await.expect("a put");
+        bench.store.put_alerts(&Actor::Program, other, settings, None).await.expect("a put");
         bench.clock.advance_ms(1);
     }
     bench.level(Metric::Users, 1_000).await;
@@ -326,13 +326,17 @@ async fn settings_are_put_as_a_whole_under_a_version(on: Backend) {
     assert_eq!(stored.settings.quota_alerts.keys().collect::<Vec<_>>(), [&Metric::Projects]);
     assert_eq!((stored.secrets.len(), stored.gone.len()), (0, 0));
     let settings = || stored.settings.clone();
-    let stale = bench.store.put_alerts(bench.tenant, settings(), Some(1)).await;
+    let stale = bench.store.put_alerts(&Actor::Program, bench.tenant, settings(), Some(1)).await;
     assert!(matches!(stale, Err(ChangeError::VersionMismatch { current: 2 })), "{stale:?}");
     assert_eq!(alerts(bench.tenant).await.expect("settings"), stored);
-    bench.store.put_alerts(bench.tenant, settings(), Some(2)).await.expect("a put");
+    bench
+        .store
+        .put_alerts(&Actor::Program, bench.tenant, settings(), Some(2))
+        .await
+        .expect("a put");
     let nobody = TenantId(Uuid::nil());
     assert!(matches!(alerts(nobody).await, Err(ChangeError::NotFound)));
-    let refused = bench.store.put_alerts(nobody, settings(), None).await;
+    let refused = bench.store.put_alerts(&Actor::Program, nobody, settings(), None).await;
     assert!(matches!(refused, Err(ChangeError::NotFound)));
 }
 
@@ -344,11 +348,11 @@ async fn the_first_webhook_makes_a_secret_and_a_rotation_keeps_the_one_before_fo
         "quota_alerts": {"users": {"webhook_url": "https://a.example/"}}
     }))
     .expect("settings");
-    let put = |settings| bench.store.put_alerts(bench.tenant, settings, None);
+    let put = |settings| bench.store.put_alerts(&Actor::Program, bench.tenant, settings, None);
     let first = put(settings.clone()).await.expect("a put").secret.expect("a secret");
     assert!(first.expose().starts_with("whsec_") && first.expose().len() == 6 + 44);
     assert_eq!(put(settings).await.expect("a put").secret, None, "it is shown once");
-    let rotate = || bench.store.rotate_webhook_secret(bench.tenant);
+    let rotate = || bench.store.rotate_webhook_secret(&Actor::Program, bench.tenant);
     let second = rotate().await.expect("a secret");
     assert_eq!(second.previous_expires_at, Some(NOW.plus_ms(SECRET_GRACE_MS)));
     let live = async || {
@@ -371,7 +375,7 @@ async fn an_event_is_there_only_if_what_it_tells_of_is(on: Backend) {
     let bench = Bench::new(on).await;
     bench.put(json!({"quota_alerts": {}, "defaults": {"notification_channels": ["email"]}})).await;
     for commits in [false, true] {
-        let mut tx = bench.store.db.tenant(bench.tenant, Purpose::Account).await.expect("one");
+        let mut tx = bench.store.db.tenant(bench.tenant, Purpose::Write).await.expect("one");
         let payload = serde_json::Map::from_iter([("plan".to_owned(), json!("large"))]);
         let id = outbox::insert(&mut tx, bench.tenant, EventKind::PlanChanged, payload, NOW).await;
         let id = id.expect("an insert").expect("an event");

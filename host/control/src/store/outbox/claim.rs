@@ -80,7 +80,7 @@ impl Store {
     /// The store failed; nothing is taken.
     pub(crate) async fn claim_deliveries(&self, limit: u32) -> Result<Vec<Claimed>, StoreError> {
         let now = self.clock.now();
-        let mut tx = self.db.control(Purpose::Account).await?;
+        let mut tx = self.db.control(Purpose::Write).await?;
         let claimed = claim(&mut tx, limit, now).await;
         tx.end(claimed).await
     }

@@ -112,7 +112,7 @@ pub(super) async fn insert<S>(
 impl super::Store {
     /// Stands in for a change of plan.
     pub(crate) async fn tell_plan_changed(&self, tenant: TenantId) {
-        let mut tx = self.db.tenant(tenant, super::db::Purpose::Account).await.expect("one");
+        let mut tx = self.db.tenant(tenant, super::db::Purpose::Write).await.expect("one");
         let kind = EventKind::PlanChanged;
         let told = insert(&mut tx, tenant, kind, Map::new(), self.clock.now()).await;
         tx.end(told).await.expect("an event");

@@ -39,7 +39,7 @@ impl Store {
         outcome: &Outcome,
     ) -> Result<bool, StoreError> {
         let now = self.clock.now();
-        let mut tx = self.db.control(Purpose::Account).await?;
+        let mut tx = self.db.control(Purpose::Write).await?;
         let settled = settle(&mut tx, claimed, outcome, now).await;
         tx.end(settled).await
     }
