@@ -64,7 +64,8 @@ impl WebhookUrl {
     pub fn parse(text: &str, allowed: &AllowedNetworks) -> Result<Self, WebhookUrlError> {
         let url = Url::parse(text).map_err(|_| WebhookUrlError::Malformed)?;
         let known = matches!(url.scheme(), "https" | "http") && url.host_str().is_some();
-        if text.len() > URL_BYTES_MAX || !known {
+        // Its canonical form is what is kept; that may be longer.
+        if url.as_str().len() > URL_BYTES_MAX || !known {
             return Err(WebhookUrlError::Malformed);
         }
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {

@@ -85,7 +85,7 @@ pub(super) fn answer(stored: &StoredTenant, catalog: &Catalog) -> Response {
 }
 
 /// The entity tag of a version.
-pub(super) fn etag(version: u64) -> [(HeaderName, HeaderValue); 1] {
+pub(in crate::api) fn etag(version: u64) -> [(HeaderName, HeaderValue); 1] {
     let tag = HeaderValue::try_from(format!("\"{version}\""));
     [(header::ETAG, tag.unwrap_or_else(|_| HeaderValue::from_static("\"\"")))]
 }
