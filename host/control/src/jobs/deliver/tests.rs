@@ -83,8 +83,8 @@ impl Told {
     /// The one delivery of the first event by a channel.
     async fn delivery(&self, channel: Channel) -> DeliveryRecord {
         let events = self.bench.events().await;
-        let deliveries = events[0].deliveries.iter();
-        deliveries.filter(|one| one.channel == channel).cloned().next().expect("a delivery")
+        let found = events[0].deliveries.iter().find(|one| one.channel == channel);
+        found.expect("a delivery").clone()
     }
 
     fn verify(&self, received: &Received) {

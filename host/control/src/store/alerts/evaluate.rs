@@ -49,7 +49,8 @@ struct News {
 
 impl Store {
     /// Inserts an event for every threshold that was reached since the last time, under the
-    /// quotas of `catalog`.
+    /// quotas of `catalog`. A tenant with a value that this release cannot read is logged and
+    /// passed over; the others are not kept waiting by it.
     ///
     /// # Errors
     /// The store failed; what was committed before stays.
@@ -69,12 +70,24 @@ impl Store {
             let mut tx = self.db.control(Purpose::Read).await?;
             let page = Figures::page(&mut tx, after, page_tenants, now).await;
             let page = tx.end(page).await?;
-            for (tenant, settings) in &page.settings {
+            for (tenant, document) in &page.settings {
                 after = *tenant;
                 done.tenants += 1;
+                let settings = match document {
+                    Ok(settings) => settings,
+                    Err(error) => {
+                        unreadable(*tenant, &error.to_string());
+                        continue;
+                    }
+                };
                 let Some(quotas) = self.quotas(catalog, *tenant) else { continue };
-                if !news(*tenant, settings, &page, &quotas, now).is_empty() {
-                    done.events += self.tell(*tenant, &quotas).await?;
+                if news(*tenant, settings, &page, &quotas, now).is_empty() {
+                    continue;
+                }
+                match self.tell(*tenant, &quotas).await {
+                    Ok(events) => done.events += events,
+                    Err(StoreError::Decode(what)) => unreadable(*tenant, &what),
+                    Err(error) => return Err(error),
                 }
             }
             if page.settings.is_empty() {
@@ -99,6 +112,10 @@ impl Store {
         let told = tell(&mut tx, tenant, quotas, now).await;
         tx.end(told).await
     }
+}
+
+fn unreadable(tenant: TenantId, what: &str) {
+    tracing::error!(%tenant, what, "the alerts of a tenant cannot be evaluated");
 }
 
 async fn tell(

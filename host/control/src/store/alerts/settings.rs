@@ -50,7 +50,7 @@ impl Threshold {
     #[must_use]
     pub fn percent(self) -> serde_json::Number {
         let exact = serde_json::Number::from_f64(f64::from(self.0) / 100.0);
-        let whole = (self.0 % 100 == 0).then(|| serde_json::Number::from(self.0 / 100));
+        let whole = self.0.is_multiple_of(100).then(|| serde_json::Number::from(self.0 / 100));
         whole.or(exact).unwrap_or_else(|| serde_json::Number::from(self.0 / 100))
     }
 }

@@ -153,6 +153,7 @@ on_both![
     what_nobody_watches_makes_no_event,
     consumption_is_what_the_authority_has_charged,
     many_tenants_are_looked_at_in_pages,
+    a_tenant_that_cannot_be_read_keeps_no_other_waiting,
     settings_are_put_as_a_whole_under_a_version,
     the_first_webhook_makes_a_secret_and_a_rotation_keeps_the_one_before_for_a_day,
     an_event_is_there_only_if_what_it_tells_of_is,
@@ -312,6 +313,27 @@ async fn many_tenants_are_looked_at_in_pages(on: Backend) {
     for (page, events) in [(2, 2), (1, 0), (5, 0), (6, 0)] {
         let done = bench.store.evaluate_in_pages(&bench.catalog, page).await.expect("pages");
         assert_eq!((done.tenants, done.events), (5, events), "pages of {page}");
+    }
+}
+
+async fn a_tenant_that_cannot_be_read_keeps_no_other_waiting(on: Backend) {
+    let bench = Bench::new(on).await;
+    let broken = tenant(&bench.store, "broken").await;
+    for (id, document) in [(broken, "{"), (bench.tenant, r#"{"quota_alerts":{"users":{}}}"#)] {
+        let mut tx = bench.store.db.tenant(id, Purpose::Write).await.expect("one");
+        let put =
+            sql("INSERT INTO alert_settings (tenant_id, document, watches, version, updated_at)
+             VALUES ($1, $2, 1, 1, 0)")
+            .bind(id.0)
+            .bind(document)
+            .execute(&mut tx)
+            .await;
+        tx.end(put).await.expect("settings");
+    }
+    bench.level(Metric::Users, 800).await;
+    for page in [1, 2] {
+        let done = bench.store.evaluate_in_pages(&bench.catalog, page).await.expect("pages");
+        assert_eq!((done.tenants, done.events), (2, 2 - u64::from(page)));
     }
 }
 

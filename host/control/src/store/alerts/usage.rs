@@ -23,7 +23,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     /// In the order of their ids.
-    pub(super) settings: Vec<(TenantId, AlertSettings)>,
+    pub(super) settings: Vec<(TenantId, Result<AlertSettings, StoreError>)>,
     used: BTreeMap<(TenantId, Metric), u64>,
     watches: BTreeMap<(TenantId, Metric), Watch>,
 }
@@ -46,8 +46,8 @@ impl Figures {
             return Ok(Self::default());
         };
         let mut figures = Self::of(tx, Span { first: *first, last: *last }, now).await?;
-        let settings = |(id, document): (_, String)| Ok((TenantId(id), parsed(&document)?));
-        figures.settings = rows.into_iter().map(settings).collect::<Result<_, StoreError>>()?;
+        let settings = |(id, document): (_, String)| (TenantId(id), parsed(&document));
+        figures.settings = rows.into_iter().map(settings).collect();
         Ok(figures)
     }
 
