@@ -8,6 +8,7 @@
 //! metrics are open, because the listener is on loopback by default, and so is the
 //! document. Every mutation leaves one entry in an audit chain, in its own transaction.
 
+mod alerts;
 mod audit;
 mod billing;
 mod body;
@@ -50,6 +51,7 @@ use tokio::sync::watch;
 
 use crate::{
     jobs::TrialEnd,
+    notify::NotifyConfig,
     store::{AdminToken, Store},
 };
 use endpoint::Endpoint;
@@ -80,6 +82,8 @@ pub struct Deps {
     pub default_residency: Option<String>,
     /// What becomes of a tenant at the end of its trial.
     pub trial_end: TrialEnd,
+    /// Where notices may go.
+    pub notify: NotifyConfig,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -231,6 +235,27 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Set what a tenant shares with its children")
             .body::<pools::PoolsBody>()
             .answers::<pools::Pools>(200),
+        // Alerts.
+        Endpoint::get("/tenants/{tenant_id}/alerts", alerts::read)
+            .right(Right::AlertsRead)
+            .summary("What a tenant wants to be told")
+            .answers::<alerts::AlertsView>(200),
+        Endpoint::put("/tenants/{tenant_id}/alerts", alerts::put)
+            .right(Right::AlertsManage)
+            .summary("Say what a tenant wants to be told, as a whole")
+            .header(IF_MATCH.0, IF_MATCH.1)
+            .body::<alerts::AlertsBody>()
+            .answers::<alerts::AlertsView>(200),
+        Endpoint::post("/tenants/{tenant_id}/alerts/webhook-secret", alerts::rotate_secret)
+            .right(Right::AlertsManage)
+            .summary("Make a new secret for webhooks; the one before signs for another day")
+            .optional_body::<alerts::WebhookSecretRotation>()
+            .answers::<alerts::NewWebhookSecret>(201),
+        Endpoint::get("/tenants/{tenant_id}/alerts/events", alerts::list)
+            .right(Right::AlertsRead)
+            .summary("What happened to a tenant and how telling it goes, newest first")
+            .query::<alerts::EventsQuery>()
+            .answers::<alerts::EventsView>(200),
         // Audit.
         Endpoint::get("/tenants/{tenant_id}/audit", audit::of_tenant)
             .right(Right::AuditRead)

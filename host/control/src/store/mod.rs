@@ -10,6 +10,7 @@
 
 mod admin;
 mod applied;
+pub(crate) mod alerts;
 mod audit;
 mod authority;
 mod billing;
@@ -29,6 +30,7 @@ mod overrides;
 mod plan_changes;
 mod plans;
 mod pools;
+mod outbox;
 mod publish;
 mod random;
 mod rows;
@@ -45,8 +47,13 @@ use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::lifecycle::Over;
+pub(crate) use self::outbox::Claimed;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    alerts::{
+        AlertRule, AlertSettings, AlertsPut, Channel, Evaluated, NewSecret, SECRET_GRACE_MS,
+        SecretRecord, Severity, StoredAlerts, Threshold, ThresholdError,
+    },
     audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
@@ -62,6 +69,7 @@ pub use self::{
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
+    outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
