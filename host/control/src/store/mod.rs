@@ -11,6 +11,7 @@
 mod admin;
 mod authority;
 mod change;
+mod data;
 mod db;
 mod directory;
 mod dispatch;
@@ -20,6 +21,7 @@ mod idempotency;
 mod keys;
 mod lifecycle;
 mod lint;
+mod partitions;
 mod publish;
 mod random;
 mod rows;
@@ -36,12 +38,17 @@ use tokio::sync::{Mutex, watch};
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
     authority::QuotaViolation,
+    data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
     error::StoreError,
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    partitions::{
+        COPY_ROWS, MONTHS_AHEAD, Managed, MoveError, MoveKind, MoveState, Partition, PartitionMove,
+        PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
+    },
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,

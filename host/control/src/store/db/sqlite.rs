@@ -50,8 +50,10 @@ impl Database {
         purpose: Purpose,
     ) -> Result<Tx<S>, StoreError> {
         let (pool, begin) = match purpose {
-            Purpose::Read => (&self.reader, "BEGIN"),
-            Purpose::Change | Purpose::Account => (&self.writer, "BEGIN IMMEDIATE"),
+            Purpose::Read | Purpose::ReadData => (&self.reader, "BEGIN"),
+            Purpose::Change | Purpose::Write | Purpose::Account => {
+                (&self.writer, "BEGIN IMMEDIATE")
+            }
         };
         let mut tx = Tx::begun(Connection::Sqlite(pool.acquire().await?), scope);
         tx.run(begin).await?;
