@@ -25,6 +25,12 @@ pub struct SchemaFinding {
 }
 
 impl Store {
+    /// Whether the database itself keeps tenants apart: PostgreSQL.
+    #[must_use]
+    pub fn has_row_level_security(&self) -> bool {
+        self.db.has_row_security()
+    }
+
     /// What in the database breaks the rules of row-level security; nothing on SQLite,
     /// which has none.
     ///

@@ -9,6 +9,7 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod audit;
 mod authority;
 mod change;
 mod data;
@@ -16,6 +17,7 @@ mod db;
 mod directory;
 mod dispatch;
 mod error;
+mod family;
 mod gauges;
 mod idempotency;
 mod keys;
@@ -29,6 +31,7 @@ mod secrets;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -37,6 +40,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
@@ -53,6 +57,7 @@ pub use self::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
+    tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
 };
 use self::{
     db::Db,

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    store::NewTenant,
+    store::{Actor, NewTenant},
     testing::{Backend, NEW_YEAR, on_both},
 };
 
@@ -13,7 +13,7 @@ async fn two_tenants(
     let store = database.open().await;
     let mut ids = Vec::new();
     for slug in ["one", "two"] {
-        ids.push(store.create_tenant(new(slug)).await.expect("a tenant").id);
+        ids.push(store.create_tenant(&Actor::Program, new(slug)).await.expect("a tenant").id);
     }
     (database, store, [ids[0], ids[1]])
 }

@@ -56,6 +56,14 @@ impl Scope for Schema {
     }
 }
 
+impl SchemaTx {
+    /// Goes on as `control_plane` to the end of the transaction: for the audit entry of what
+    /// it did.
+    pub(in crate::store) async fn become_control(&mut self) -> Result<(), StoreError> {
+        self.run("SET LOCAL ROLE control_plane").await
+    }
+}
+
 /// How a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Step {

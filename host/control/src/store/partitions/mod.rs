@@ -16,7 +16,7 @@ pub use self::{
     tree::{Partition, PartitionTree},
 };
 use super::{
-    Store, StoreError,
+    Actor, Store, StoreError,
     db::{Claim, SchemaOwner, Step, sql},
 };
 
@@ -29,6 +29,9 @@ pub const MONTHS_AHEAD: u32 = 3;
 pub const RETENTION_DAYS: u32 = 2_555;
 /// Rows that are copied in one transaction: some ten milliseconds of work.
 pub const COPY_ROWS: u32 = 5_000;
+
+/// Who splits and deletes, when nobody asked for it.
+const JOB: Actor = Actor::Job("partitions");
 
 /// What the manager goes by.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,14 @@ pub struct Managed {
     pub rows_deleted: u64,
     /// Moves that ended, well or not.
     pub moves_ended: Vec<i64>,
+}
+
+impl Managed {
+    /// Whether anything is different than before the run.
+    #[must_use]
+    pub fn has_done_something(&self) -> bool {
+        *self != Self { by_another: self.by_another, ..Self::default() }
+    }
 }
 
 impl Store {

@@ -9,11 +9,12 @@
 
 use std::time::Duration;
 
-use model::{clock::UnixMs, tenant::TenantId};
+use model::{audit::PLATFORM_CHAIN, clock::UnixMs, tenant::TenantId};
 use uuid::Uuid;
 
-use super::{Managed, Manager, Step, Store, StoreError, sql, tree};
+use super::{JOB, Managed, Manager, Partition, Step, Store, StoreError, sql, tree};
 use crate::store::{
+    audit::{self, Act, Actor},
     db::{ControlTx, Purpose, SchemaTx},
     rows::{instant, stored},
 };
@@ -42,9 +43,12 @@ pub enum MoveError {
     /// There is no such part, or it is none that can be split.
     #[error("there is no such part, or it cannot be split")]
     NoSuchPart,
-    /// The tenant has a part of its own already, or there is no such tenant.
-    #[error("there is no such tenant, or it has a part of its own")]
+    /// There is no such tenant.
+    #[error("there is no such tenant")]
     NoSuchTenant,
+    /// The tenant has a part of its own already.
+    #[error("the tenant has a part of its own")]
+    Alone,
     /// One move runs at a time.
     #[error("move {0} is not done yet")]
     Busy(i64),
@@ -190,7 +194,11 @@ impl Store {
     ///
     /// # Errors
     /// There is nothing to move, or something is being moved already.
-    pub async fn want_move(&self, wanted: &WantedMove) -> Result<PartitionMove, MoveError> {
+    pub async fn want_move(
+        &self,
+        by: &Actor,
+        wanted: &WantedMove,
+    ) -> Result<PartitionMove, MoveError> {
         if self.db.schema_owner().is_none() {
             return Err(MoveError::NeedsPostgresql);
         }
@@ -200,8 +208,8 @@ impl Store {
             return Err(MoveError::NoSuchTenant);
         }
         let now = self.clock.now();
-        let mut tx = self.db.control(Purpose::Change).await?;
-        let outcome = want(&mut tx, wanted, now).await;
+        let mut tx = self.db.control(Purpose::Write).await?;
+        let outcome = want(&mut tx, by, wanted, now).await;
         tx.end(outcome).await
     }
 
@@ -222,34 +230,40 @@ impl Store {
 
 async fn want(
     tx: &mut ControlTx,
+    by: &Actor,
     wanted: &WantedMove,
     now: UnixMs,
 ) -> Result<PartitionMove, MoveError> {
-    // One asks at a time: the transaction is a change.
-    if let Some(running) = latest(tx, 1).await?.into_iter().find(|last| !last.state.is_final()) {
-        return Err(MoveError::Busy(running.id));
-    }
     let parts = tree::partitions(tx).await?;
-    let (kind, source, tenant) = match wanted {
+    let (kind, source, tenant, act) = match wanted {
         WantedMove::Split(name) => {
-            let part = parts.iter().find(|part| part.hash.is_some() && part.name == *name);
-            ("split", Some(&part.ok_or(MoveError::NoSuchPart)?.name), None)
+            let can_be_split = |part: &&Partition| part.hash.is_some() && part.name == *name;
+            parts.iter().find(can_be_split).ok_or(MoveError::NoSuchPart)?;
+            ("split", Some(name.as_str()), None, Act::new(by, "partition.split", name))
         }
         WantedMove::Isolate(tenant) => {
             if parts.iter().any(|part| part.tenant == Some(*tenant)) {
-                return Err(MoveError::NoSuchTenant);
+                return Err(MoveError::Alone);
             }
-            ("isolate", None, Some(tenant.0))
+            let act = Act::new(by, "partition.isolate", tenant.to_string());
+            ("isolate", None, Some(tenant.0), act)
         }
     };
-    let row: Row = sql("INSERT INTO partition_move (kind, source, whale, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $4) RETURNING *")
+    // Nothing is inserted beside one that is not done.
+    let row: Option<Row> = sql("INSERT INTO partition_move
+             (kind, source, whale, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $4) ON CONFLICT DO NOTHING RETURNING *")
     .bind(kind)
-    .bind(source.map(String::as_str))
+    .bind(source)
     .bind(tenant)
     .bind(stored(now))
-    .one(tx)
+    .optional(tx)
     .await?;
+    let Some(row) = row else {
+        let last = latest(tx, 1).await?;
+        return Err(MoveError::Busy(last.first().map_or(0, |last| last.id)));
+    };
+    audit::append(tx, PLATFORM_CHAIN, &act, now).await?;
     Ok(read(row)?)
 }
 
@@ -307,7 +321,7 @@ impl Manager<'_> {
             .filter(|part| part.hash.is_some() && part.bytes > self.rules.split_bytes)
             .max_by_key(|part| part.bytes);
         let Some(largest) = largest else { return Ok(false) };
-        match self.store.want_move(&WantedMove::Split(largest.name)).await {
+        match self.store.want_move(&JOB, &WantedMove::Split(largest.name)).await {
             Ok(_) => Ok(true),
             Err(MoveError::Store(error)) => Err(error),
             // Somebody else asked first.

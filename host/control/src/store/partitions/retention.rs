@@ -4,11 +4,15 @@
 //! ends, so a row lives up to a month longer than it has to, and never shorter. Invariant: a
 //! row younger than the retention is not touched.
 
-use model::clock::UnixMs;
+use model::{audit::PLATFORM_CHAIN, clock::UnixMs};
 use time::{OffsetDateTime, Time};
 
-use super::{Manager, Step, Store, StoreError, sql};
-use crate::store::{db::Purpose, rows::stored};
+use super::{JOB, Manager, Step, Store, StoreError, sql};
+use crate::store::{
+    audit::{self, Act},
+    db::{ControlTx, Purpose, SchemaTx},
+    rows::stored,
+};
 
 const DAY_MS: u64 = 86_400_000;
 /// Rows deleted in one transaction: short enough for SQLite, which writes one at a time.
@@ -21,13 +25,28 @@ impl Manager<'_> {
         let mut dropped = Vec::new();
         loop {
             let mut tx = self.owner.begin(Step::Restructure).await?;
-            let month: Result<(Option<String>,), _> =
-                sql("SELECT drop_month($1)").bind(stored(before)).one(&mut tx).await;
+            let month = self.drop_month(&mut tx, before).await;
             match tx.end(month).await? {
-                (Some(month),) => dropped.push(month),
-                (None,) => return Ok(dropped),
+                Some(month) => dropped.push(month),
+                None => return Ok(dropped),
             }
         }
+    }
+
+    async fn drop_month(
+        &self,
+        tx: &mut SchemaTx,
+        before: UnixMs,
+    ) -> Result<Option<String>, StoreError> {
+        let (month,): (Option<String>,) =
+            sql("SELECT drop_month($1)").bind(stored(before)).one(tx).await?;
+        if let Some(month) = &month {
+            // The owner of the tables has no part in the chains.
+            tx.become_control().await?;
+            let act = Act::new(&JOB, "retention.drop_month", month);
+            audit::append(tx, PLATFORM_CHAIN, &act, self.now()).await?;
+        }
+        Ok(month)
     }
 }
 
@@ -38,20 +57,31 @@ impl Store {
         let mut deleted = 0;
         loop {
             let mut tx = self.db.control(Purpose::Write).await?;
-            let rows = sql("DELETE FROM tenant_data WHERE created_at < $1
-                   AND (tenant_id, id, created_at) IN (
-                       SELECT tenant_id, id, created_at FROM tenant_data
-                       WHERE created_at < $1 LIMIT $2)")
-            .bind(stored(before))
-            .bind(DELETE_ROWS)
-            .execute(&mut tx)
-            .await;
+            let rows = delete_some(&mut tx, before, self.clock.now()).await;
             match tx.end(rows).await? {
                 0 => return Ok(deleted),
                 rows => deleted += rows,
             }
         }
     }
+}
+
+async fn delete_some(tx: &mut ControlTx, before: UnixMs, now: UnixMs) -> Result<u64, StoreError> {
+    let rows = sql("DELETE FROM tenant_data WHERE created_at < $1
+           AND (tenant_id, id, created_at) IN (
+               SELECT tenant_id, id, created_at FROM tenant_data
+               WHERE created_at < $1 LIMIT $2)")
+    .bind(stored(before))
+    .bind(DELETE_ROWS)
+    .execute(tx)
+    .await?;
+    if rows > 0 {
+        let mut act = Act::new(&JOB, "retention.delete_rows", "tenant_data");
+        let gone = serde_json::json!({ "rows": rows, "before_ms": before.0 });
+        act.describe(Some(&gone), None);
+        audit::append(tx, PLATFORM_CHAIN, &act, now).await?;
+    }
+    Ok(rows)
 }
 
 /// Start of the month in which `days` before `now` lies.

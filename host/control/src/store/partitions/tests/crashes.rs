@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Bench, key, rules};
 use crate::store::{
-    MoveState, WantedMove,
+    Actor, MoveState, WantedMove,
     partitions::{Managed, Manager, PartitionRules},
 };
 
@@ -47,7 +47,7 @@ async fn crash_everywhere(wanted: impl Fn(&Bench) -> WantedMove) {
     let bench = Bench::start().await;
     bench.fill(10);
     let before = [bench.checksum("fill"), bench.checksum("stable")];
-    let id = bench.store.want_move(&wanted(&bench)).await.expect("taken on").id;
+    let id = bench.store.want_move(&Actor::Program, &wanted(&bench)).await.expect("taken on").id;
     let rules = rules();
     let mut met = Vec::new();
     for patience_us in [0, 500, 2_000] {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::PartitionRules;
 use crate::{
-    store::{DataKey, NewTenant, Store},
+    store::{Actor, DataKey, NewTenant, Store},
     testing::{Backend, Database, NEW_YEAR},
 };
 
@@ -65,7 +65,8 @@ impl Bench {
         let mut bench = Self { database, store, clock, tenants: Vec::new(), remainder: 0 };
         // Of 17 tenants three are in one part at least.
         for number in 0..17 {
-            let tenant = bench.store.create_tenant(new(&format!("t{number}"))).await;
+            let tenant =
+                bench.store.create_tenant(&Actor::Program, new(&format!("t{number}"))).await;
             let id = tenant.expect("a tenant").id;
             let remainder = bench.sql(&format!(
                 "SELECT n FROM generate_series(0, 7) n

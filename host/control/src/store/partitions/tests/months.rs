@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::{Bench, DAY_MS, key, rules};
 use crate::{
-    store::{DataKey, partitions::PartitionRules},
+    store::{Actor, DataKey, partitions::PartitionRules},
     testing::{Backend, on_both},
 };
 use model::clock::UnixMs;
@@ -54,7 +54,7 @@ async fn months_of_a_part_that_is_being_moved_wait() {
     bench.store.manage_partitions(&rules()).await.expect("managed");
     bench.clock.advance_ms(80 * DAY_MS);
     let wanted = crate::store::WantedMove::Split(bench.part());
-    let id = bench.store.want_move(&wanted).await.expect("taken on").id;
+    let id = bench.store.want_move(&Actor::Program, &wanted).await.expect("taken on").id;
     let rules = PartitionRules { retention_days: 40, ..rules() };
     let manager = bench.manager(&rules).await;
     manager.advance(id, crate::store::MoveState::Wanted).await.expect("a step");
@@ -69,7 +69,8 @@ async fn months_of_a_part_that_is_being_moved_wait() {
 async fn rows_beyond_retention_go_wherever_they_lie(on: Backend) {
     let database = on.database();
     let store = database.open().await;
-    let tenant = store.create_tenant(super::new("one")).await.expect("a tenant").id;
+    let tenant =
+        store.create_tenant(&Actor::Program, super::new("one")).await.expect("a tenant").id;
     let retention_ms = u64::from(crate::store::RETENTION_DAYS) * DAY_MS;
     let at = |ms| DataKey { created_at: UnixMs(ms), ..key(1) };
     // 2,555 days before 2024 is 2017-01-02: January 2017 is kept.

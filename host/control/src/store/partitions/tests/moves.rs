@@ -11,7 +11,9 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use super::{Bench, key, rules};
-use crate::store::{DataKey, MoveError, MoveState, PartitionRules, Store, WantedMove, db::Purpose};
+use crate::store::{
+    Actor, DataKey, MoveError, MoveState, PartitionRules, Store, WantedMove, db::Purpose,
+};
 
 /// The product guide's threshold is 100 GB.
 const THRESHOLD: u64 = 10 << 20;
@@ -110,7 +112,7 @@ async fn a_huge_tenant_gets_a_part_of_its_own_and_loses_nothing() {
     let bench = Bench::start().await;
     bench.fill(40);
     let whale = bench.tenants[0];
-    bench.store.want_move(&WantedMove::Isolate(whale)).await.expect("taken on");
+    bench.store.want_move(&Actor::Program, &WantedMove::Isolate(whale)).await.expect("taken on");
     among_tenants(&bench, bench.store.manage_partitions(&rules())).await.expect("managed");
     let tree = bench.store.partitions().await.expect("an answer").expect("a tree");
     let own = tree.partitions.iter().find(|part| part.tenant == Some(whale)).expect("its own");
@@ -120,8 +122,8 @@ async fn a_huge_tenant_gets_a_part_of_its_own_and_loses_nothing() {
     let elsewhere = bench
         .sql(&format!("SELECT count(*) FROM edge.tenant_data_shared WHERE tenant_id = '{whale}'"));
     assert_eq!(elsewhere, "0");
-    let again = bench.store.want_move(&WantedMove::Isolate(whale)).await;
-    assert!(matches!(again, Err(MoveError::NoSuchTenant)), "{again:?}");
+    let again = bench.store.want_move(&Actor::Program, &WantedMove::Isolate(whale)).await;
+    assert!(matches!(again, Err(MoveError::Alone)), "{again:?}");
     bench.no_leftovers();
     bench.no_finding().await;
 }
@@ -133,7 +135,11 @@ async fn halves_can_be_split_again() {
     let before = [bench.checksum("fill"), bench.checksum("stable")];
     let mut name = bench.part();
     for modulus in [16, 32] {
-        let wanted = bench.store.want_move(&WantedMove::Split(name.clone())).await.expect("wanted");
+        let wanted = bench
+            .store
+            .want_move(&Actor::Program, &WantedMove::Split(name.clone()))
+            .await
+            .expect("wanted");
         bench.store.manage_partitions(&rules()).await.expect("managed");
         let done = bench.store.partition_move(wanted.id).await.expect("an answer").expect("a move");
         let [left, _] = done.into.expect("two parts");
@@ -148,14 +154,22 @@ async fn halves_can_be_split_again() {
 async fn one_move_runs_at_a_time_and_only_of_what_is_there() {
     let bench = Bench::start().await;
     for name in ["tenant_data", "tenant_data_shared", "tenant_data_h8_0_rest", "tenant", "x"] {
-        let refused = bench.store.want_move(&WantedMove::Split(name.to_owned())).await;
+        let refused =
+            bench.store.want_move(&Actor::Program, &WantedMove::Split(name.to_owned())).await;
         assert!(matches!(refused, Err(MoveError::NoSuchPart)), "{name}: {refused:?}");
     }
     let unknown = TenantId(uuid::Uuid::from_u128(1));
-    let refused = bench.store.want_move(&WantedMove::Isolate(unknown)).await;
+    let refused = bench.store.want_move(&Actor::Program, &WantedMove::Isolate(unknown)).await;
     assert!(matches!(refused, Err(MoveError::NoSuchTenant)), "{refused:?}");
-    let first = bench.store.want_move(&WantedMove::Split(bench.part())).await.expect("taken on");
-    let second = bench.store.want_move(&WantedMove::Split("tenant_data_h8_0".to_owned())).await;
+    let first = bench
+        .store
+        .want_move(&Actor::Program, &WantedMove::Split(bench.part()))
+        .await
+        .expect("taken on");
+    let second = bench
+        .store
+        .want_move(&Actor::Program, &WantedMove::Split("tenant_data_h8_0".to_owned()))
+        .await;
     assert!(matches!(second, Err(MoveError::Busy(id)) if id == first.id), "{second:?}");
 }
 
@@ -163,7 +177,12 @@ async fn one_move_runs_at_a_time_and_only_of_what_is_there() {
 async fn a_swap_waits_for_a_reader_who_then_has_seen_all_of_its_rows() {
     let bench = Bench::start().await;
     let [tenant, ..] = bench.tenants[..] else { panic!("a tenant") };
-    let id = bench.store.want_move(&WantedMove::Split(bench.part())).await.expect("taken on").id;
+    let id = bench
+        .store
+        .want_move(&Actor::Program, &WantedMove::Split(bench.part()))
+        .await
+        .expect("taken on")
+        .id;
     let rules = rules();
     let manager = bench.manager(&rules).await;
     let mut state = MoveState::Wanted;
@@ -191,8 +210,12 @@ async fn a_copy_that_is_not_the_source_is_thrown_away() {
         bench.fill(5);
         let before = [bench.checksum("fill"), bench.checksum("stable")];
         let parts = bench.parts().await;
-        let id =
-            bench.store.want_move(&WantedMove::Split(bench.part())).await.expect("taken on").id;
+        let id = bench
+            .store
+            .want_move(&Actor::Program, &WantedMove::Split(bench.part()))
+            .await
+            .expect("taken on")
+            .id;
         let rules = rules();
         {
             let manager = bench.manager(&rules).await;

@@ -1,4 +1,5 @@
 use super::{Bench, key, rules};
+use crate::store::Actor;
 use crate::store::db::{Purpose, sql};
 
 async fn plan(bench: &Bench, statement: &'static str, by_key: bool) -> Vec<String> {
@@ -66,7 +67,10 @@ async fn the_policy_alone_finds_the_part_and_the_index() {
 #[tokio::test]
 async fn a_part_that_is_named_shows_nothing_to_anybody() {
     let bench = Bench::start().await;
-    let id = bench.store.want_move(&crate::store::WantedMove::Split(bench.part())).await;
+    let id = bench
+        .store
+        .want_move(&Actor::Program, &crate::store::WantedMove::Split(bench.part()))
+        .await;
     let id = id.expect("taken on").id;
     let rules = rules();
     let manager = bench.manager(&rules).await;
