@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
-use crate::testing::{Backend, Database};
+use crate::{
+    Store,
+    testing::{Backend, Database},
+};
 
 /// A table without fault.
 const GOOD: &str = "
@@ -38,6 +41,27 @@ async fn broken_by(changes: &[(&str, &[&'static str])]) {
 async fn the_migrated_schema_has_no_fault() {
     let store = Backend::Postgres.database().open().await;
     assert_eq!(store.schema_findings().await.expect("findings"), []);
+}
+
+#[tokio::test]
+async fn a_database_is_inspected_as_it_is() {
+    let database = Backend::Postgres.database();
+    let (url, Database::Postgres(plain)) = (database.url(), &database) else {
+        panic!("PostgreSQL")
+    };
+    let inspected = async || Store::inspect_schema(&url).await.expect("an answer");
+    assert_eq!(inspected().await, None, "no release was here");
+    let there = "SELECT to_regnamespace('edge') IS NOT NULL";
+    assert_eq!(services::postgres().superuser(plain, there), "f", "looking makes nothing");
+    database.open().await.close().await;
+    assert_eq!(inspected().await, Some(Vec::new()));
+    let open = "ALTER TABLE edge.tenant_data_h8_5_rest DISABLE ROW LEVEL SECURITY";
+    services::postgres().superuser(plain, open);
+    let findings = inspected().await.expect("findings");
+    let objects: Vec<_> =
+        findings.iter().map(|finding| (finding.rule, finding.object.as_str())).collect();
+    assert_eq!(objects, [("row-security", "tenant_data_h8_5_rest")]);
+    assert_eq!(Store::inspect_schema("sqlite:///nowhere/edge.db").await.expect("an answer"), None);
 }
 
 #[tokio::test]
