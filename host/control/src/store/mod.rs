@@ -81,9 +81,9 @@ impl Store {
     /// `sqlite://PATH` creates folder and file, for this process alone.
     /// `postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE` is shared with other processes,
     /// whose changes arrive within a second. The login owns the database, or may create
-    /// schemas in it, and may act as `schema_owner` (migrations, one process at a time),
-    /// `application_user` and `control_plane` (everything else); with CREATEROLE it makes
-    /// these roles itself.
+    /// schemas in it, and may act as `schema_owner` (migrations and partitions, one process at
+    /// a time), `application_user` and `control_plane` (everything else); with CREATEROLE it
+    /// makes these roles itself.
     ///
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.

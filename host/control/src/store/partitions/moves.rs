@@ -349,6 +349,12 @@ impl Manager<'_> {
                 Ok(next) => return Ok(next),
                 Err(error) => error,
             };
+            // The step was done, and only its answer was lost; or another manager did it.
+            if let Ok(Some(now)) = self.store.partition_move(id).await
+                && now.state != state
+            {
+                return Ok(now.state);
+            }
             if let Some(reason) = lasting(&error) {
                 tracing::error!(move_ = id, state = state.as_str(), %error, "a move has failed");
                 return self.fail(id, reason).await;
@@ -373,8 +379,13 @@ impl Manager<'_> {
         }
         let Some((statement, how)) = state.step() else { return Ok(state) };
         let mut tx = self.owner.begin(how).await?;
+        let begun = self.store.clock.monotonic_ms();
         let outcome = self.step(&mut tx, id, statement).await;
         let next = tx.end(outcome).await?;
+        if how == Step::Restructure {
+            let held_ms = self.store.clock.monotonic_ms().saturating_sub(begun);
+            tracing::info!(move_ = id, state = state.as_str(), held_ms, "the tree has changed");
+        }
         MoveState::from_name(&next)
     }
 

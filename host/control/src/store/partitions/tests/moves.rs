@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::{Bench, key, rules};
 use crate::store::{
-    Actor, DataKey, MoveError, MoveState, PartitionRules, Store, WantedMove, db::Purpose,
+    Actor, DataKey, MoveError, MoveState, PartitionRules, Store, WantedMove,
+    db::{Purpose, Step, sql},
 };
 
 /// The product guide's threshold is 100 GB.
@@ -236,4 +237,33 @@ async fn a_copy_that_is_not_the_source_is_thrown_away() {
         bench.no_leftovers();
         bench.no_finding().await;
     }
+}
+
+#[tokio::test]
+async fn a_change_of_the_tree_that_takes_long_is_undone_before_anybody_waits_a_second() {
+    let bench = Bench::start().await;
+    let owner = bench.store.db.schema_owner().expect("PostgreSQL");
+    let mut tx = owner.begin(Step::Restructure).await.expect("the lock");
+    sql("DROP TABLE tenant_data_change").execute(&mut tx).await.expect("a change");
+    let slow = sql("SELECT pg_sleep(60)").execute(&mut tx).await;
+    let refused = tx.end(slow).await.expect_err("a timeout");
+    assert!(refused.to_string().contains("statement timeout"), "{refused}");
+    bench.no_leftovers();
+    bench.sees_its_own(bench.tenants[0]).await;
+}
+
+#[tokio::test]
+async fn a_step_that_was_done_is_not_done_again_when_its_answer_is_lost() {
+    let bench = Bench::start().await;
+    let wanted = WantedMove::Split(bench.part());
+    let id = bench.store.want_move(&Actor::Program, &wanted).await.expect("taken on").id;
+    let rules = rules();
+    let manager = bench.manager(&rules).await;
+    let copying = manager.advance(id, MoveState::Wanted).await.expect("a step");
+    assert_eq!(copying, MoveState::Copying);
+    // As after a connection that broke with the answer.
+    let again = manager.advance(id, MoveState::Wanted).await.expect("where it is now");
+    assert_eq!(again, MoveState::Copying);
+    let record = bench.store.partition_move(id).await.expect("an answer").expect("a move");
+    assert_eq!((record.state, record.error), (MoveState::Copying, None));
 }
