@@ -13,6 +13,7 @@ mod audit;
 mod billing;
 mod body;
 mod caller;
+mod capabilities;
 mod endpoint;
 mod fields;
 mod health;
@@ -20,6 +21,7 @@ mod hierarchy;
 mod keys;
 mod openapi;
 mod overrides;
+mod partitions;
 mod path;
 mod plan_changes;
 mod plans;
@@ -340,7 +342,31 @@ fn endpoints() -> Vec<Endpoint> {
             .body::<billing::invoices::IssueBody>()
             .answers::<billing::invoices::InvoiceView>(201)
             .answers::<billing::invoices::InvoiceView>(200),
+        // Partitions.
+        Endpoint::get("/admin/partitions", partitions::read)
+            .right(Right::PlatformRead)
+            .summary("The parts of the tenants' data, with sizes and moves")
+            .answers::<partitions::Tree>(200),
+        Endpoint::post("/admin/partitions/split", partitions::split)
+            .right(Right::PlatformManage)
+            .summary("Split a part in two while it is in use")
+            .body::<partitions::SplitBody>()
+            .answers::<partitions::MoveView>(202),
+        Endpoint::post("/admin/partitions/isolate", partitions::isolate)
+            .right(Right::PlatformManage)
+            .summary("Give a huge tenant a part of its own")
+            .body::<partitions::IsolateBody>()
+            .answers::<partitions::MoveView>(202),
+        Endpoint::post("/admin/partitions/run", partitions::run)
+            .right(Right::PlatformManage)
+            .summary("Make months, end retention, split what is too large, now")
+            .answers::<partitions::Run>(200)
+            .answers::<partitions::Run>(202),
         // The installation.
+        Endpoint::get("/admin/capabilities", capabilities::read)
+            .right(Right::PlatformRead)
+            .summary("What this database can do, and what is missing")
+            .answers::<capabilities::Capabilities>(200),
         Endpoint::get("/admin/policies", policies::read)
             .right(Right::PlatformRead)
             .summary("What is declared and in force")

@@ -9,6 +9,7 @@ mod lifecycle;
 mod sample;
 mod alerts;
 mod deliver;
+mod partitions;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -38,6 +39,7 @@ impl Jobs {
         jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
         let channels = Channels::new(&deps.notify);
+        jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
         jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {

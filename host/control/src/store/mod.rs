@@ -15,6 +15,7 @@ mod audit;
 mod authority;
 mod billing;
 mod change;
+mod data;
 mod db;
 mod directory;
 mod dispatch;
@@ -31,6 +32,7 @@ mod plan_changes;
 mod plans;
 mod pools;
 mod outbox;
+mod partitions;
 mod publish;
 mod random;
 mod rows;
@@ -57,6 +59,7 @@ pub use self::{
     audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
+    data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
     error::StoreError,
     hierarchy::{ChildPage, Family, Member, MoveError},
@@ -70,6 +73,10 @@ pub use self::{
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
+    partitions::{
+        COPY_ROWS, MONTHS_AHEAD, Managed, MoveError, MoveKind, MoveState, Partition, PartitionMove,
+        PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
+    },
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
@@ -101,9 +108,9 @@ impl Store {
     /// `sqlite://PATH` creates folder and file, for this process alone.
     /// `postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE` is shared with other processes,
     /// whose changes arrive within a second. The login owns the database, or may create
-    /// schemas in it, and may act as `schema_owner` (migrations, one process at a time),
-    /// `application_user` and `control_plane` (everything else); with CREATEROLE it makes
-    /// these roles itself.
+    /// schemas in it, and may act as `schema_owner` (migrations and partitions, one process at
+    /// a time), `application_user` and `control_plane` (everything else); with CREATEROLE it
+    /// makes these roles itself.
     ///
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.
