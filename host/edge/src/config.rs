@@ -154,10 +154,10 @@ impl ControlSection {
 impl Default for ControlSection {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 9080));
-        Self { listen, default_residency: None, trial_end: TrialEnd::default() }
         Self {
             listen,
             default_residency: None,
+            trial_end: TrialEnd::default(),
             webhook_allow_networks: Vec::new(),
             smtp: SmtpSection::default(),
         }
