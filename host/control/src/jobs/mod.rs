@@ -7,6 +7,8 @@
 
 mod alerts;
 mod deliver;
+mod lifecycle;
+mod sample;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -14,6 +16,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
 use self::deliver::Courier;
+pub use self::lifecycle::TrialEnd;
 use crate::{api::Deps, notify::Channels};
 
 /// What jobs work on: the same as the API.
@@ -32,6 +35,8 @@ impl Jobs {
         let deps = Arc::new(deps);
         let mut jobs = Self { tasks: JoinSet::new() };
         let channels = Channels::new(&deps.notify);
+        jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
+        jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
         jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {

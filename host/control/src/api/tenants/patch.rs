@@ -35,10 +35,11 @@ use crate::{
 };
 
 /// Members that no patch changes.
-const READ_ONLY: [&str; 8] = [
+const READ_ONLY: [&str; 9] = [
     "id",
     "slug",
     "quotas",
+    "plan_version",
     "created_at",
     "trial_ends_at",
     "grace_ends_at",

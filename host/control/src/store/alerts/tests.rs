@@ -12,7 +12,7 @@ use model::{
         WindowKey,
     },
     plan::Plan,
-    quota::Metric,
+    quota::{BYTES_PER_MB, Metric},
     tenant::TenantId,
     window::Window,
 };
@@ -84,18 +84,11 @@ impl Bench {
         tx.end(spent).await.expect("a window");
     }
 
-    /// Sets a level.
-    pub(crate) async fn level(&self, metric: Metric, value: i64) {
-        let mut tx = self.store.db.tenant(self.tenant, Purpose::Write).await.expect("one");
-        let set = sql("INSERT INTO tenant_gauge (tenant_id, metric, value, updated_at)
-             VALUES ($1, $2, $3, 0)
-             ON CONFLICT (tenant_id, metric) DO UPDATE SET value = excluded.value")
-        .bind(self.tenant.0)
-        .bind(metric.as_str())
-        .bind(value)
-        .execute(&mut tx)
-        .await;
-        tx.end(set).await.expect("a level");
+    /// Sets a level; storage in MB.
+    pub(crate) async fn level(&self, metric: Metric, value: u64) {
+        let unit = if metric == Metric::Storage { BYTES_PER_MB } else { 1 };
+        let levels = BTreeMap::from([(metric, value * unit)]);
+        self.store.put_levels(&Actor::Program, self.tenant, &levels).await.expect("levels");
     }
 
     pub(crate) async fn evaluate(&self) -> u64 {
