@@ -9,6 +9,7 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod applied;
 mod audit;
 mod authority;
 mod billing;
@@ -16,6 +17,7 @@ mod change;
 mod db;
 mod directory;
 mod dispatch;
+mod due;
 mod error;
 mod hierarchy;
 mod idempotency;
@@ -23,6 +25,9 @@ mod keys;
 mod levels;
 mod lifecycle;
 mod lint;
+mod overrides;
+mod plan_changes;
+mod plans;
 mod pools;
 mod publish;
 mod random;
@@ -39,6 +44,7 @@ use std::sync::Arc;
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
+pub(crate) use self::lifecycle::Over;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
     audit::{AUDIT_PAGE_MAX, Actor},
@@ -52,6 +58,9 @@ pub use self::{
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    overrides::Overridden,
+    plan_changes::{PlanChange, PlanChangeState},
+    plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
@@ -61,6 +70,7 @@ pub use self::{
     trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
+    applied::Applied,
     db::Db,
     publish::{Following, Published},
 };
@@ -72,6 +82,7 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     published: Arc<Published>,
     turn: Arc<Mutex<()>>,
+    applied: Applied,
     following: Option<Following>,
 }
 
@@ -93,7 +104,7 @@ impl Store {
         let published = Arc::new(Published::open(db.clone()).await?);
         let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
-        Ok(Arc::new(Self { db, clock, published, turn, following }))
+        Ok(Arc::new(Self { db, clock, published, turn, applied: Applied::default(), following }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.
