@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod billing;
 pub mod catalog;
 pub mod clock;
 pub mod directory;
@@ -17,6 +18,7 @@ pub mod headers;
 pub mod host;
 pub mod key;
 pub mod ledger;
+pub mod overrides;
 pub mod plan;
 pub mod policy;
 pub mod pool;
