@@ -17,9 +17,13 @@ mod fields;
 mod health;
 mod keys;
 mod openapi;
+mod overrides;
 mod partitions;
 mod path;
+mod plan_changes;
+mod plans;
 mod policies;
+mod pools;
 mod problem;
 mod rules;
 mod tenants;
@@ -44,8 +48,12 @@ use model::{
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::store::{AdminToken, Store};
+use crate::{
+    jobs::TrialEnd,
+    store::{AdminToken, Store},
+};
 use endpoint::Endpoint;
+pub use health::Readiness;
 use openapi::OpenApi;
 use problem::ApiError;
 
@@ -61,7 +69,7 @@ pub struct Deps {
     /// How the declarations were loaded.
     pub reload: watch::Receiver<Arc<ReloadStatus>>,
     /// Whether the edge serves.
-    pub ready: watch::Receiver<bool>,
+    pub ready: watch::Receiver<Readiness>,
     /// Makes the text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Verifies the operator's token.
@@ -70,6 +78,8 @@ pub struct Deps {
     pub base_domain: Box<str>,
     /// Residency group of a root tenant that names none; `None` requires one.
     pub default_residency: Option<String>,
+    /// What becomes of a tenant at the end of its trial.
+    pub trial_end: TrialEnd,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -85,6 +95,7 @@ impl fmt::Debug for Deps {
 pub(crate) struct Api {
     deps: Arc<Deps>,
     openapi: OpenApi,
+    health: health::tenant::Recent,
 }
 
 impl Deref for Api {
@@ -193,6 +204,33 @@ fn endpoints() -> Vec<Endpoint> {
             .right(Right::UsageRead)
             .summary("Usage and quotas of a tenant")
             .answers::<usage::Usage>(200),
+        Endpoint::get("/tenants/{tenant_id}/usage/trends", usage::trends::read)
+            .right(Right::UsageRead)
+            .summary("Usage by hour or day")
+            .query::<usage::trends::TrendsQuery>()
+            .header("If-None-Match", "304 when the trends are still those of this ETag.")
+            .answers::<usage::trends::Trends>(200)
+            .answers_empty(304),
+        Endpoint::put("/tenants/{tenant_id}/usage/levels", usage::levels::put)
+            .right(Right::UsageReport)
+            .summary("Report users, projects and storage as counted")
+            .body::<usage::levels::LevelsBody>()
+            .answers::<usage::levels::Levels>(200),
+        Endpoint::post("/tenants/{tenant_id}/usage/claims", usage::claims::take)
+            .right(Right::UsageReport)
+            .summary("Claim users, projects or storage under the quota, or give back")
+            .body::<usage::claims::ClaimBody>()
+            .answers::<usage::claims::ClaimView>(201),
+        // Pools.
+        Endpoint::get("/tenants/{tenant_id}/pools", pools::get)
+            .right(Right::PoolsRead)
+            .summary("What a tenant shares with its children")
+            .answers::<pools::Pools>(200),
+        Endpoint::put("/tenants/{tenant_id}/pools", pools::put)
+            .right(Right::PoolsManage)
+            .summary("Set what a tenant shares with its children")
+            .body::<pools::PoolsBody>()
+            .answers::<pools::Pools>(200),
         // Audit.
         Endpoint::get("/tenants/{tenant_id}/audit", audit::of_tenant)
             .right(Right::AuditRead)
@@ -224,6 +262,48 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Make months, end retention, split what is too large, now")
             .answers::<partitions::Run>(200)
             .answers::<partitions::Run>(202),
+        // Plans and dates of a tenant.
+        Endpoint::get("/admin/tenants/{tenant_id}/overrides", overrides::read)
+            .right(Right::TenantRead)
+            .summary("Quotas of a tenant with dates")
+            .answers::<overrides::OverridesView<'_>>(200),
+        Endpoint::put("/admin/tenants/{tenant_id}/overrides", overrides::replace)
+            .right(Right::TenantPlan)
+            .summary("Replace the quotas of a tenant with dates")
+            .header(IF_MATCH.0, IF_MATCH.1)
+            .body::<overrides::OverridesBody>()
+            .answers::<overrides::OverridesView<'_>>(200),
+        Endpoint::get("/admin/tenants/{tenant_id}/plan-changes", plan_changes::list)
+            .right(Right::TenantRead)
+            .summary("Changes of a tenant's plan at a later time")
+            .answers::<plan_changes::PlanChangesView>(200),
+        Endpoint::post("/admin/tenants/{tenant_id}/plan-changes", plan_changes::schedule)
+            .right(Right::TenantPlan)
+            .summary("Have a tenant's plan change at a time")
+            .body::<plan_changes::NewPlanChangeBody>()
+            .answers::<plan_changes::PlanChangeView>(201),
+        Endpoint::delete(
+            "/admin/tenants/{tenant_id}/plan-changes/{change_id}",
+            plan_changes::cancel,
+        )
+        .right(Right::TenantPlan)
+        .summary("Cancel a change of plan")
+        .answers_empty(204),
+        Endpoint::get("/admin/plans", plans::list)
+            .right(Right::PlatformRead)
+            .summary("The plans in force")
+            .answers::<plans::PlansView<'_>>(200),
+        Endpoint::get("/admin/plans/{plan}/versions", plans::versions)
+            .right(Right::PlatformRead)
+            .summary("Contents of a plan, the newest first")
+            .query::<plans::VersionsQuery>()
+            .answers::<plans::VersionsView>(200),
+        // Health of a tenant.
+        Endpoint::get("/tenants/{tenant_id}/health", health::tenant::read)
+            .right(Right::HealthRead)
+            .summary("Health of a tenant: as its worst check")
+            .answers::<health::tenant::TenantHealth>(200),
+        health_as_the_guide_spells_it(),
         // The installation.
         Endpoint::get("/admin/capabilities", capabilities::read)
             .right(Right::PlatformRead)
@@ -236,16 +316,30 @@ fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
+/// The product guide's path, which stands beside `/api/v1` too.
+fn health_as_the_guide_spells_it() -> Endpoint {
+    Endpoint::get("/health/tenant/{tenant_id}", health::tenant::read)
+        .right(Right::HealthRead)
+        .summary("Health of a tenant, in the product guide's spelling")
+        .answers::<health::tenant::TenantHealth>(200)
+}
+
 /// All endpoints of the control listener.
 pub fn router(deps: Deps) -> Router {
     let endpoints = endpoints();
-    let api = Api { deps: Arc::new(deps), openapi: OpenApi::of(&endpoints) };
+    let api = Api {
+        deps: Arc::new(deps),
+        openapi: OpenApi::of(&endpoints),
+        health: health::tenant::Recent::default(),
+    };
+    let health = health_as_the_guide_spells_it();
     let routes = endpoints
         .iter()
         .fold(Router::new(), |routes, endpoint| routes.route(endpoint.path, endpoint.route(&api)));
     Router::new()
         .nest("/api/v1", routes.clone())
         .nest("/v1", routes)
+        .route(health.path, health.route(&api))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -262,109 +356,4 @@ fn json(body: impl Serialize) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::{
-        prelude::*,
-        test_runner::{Config, TestRunner},
-    };
-    use serde_json::{Map, Value};
-
-    use crate::testing::{Backend, Control, acme, path_of, tenant};
-
-    const MEMBERS: [&str; 16] = [
-        "organization_name",
-        "display_name",
-        "slug",
-        "admin_email",
-        "plan",
-        "data_residency",
-        "parent_tenant_id",
-        "status",
-        "suspend_reason",
-        "custom_domains",
-        "quota_overrides",
-        "attributes",
-        "secrets",
-        "version",
-        "reason",
-        "expires_at",
-    ];
-
-    fn value() -> impl Strategy<Value = Value> {
-        let known = [
-            "acme",
-            "team",
-            "eu",
-            "us",
-            "a@b.example",
-            "active",
-            "suspended",
-            "abuse",
-            "x.example",
-            "2030-01-01T00:00:00Z",
-            "9999-12-31T23:59:59.999999999Z",
-            "-0001-01-01T00:00:00Z",
-        ];
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            prop::sample::select(known.to_vec()).prop_map(Value::from),
-            any::<String>().prop_map(Value::from),
-        ];
-        leaf.prop_recursive(2, 8, 4, |inner| {
-            let name = prop_oneof![
-                prop::sample::select(&["max_users", "signing"][..]).prop_map(str::to_owned),
-                any::<String>(),
-            ];
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map(name, inner, 0..4)
-                    .prop_map(|members| Value::Object(members.into_iter().collect())),
-            ]
-        })
-    }
-
-    fn document() -> impl Strategy<Value = Map<String, Value>> {
-        let member = (prop::sample::select(&MEMBERS[..]).prop_map(str::to_owned), value());
-        prop::collection::vec(member, 0..6).prop_map(|members| members.into_iter().collect())
-    }
-
-    #[test]
-    fn no_document_makes_the_server_fail_on_sqlite() {
-        no_document_makes_the_server_fail(Backend::Sqlite);
-    }
-
-    #[test]
-    fn no_document_makes_the_server_fail_on_postgres() {
-        no_document_makes_the_server_fail(Backend::Postgres);
-    }
-
-    fn no_document_makes_the_server_fail(on: Backend) {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let control = runtime.block_on(Control::start(on));
-        let held = runtime.block_on(control.create(&tenant("held")));
-        let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
-        let outcome = runner.run(&document(), |members| {
-            let mut create = acme();
-            create.as_object_mut().expect("an object").extend(members.clone());
-            let members = Value::Object(members);
-            let path = path_of(&held);
-            for (method, path, body) in [
-                ("POST", "/api/v1/admin/tenants", &create),
-                ("PATCH", &path, &members),
-                ("POST", &format!("{path}/suspend"), &members),
-                ("POST", &format!("{path}/resume"), &members),
-                ("POST", &format!("{path}/keys"), &members),
-            ] {
-                let answer = runtime.block_on(control.json(method, path, body));
-                let refused_whole = answer.json["code"] == "needs-postgresql";
-                prop_assert!(answer.status < 500 || refused_whole, "{} {}", method, answer.text);
-            }
-            Ok(())
-        });
-        outcome.expect("no failure");
-    }
-}
+mod tests;

@@ -5,13 +5,16 @@
 //! unique keys and row locks, so it happens once. To add a job, give it a file with a
 //! `run` and a line in [`Jobs::start`].
 
+mod lifecycle;
 mod partitions;
+mod sample;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
+pub use self::lifecycle::TrialEnd;
 use crate::api::Deps;
 
 /// What jobs work on: the same as the API.
@@ -29,7 +32,9 @@ impl Jobs {
     pub fn start(deps: Deps) -> Self {
         let deps = Arc::new(deps);
         let mut jobs = Self { tasks: JoinSet::new() };
+        jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
         jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
+        jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs
     }

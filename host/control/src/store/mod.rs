@@ -9,6 +9,7 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod applied;
 mod audit;
 mod authority;
 mod change;
@@ -16,14 +17,19 @@ mod data;
 mod db;
 mod directory;
 mod dispatch;
+mod due;
 mod error;
 mod family;
-mod gauges;
 mod idempotency;
 mod keys;
+mod levels;
 mod lifecycle;
 mod lint;
+mod overrides;
 mod partitions;
+mod plan_changes;
+mod plans;
+mod pools;
 mod publish;
 mod random;
 mod rows;
@@ -32,12 +38,14 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod trends;
 
 use std::sync::Arc;
 
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
+pub(crate) use self::lifecycle::Over;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
     audit::{AUDIT_PAGE_MAX, Actor},
@@ -47,19 +55,26 @@ pub use self::{
     error::StoreError,
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
+    levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    overrides::Overridden,
     partitions::{
         COPY_ROWS, MONTHS_AHEAD, Managed, MoveError, MoveKind, MoveState, Partition, PartitionMove,
         PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
     },
+    plan_changes::{PlanChange, PlanChangeState},
+    plans::PlanVersion,
+    pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
     tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
+    trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
+    applied::Applied,
     db::Db,
     publish::{Following, Published},
 };
@@ -71,6 +86,7 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     published: Arc<Published>,
     turn: Arc<Mutex<()>>,
+    applied: Applied,
     following: Option<Following>,
 }
 
@@ -92,7 +108,7 @@ impl Store {
         let published = Arc::new(Published::open(db.clone()).await?);
         let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
-        Ok(Arc::new(Self { db, clock, published, turn, following }))
+        Ok(Arc::new(Self { db, clock, published, turn, applied: Applied::default(), following }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.
