@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, http::Uri, response::Response};
-use model::{catalog::Catalog, plan::Plan, quota::Quotas};
+use model::{billing::Price, catalog::Catalog, plan::Plan, quota::Quotas};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -56,18 +56,8 @@ struct PlanView<'a> {
     features: &'a BTreeMap<String, bool>,
     /// Whether refusals offer it as an upgrade.
     offered: bool,
-    /// `null` is free.
-    price: Option<PriceView<'a>>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "PlanPrice")]
-struct PriceView<'a> {
-    currency: &'a str,
-    /// For a month, in minor units of the currency.
-    monthly_minor: u64,
-    /// For a thousand charged API calls, in minor units.
-    per_1000_api_calls_minor: u64,
+    /// In minor units; `null` is free.
+    price: Option<&'a Price>,
 }
 
 /// Contents of one plan, the newest first.
@@ -104,11 +94,7 @@ fn shown<'a>(plan: &'a Plan, catalog: &Catalog) -> PlanView<'a> {
         trial_quotas: &plan.trial_quotas,
         features: &plan.features,
         offered: plan.offered,
-        price: plan.price.as_ref().map(|price| PriceView {
-            currency: price.currency.as_str(),
-            monthly_minor: price.monthly_minor,
-            per_1000_api_calls_minor: price.per_1000_api_calls_minor,
-        }),
+        price: plan.price.as_ref(),
     }
 }
 

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{
     Actor, ChangeError, Store, StoreError,
     audit::Act,
+    billing::terms,
     change::{Change, detached},
     db::{OneTenant, Purpose, TenantTx, sql},
     overrides as dated,
@@ -79,6 +80,7 @@ async fn settle(
     let due_at = next(tx, &overrides, now).await?;
     write(tx, &tenant, due_at).await?;
     if changed {
+        terms::keep(tx, &tenant, now).await?;
         change.publish().await?;
     }
     if changed || !ended.is_empty() {
@@ -136,7 +138,10 @@ mod tests {
         // Small tables are read whole, whatever their indexes.
         sql("SET LOCAL enable_seqscan = off").execute(&mut tx).await.expect("a setting");
         for (statement, index) in [
-            ("EXPLAIN SELECT id FROM tenant WHERE due_at <= 1 ORDER BY due_at LIMIT 9", "tenant_by_due"),
+            (
+                "EXPLAIN SELECT id FROM tenant WHERE due_at <= 1 ORDER BY due_at LIMIT 9",
+                "tenant_by_due",
+            ),
             (
                 "EXPLAIN SELECT id FROM tenant WHERE status = 'trial' AND trial_ends_at <= 1
                  ORDER BY trial_ends_at LIMIT 9",
