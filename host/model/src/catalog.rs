@@ -26,7 +26,7 @@ impl Catalog {
     /// The quotas in force for a tenant; `None` when its plan is not declared.
     #[must_use]
     pub fn quotas_of(&self, tenant: &Tenant) -> Option<Quotas> {
-        self.plans.get(&tenant.plan).map(|plan| tenant.effective_quotas(&plan.quotas))
+        self.plans.get(&tenant.plan).map(|plan| plan.quotas_of(tenant))
     }
 }
 

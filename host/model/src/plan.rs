@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{billing::Price, policy::OnFailure, quota::Quotas};
+use crate::{
+    billing::Price,
+    policy::OnFailure,
+    quota::Quotas,
+    tenant::{Status, Tenant},
+};
 
 /// A plan as declared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +22,9 @@ pub struct Plan {
     pub name: String,
     /// Quotas with the guide's names.
     pub quotas: Quotas,
+    /// Quotas that stand in place of these while a tenant is in its trial, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trial_quotas: BTreeMap<String, u64>,
     /// Entitlements; an absent feature is false.
     #[serde(default)]
     pub features: BTreeMap<String, bool>,
@@ -32,6 +40,21 @@ pub struct Plan {
     /// What it costs; `None` is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
+}
+
+impl Plan {
+    /// The quotas of a tenant of this plan: those of its trial while it is in one, and its
+    /// own over them.
+    #[must_use]
+    pub fn quotas_of(&self, tenant: &Tenant) -> Quotas {
+        let mut quotas = self.quotas;
+        if tenant.status == Status::Trial {
+            for (name, value) in &self.trial_quotas {
+                quotas.set_by_name(name, *value);
+            }
+        }
+        tenant.effective_quotas(&quotas)
+    }
 }
 
 const fn yes() -> bool {

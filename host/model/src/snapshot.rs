@@ -60,7 +60,7 @@ impl TenantEntry {
         chain: Arc<Chain>,
         ancestors: Vec<Arc<TenantRecord>>,
     ) -> Self {
-        let quotas = record.tenant.effective_quotas(&plan.quotas);
+        let quotas = plan.quotas_of(&record.tenant);
         let ordinal = ENTRIES.fetch_add(1, Ordering::Relaxed);
         Self {
             record,

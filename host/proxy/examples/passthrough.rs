@@ -86,6 +86,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         charge_on: ChargeOn::Answered,
         chain: Vec::new(),
         price: None,
+        trial_quotas: Default::default(),
     });
     let tenant = Tenant {
         id: TenantId(uuid::Uuid::nil()),

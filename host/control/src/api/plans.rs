@@ -50,6 +50,8 @@ struct PlanView<'a> {
     /// Of the content in force; `null` until it is recorded.
     version: Option<u64>,
     quotas: Quotas,
+    /// Quotas in place of these during a trial.
+    trial_quotas: &'a BTreeMap<String, u64>,
     /// An absent feature is false.
     features: &'a BTreeMap<String, bool>,
     /// Whether refusals offer it as an upgrade.
@@ -89,6 +91,7 @@ fn shown<'a>(plan: &'a Plan, catalog: &Catalog) -> PlanView<'a> {
         name: &plan.name,
         version: catalog.plan_versions.get(&plan.name).copied(),
         quotas: plan.quotas,
+        trial_quotas: &plan.trial_quotas,
         features: &plan.features,
         offered: plan.offered,
         price: plan.price.as_ref(),
@@ -158,7 +161,29 @@ mod tests {
         plans_show_the_version_in_force,
         versions_are_listed_page_by_page,
         every_bad_parameter_is_named,
+        a_trial_has_the_quotas_of_a_trial_and_overrides_go_over_them,
     ];
+
+    async fn a_trial_has_the_quotas_of_a_trial_and_overrides_go_over_them(on: Backend) {
+        let control = Control::start(on).await;
+        let mut changed = Catalog::clone(&control.catalog.borrow());
+        let plan = Arc::make_mut(changed.plans.get_mut("enterprise").expect("a plan"));
+        plan.trial_quotas = [("max_users".to_owned(), 3), ("max_projects".to_owned(), 4)].into();
+        control.catalog.send_replace(Arc::new(changed));
+        let quotas = |tenant: &serde_json::Value| {
+            let quotas = &tenant["quotas"];
+            (quotas["max_users"].as_u64(), quotas["max_projects"].as_u64())
+        };
+        let tenant = control.create(&acme()).await;
+        assert_eq!(quotas(&tenant), (Some(3), Some(4)));
+        let patch = json!({"quota_overrides": {"max_projects": 5}});
+        let tenant = control.patch(&tenant, &patch).await.json;
+        assert_eq!(quotas(&tenant), (Some(3), Some(5)));
+        let tenant = control.patch(&tenant, &json!({"status": "active"})).await.json;
+        assert_eq!(quotas(&tenant), (Some(999_999), Some(5)));
+        let shown = control.get("/api/v1/admin/plans").await.json;
+        assert_eq!(shown["items"][1]["trial_quotas"], json!({"max_users": 3, "max_projects": 4}));
+    }
 
     async fn plans_show_the_version_in_force(on: Backend) {
         let control = Control::start(on).await;

@@ -125,3 +125,37 @@ pub(super) async fn write(
         .await
         .map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Backend;
+
+    #[tokio::test]
+    async fn what_is_due_is_found_by_an_index() {
+        let store = Backend::Postgres.database().open().await;
+        let mut tx = store.db.control(Purpose::Read).await.expect("a transaction");
+        // Small tables are read whole, whatever their indexes.
+        sql("SET LOCAL enable_seqscan = off").execute(&mut tx).await.expect("a setting");
+        for (statement, index) in [
+            (
+                "EXPLAIN SELECT id FROM tenant WHERE due_at <= 1 ORDER BY due_at LIMIT 9",
+                "tenant_by_due",
+            ),
+            (
+                "EXPLAIN SELECT id FROM tenant WHERE status = 'trial' AND trial_ends_at <= 1
+                 ORDER BY trial_ends_at LIMIT 9",
+                "tenant_by_trial_end",
+            ),
+            (
+                "EXPLAIN SELECT id FROM tenant WHERE status = 'past_due' AND grace_ends_at <= 1
+                 ORDER BY grace_ends_at LIMIT 9",
+                "tenant_by_grace_end",
+            ),
+        ] {
+            let plan: Vec<(String,)> = sql(statement).all(&mut tx).await.expect("a plan");
+            let by_index = |(line,): &(String,)| line.contains(&format!("using {index}"));
+            assert!(plan.iter().any(by_index), "{statement}: {plan:?}");
+        }
+    }
+}

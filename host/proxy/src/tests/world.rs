@@ -220,6 +220,7 @@ fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
         charge_on,
         chain: Vec::new(),
         price: None,
+        trial_quotas: Default::default(),
     }
 }
 

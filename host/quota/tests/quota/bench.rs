@@ -185,6 +185,7 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         charge_on: Default::default(),
         chain: Vec::new(),
         price: None,
+        trial_quotas: Default::default(),
     };
     let tenant = Tenant {
         id,

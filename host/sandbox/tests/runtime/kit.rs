@@ -228,6 +228,7 @@ fn tenant_entry(number: u128) -> Arc<TenantEntry> {
         charge_on: ChargeOn::Answered,
         chain: Vec::new(),
         price: None,
+        trial_quotas: Default::default(),
     };
     let region = Arc::new(Region { name: "eu-central-1".into(), backends: BTreeMap::new() });
     let group = ResidencyGroup { name: "eu".into(), regions: vec![Arc::clone(&region)] };

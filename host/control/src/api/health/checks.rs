@@ -4,18 +4,21 @@
 //! database can make a tenant unhealthy; quota and billing are the tenant's own business
 //! and warn at most.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use model::{
     clock::Clock,
     gate::MeteredUsage,
-    quota::{Metric, Quotas, utilization_percent, whole_mb},
+    quota::{BYTES_PER_MB, Metric, Quotas, utilization_percent, whole_mb},
     tenant::{Status, SuspendReason, Tenant},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{api::Api, store::StoreError};
+use crate::{
+    api::Api,
+    store::{PoolCap, StoreError},
+};
 
 /// How long a check may take, in ms: a part that needs longer is not well.
 const CHECK_MS_MAX: u64 = 1_000;
@@ -50,6 +53,8 @@ impl Check {
 pub(super) struct Figures {
     /// What it has of everything that is reported.
     pub(super) levels: BTreeMap<Metric, u64>,
+    /// What shared pools above it allow, in the place of quotas.
+    caps: BTreeMap<Metric, PoolCap>,
     /// Charged API calls of this UTC day, as of the last sample (a minute).
     pub(super) calls_today: u64,
 }
@@ -70,7 +75,9 @@ pub(super) async fn database(api: &Api, tenant: &Tenant) -> (Check, Option<Figur
 }
 
 async fn figures(api: &Api, tenant: &Tenant) -> Result<Figures, StoreError> {
+    let catalog = Arc::clone(&api.catalog.borrow());
     Ok(Figures {
+        caps: api.store.pool_caps(tenant.id, &catalog).await?,
         levels: api.store.levels(tenant.id).await?,
         calls_today: api.store.calls_on(tenant.id, api.clock.now()).await?,
     })
@@ -111,7 +118,7 @@ pub(super) fn quota(
 ) -> Check {
     let warning = |detail: &str| Check::new(Wellness::Warning, detail, ms);
     let Some(quotas) = quotas else { return warning("the tenant's plan is no longer declared") };
-    let Some(Figures { levels, .. }) = figures else {
+    let Some(Figures { levels, caps, .. }) = figures else {
         return warning("the levels could not be read");
     };
     let Some(consumed) = consumed else { return warning("the quota authority did not answer") };
@@ -121,10 +128,15 @@ pub(super) fn quota(
         Metric::Storage => whole_mb(levels.get(&metric).copied().unwrap_or(0)),
         level => levels.get(&level).copied().unwrap_or(0),
     };
-    let percent = |metric| utilization_percent(used(metric), quotas.of(metric));
+    let limit = |metric| match (caps.get(&metric), metric) {
+        (None, _) => quotas.of(metric),
+        (Some(cap), Metric::Storage) => cap.limit / BYTES_PER_MB,
+        (Some(cap), _) => cap.limit,
+    };
+    let percent = |metric| utilization_percent(used(metric), limit(metric));
     let near: Vec<String> = Metric::ALL
         .into_iter()
-        .filter(|metric| is_near(used(*metric), quotas.of(*metric)))
+        .filter(|metric| is_near(used(*metric), limit(*metric)))
         .map(|metric| format!("{} at {} %", metric.as_str(), percent(metric)))
         .collect();
     if near.is_empty() {
