@@ -1,32 +1,20 @@
-//! One part becomes two, while everybody reads and writes it.
+//! Moves as they are asked for and recorded: one part becomes two, while everybody reads and
+//! writes it.
 //!
-//! A move is a row of `partition_move` and a ladder of states. What a step does is a function
-//! of the migration; here is how it runs: [`MoveState::step`] says whom it may keep waiting,
-//! and a lock that is not to be had is tried again. The copy is made behind a log of what
-//! changes; it is verified against the source in one snapshot, so a difference is a fault
-//! and not lateness. Invariant: a step is one transaction with its state, so whatever ends a
-//! manager, the next one goes on at the step that was not done.
-
-use std::time::Duration;
+//! A move is a row of `partition_move` that climbs the states of `ladder.rs`. The copy is made
+//! behind a log of what changes and verified against the source in one snapshot, so that a
+//! difference is a fault and not lateness. Invariant: one move at a time, and each that is
+//! asked for leaves an entry in the platform's audit chain.
 
 use model::{audit::PLATFORM_CHAIN, clock::UnixMs, tenant::TenantId};
 use uuid::Uuid;
 
-use super::{JOB, Managed, Manager, Partition, Step, Store, StoreError, sql, tree};
+use super::{MoveState, Partition, Store, StoreError, sql, tree};
 use crate::store::{
     audit::{self, Act, Actor},
-    db::{ControlTx, Purpose, SchemaTx},
+    db::{ControlTx, Purpose},
     rows::{instant, stored},
 };
-
-/// Tries of a step that meets a lock or a lost connection, in one run of the manager.
-const ATTEMPTS: u32 = 8;
-/// First wait before another try, in ms; doubles. Callers who queued behind the lock pass.
-const PAUSE_MS: u64 = 200;
-/// Longest wait before another try, in ms.
-const PAUSE_MS_MAX: u64 = 5_000;
-/// Entries of the log that one transaction brings up to date.
-const REPLAY_ROWS: i64 = 1_000;
 
 /// What becomes of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +27,7 @@ pub enum WantedMove {
 
 /// Why a move was not taken on.
 #[derive(Debug, thiserror::Error)]
-pub enum MoveError {
+pub enum PartitionMoveError {
     /// There is no such part, or it is none that can be split.
     #[error("there is no such part, or it cannot be split")]
     NoSuchPart,
@@ -67,82 +55,6 @@ pub enum MoveKind {
     Split,
     /// Of one tenant out of its hash part.
     Isolate,
-}
-
-/// How far a move is, in the order of its steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MoveState {
-    /// Asked for.
-    Wanted,
-    /// Rows are copied; changes are logged.
-    Copying,
-    /// Other parts get the condition that spares a look at them under the lock.
-    Guarding,
-    /// That condition is checked.
-    Checking,
-    /// The copy is compared with the source.
-    Verifying,
-    /// The two take the place of the one.
-    Swapping,
-    /// The one is dropped.
-    Dropping,
-    /// It is over, well.
-    Done,
-    /// It is over; everything is as before it.
-    Failed,
-}
-
-macro_rules! names {
-    ($($state:ident = $name:literal),* $(,)?) => {
-        impl MoveState {
-            /// Stable name.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$state => $name),* }
-            }
-
-            fn from_name(name: &str) -> Result<Self, StoreError> {
-                match name {
-                    $($name => Ok(Self::$state),)*
-                    _ => Err(StoreError::Decode(format!("state of a move {name:?}"))),
-                }
-            }
-        }
-    };
-}
-
-names! {
-    Wanted = "wanted",
-    Copying = "copying",
-    Guarding = "guarding",
-    Checking = "checking",
-    Verifying = "verifying",
-    Swapping = "swapping",
-    Dropping = "dropping",
-    Done = "done",
-    Failed = "failed",
-}
-
-impl MoveState {
-    /// The step that leads on, and how it runs; `None` at the end.
-    const fn step(self) -> Option<(&'static str, Step)> {
-        Some(match self {
-            Self::Wanted => ("SELECT prepare_move($1), $2::bigint", Step::Restructure),
-            Self::Copying => ("SELECT copy_move($1, $2), $2", Step::Beside),
-            Self::Guarding => ("SELECT guard_move($1), $2::bigint", Step::Restructure),
-            Self::Checking => ("SELECT check_guard($1), $2::bigint", Step::Beside),
-            Self::Verifying => ("SELECT verify_move($1), $2::bigint", Step::Snapshot),
-            Self::Swapping => ("SELECT swap_move($1), $2::bigint", Step::Restructure),
-            Self::Dropping => ("SELECT drop_moved($1), $2::bigint", Step::Restructure),
-            Self::Done | Self::Failed => return None,
-        })
-    }
-
-    /// Whether it is over.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
-        matches!(self, Self::Done | Self::Failed)
-    }
 }
 
 /// A move as it is recorded.
@@ -198,14 +110,14 @@ impl Store {
         &self,
         by: &Actor,
         wanted: &WantedMove,
-    ) -> Result<PartitionMove, MoveError> {
+    ) -> Result<PartitionMove, PartitionMoveError> {
         if self.db.schema_owner().is_none() {
-            return Err(MoveError::NeedsPostgresql);
+            return Err(PartitionMoveError::NeedsPostgresql);
         }
         if let WantedMove::Isolate(tenant) = wanted
             && !self.knows(*tenant)
         {
-            return Err(MoveError::NoSuchTenant);
+            return Err(PartitionMoveError::NoSuchTenant);
         }
         let now = self.clock.now();
         let mut tx = self.db.control(Purpose::Write).await?;
@@ -233,17 +145,17 @@ async fn want(
     by: &Actor,
     wanted: &WantedMove,
     now: UnixMs,
-) -> Result<PartitionMove, MoveError> {
+) -> Result<PartitionMove, PartitionMoveError> {
     let parts = tree::partitions(tx).await?;
     let (kind, source, tenant, act) = match wanted {
         WantedMove::Split(name) => {
             let can_be_split = |part: &&Partition| part.hash.is_some() && part.name == *name;
-            parts.iter().find(can_be_split).ok_or(MoveError::NoSuchPart)?;
+            parts.iter().find(can_be_split).ok_or(PartitionMoveError::NoSuchPart)?;
             ("split", Some(name.as_str()), None, Act::new(by, "partition.split", name))
         }
         WantedMove::Isolate(tenant) => {
             if parts.iter().any(|part| part.tenant == Some(*tenant)) {
-                return Err(MoveError::Alone);
+                return Err(PartitionMoveError::Alone);
             }
             let act = Act::new(by, "partition.isolate", tenant.to_string());
             ("isolate", None, Some(tenant.0), act)
@@ -261,7 +173,7 @@ async fn want(
     .await?;
     let Some(row) = row else {
         let last = latest(tx, 1).await?;
-        return Err(MoveError::Busy(last.first().map_or(0, |last| last.id)));
+        return Err(PartitionMoveError::Busy(last.first().map_or(0, |last| last.id)));
     };
     audit::append(tx, PLATFORM_CHAIN, &act, now).await?;
     Ok(read(row)?)
@@ -323,7 +235,7 @@ impl Manager<'_> {
         let Some(largest) = largest else { return Ok(false) };
         match self.store.want_move(&JOB, &WantedMove::Split(largest.name)).await {
             Ok(_) => Ok(true),
-            Err(MoveError::Store(error)) => Err(error),
+            Err(PartitionMoveError::Store(error)) => Err(error),
             // Somebody else asked first.
             Err(_) => Ok(false),
         }
