@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{JOB, Managed, Manager, MoveError, Step, StoreError, WantedMove, sql, tree};
+use super::{JOB, Managed, Manager, PartitionMoveError, Step, StoreError, WantedMove, sql, tree};
 use crate::store::{
     db::{Purpose, SchemaTx},
     rows::stored,
@@ -122,7 +122,7 @@ impl Manager<'_> {
         let Some(largest) = largest else { return Ok(false) };
         match self.store.want_move(&JOB, &WantedMove::Split(largest.name)).await {
             Ok(_) => Ok(true),
-            Err(MoveError::Store(error)) => Err(error),
+            Err(PartitionMoveError::Store(error)) => Err(error),
             // Somebody else asked first.
             Err(_) => Ok(false),
         }

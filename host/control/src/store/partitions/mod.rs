@@ -13,7 +13,8 @@ mod tree;
 use model::clock::UnixMs;
 
 pub use self::{
-    moves::{MoveKind, MoveState, PartitionMove, PartitionMoveError, WantedMove},
+    ladder::MoveState,
+    moves::{MoveKind, PartitionMove, PartitionMoveError, WantedMove},
     tree::{Partition, PartitionTree},
 };
 use super::{
