@@ -116,22 +116,13 @@ pub(super) fn pools(document: Document) -> Result<BTreeMap<Metric, NewPool>, Api
                 if let Some(wanted) = spelling.read(&mut pool) {
                     pools.insert(spelling.metric, wanted);
                 }
-                hand_up(&mut inner, spelling.pool, pool);
+                inner.absorb(spelling.pool, pool);
             }
         }
-        hand_up(&mut fields, SHARING, inner);
+        fields.absorb(SHARING, inner);
     }
     fields.finish()?;
     Ok(pools)
-}
-
-/// Ends the reading of an inner object; its faults become the outer one's.
-fn hand_up(outer: &mut Fields, name: &str, inner: Fields) {
-    if let Err(ApiError::Invalid(errors)) = inner.finish() {
-        for FieldError { field, detail } in errors {
-            outer.reject(format!("{name}.{field}"), detail);
-        }
-    }
 }
 
 fn object(value: &Value) -> Ruled<Map<String, Value>> {
@@ -172,7 +163,7 @@ impl Spelling {
                 Ok(members) => {
                     let mut inner = Fields::new(members);
                     let share = self.share(&mut inner, total);
-                    hand_up(fields, &name, inner);
+                    fields.absorb(&name, inner);
                     shares.extend(share.map(|share| (child, share)));
                 }
             }
