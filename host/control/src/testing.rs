@@ -199,8 +199,8 @@ impl Control {
             admin_token: token.token,
             base_domain: "localhost".into(),
             default_residency: None,
-            notify: NotifyConfig::default(),
             trial_end: TrialEnd::default(),
+            notify: NotifyConfig::default(),
             clock: Arc::clone(&clock) as _,
         };
         adjust(&mut deps);

@@ -100,13 +100,13 @@ pub struct ControlSection {
     pub listen: SocketAddr,
     /// Residency group of a root tenant whose create names none; absent: it must.
     pub default_residency: Option<String>,
+    /// What becomes of a tenant at the end of its trial.
+    pub trial_end: TrialEnd,
     /// Networks that tenants' webhooks may reach beside the public ones, also without TLS.
     #[serde(deserialize_with = "proxy::networks")]
     pub webhook_allow_networks: Vec<proxy::IpNet>,
     /// The mail server for notices.
     pub smtp: SmtpSection,
-    /// What becomes of a tenant at the end of its trial.
-    pub trial_end: TrialEnd,
 }
 
 impl Default for ControlSection {
@@ -115,9 +115,9 @@ impl Default for ControlSection {
         Self {
             listen,
             default_residency: None,
+            trial_end: TrialEnd::default(),
             webhook_allow_networks: Vec::new(),
             smtp: SmtpSection::default(),
-            trial_end: TrialEnd::default(),
         }
     }
 }

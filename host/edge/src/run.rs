@@ -153,8 +153,8 @@ pub async fn start(
         admin_token: admin.token,
         base_domain: config.edge.base_domain.as_str().into(),
         default_residency: config.control.default_residency.clone(),
-        notify: config.control.notify().map_err(|(key, why)| anyhow::anyhow!("{key}: {why}"))?,
         trial_end: config.control.trial_end,
+        notify: config.control.notify().map_err(|(key, why)| anyhow::anyhow!("{key}: {why}"))?,
         clock,
     };
     let jobs = control::Jobs::start(deps.clone());

@@ -45,6 +45,11 @@ impl Fields {
         self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// The members that were not read yet.
+    pub(crate) fn rest(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.members.iter()
+    }
+
     /// Takes a member out, `null` or not.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.members.shift_remove(name)
@@ -183,11 +188,16 @@ impl Fields {
             };
             let mut fields = Self::new(members);
             objects.extend(read(&mut fields).map(|object| (at, object)));
-            for error in fields.faults() {
-                self.reject(format!("{name}[{at}].{}", error.field), error.detail);
-            }
+            self.absorb(&format!("{name}[{at}]"), fields);
         }
         Some(objects)
+    }
+
+    /// Takes over the faults of an object inside, named from here: `prefix.field`.
+    pub(crate) fn absorb(&mut self, prefix: &str, inner: Self) {
+        for error in inner.faults() {
+            self.reject(format!("{prefix}.{}", error.field), error.detail);
+        }
     }
 
     /// Ends the reading: whatever was not taken is unknown.

@@ -8,6 +8,7 @@
 mod alerts;
 mod deliver;
 mod lifecycle;
+mod partitions;
 mod sample;
 mod tokens;
 
@@ -34,9 +35,10 @@ impl Jobs {
     pub fn start(deps: Deps) -> Self {
         let deps = Arc::new(deps);
         let mut jobs = Self { tasks: JoinSet::new() };
-        let channels = Channels::new(&deps.notify);
         jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
+        let channels = Channels::new(&deps.notify);
+        jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
         jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {

@@ -13,13 +13,15 @@ pub(crate) mod alerts;
 mod applied;
 mod audit;
 mod authority;
+mod billing;
 mod change;
+mod data;
 mod db;
 mod directory;
 mod dispatch;
 mod due;
 mod error;
-mod family;
+mod hierarchy;
 mod idempotency;
 mod keys;
 mod levels;
@@ -27,6 +29,7 @@ mod lifecycle;
 mod lint;
 mod outbox;
 mod overrides;
+mod partitions;
 mod plan_changes;
 mod plans;
 mod pools;
@@ -55,8 +58,11 @@ pub use self::{
     },
     audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
+    billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
+    data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
     error::StoreError,
+    hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
@@ -64,6 +70,10 @@ pub use self::{
     lint::SchemaFinding,
     outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
     overrides::Overridden,
+    partitions::{
+        COPY_ROWS, MONTHS_AHEAD, Managed, MoveKind, MoveState, Partition, PartitionMove,
+        PartitionMoveError, PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
+    },
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
@@ -98,9 +108,9 @@ impl Store {
     /// `sqlite://PATH` creates folder and file, for this process alone.
     /// `postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE` is shared with other processes,
     /// whose changes arrive within a second. The login owns the database, or may create
-    /// schemas in it, and may act as `schema_owner` (migrations, one process at a time),
-    /// `application_user` and `control_plane` (everything else); with CREATEROLE it makes
-    /// these roles itself.
+    /// schemas in it, and may act as `schema_owner` (migrations and partitions, one process at
+    /// a time), `application_user` and `control_plane` (everything else); with CREATEROLE it
+    /// makes these roles itself.
     ///
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.
