@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{Failure, Notice, SmtpConfig, cause};
 
 /// How long a whole SMTP dialogue may take, in ms: some slow commands.
-const TIMEOUT_MS: u64 = 30_000;
+const TIMEOUT_MS: u64 = 20_000;
 /// Replies about the login (RFC 4954), which is not the recipient's fault.
 const LOGIN_REFUSED: [u16; 4] = [530, 534, 535, 538];
 

@@ -2,7 +2,8 @@
 //!
 //! Invariant: what passes can be told: every address has the shape of one, every URL may be
 //! called as far as its text tells, and every warning lies below its critical threshold,
-//! inherited or not.
+//! inherited or not. The shapes document what is read and what is answered, so what is
+//! absent in an answer says so.
 
 use model::{problem::FieldError, quota::Metric};
 use schemars::JsonSchema;
@@ -30,6 +31,7 @@ pub(in crate::api) struct AlertsBody {
     quota_alerts: QuotaAlertsBody,
     /// What a metric does not say itself. Changes of plan and status are told to the
     /// channels named here.
+    #[serde(skip_serializing_if = "Option::is_none")]
     defaults: Option<AlertRuleBody>,
 }
 
@@ -38,11 +40,17 @@ pub(in crate::api) struct AlertsBody {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "documents the shape that `settings` reads")]
 pub(super) struct QuotaAlertsBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
     api_calls: Option<AlertRuleBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     storage: Option<AlertRuleBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     users: Option<AlertRuleBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     projects: Option<AlertRuleBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ai_requests: Option<AlertRuleBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     concurrent_sessions: Option<AlertRuleBody>,
 }
 
@@ -54,18 +62,24 @@ pub(super) struct QuotaAlertsBody {
 pub(super) struct AlertRuleBody {
     /// Percent of the quota, at most two decimals; 80 unless given here or in defaults.
     #[schemars(range(min = 0.01, max = 100))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     warning_threshold: Option<f64>,
     /// Percent of the quota, above the warning; 95 unless given here or in defaults.
     #[schemars(range(min = 0.01, max = 100))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     critical_threshold: Option<f64>,
     /// `["email"]` unless given here or in defaults; an empty list records events only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     notification_channels: Option<Vec<ChannelName>>,
     /// Where mail goes; to the tenant's `admin_email` unless given here or in defaults.
     #[schemars(length(min = 1, max = 20))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     recipients: Option<Vec<String>>,
     /// Where webhooks go: `https://`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     webhook_url: Option<String>,
     /// Must be false: nothing is declared ephemeral in this release.
+    #[serde(skip_serializing_if = "Option::is_none")]
     auto_cleanup_enabled: Option<bool>,
 }
 

@@ -22,7 +22,7 @@ use crate::{
 
 const HOUR_MS: u64 = 3_600_000;
 /// As long as a worker may take for one attempt.
-const LEASE_MS: u64 = 60_000;
+const LEASE_MS: u64 = 30_000;
 
 /// A tenant that is told of its API calls, by mail and by webhook.
 struct Told {

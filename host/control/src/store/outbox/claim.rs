@@ -15,8 +15,9 @@ use super::super::{
     random, rows,
 };
 
-/// How long an attempt may take before it counts as lost, in ms: twice the slowest channel.
-pub(super) const LEASE_MS: u64 = 60_000;
+/// How long an attempt may take before it counts as lost, in ms: half as long again as
+/// the slowest channel.
+pub(super) const LEASE_MS: u64 = 30_000;
 /// Deliveries of one tenant in a claim: one with many dead receivers leaves room for others.
 const PER_TENANT: i64 = 8;
 
