@@ -9,6 +9,7 @@
 
 mod api;
 mod jobs;
+pub mod notify;
 mod plans;
 mod serve;
 pub mod store;

@@ -161,13 +161,6 @@ impl Fields {
         Some(ruled)
     }
 
-    /// Takes over the faults of an object inside, named from here: `prefix.field`.
-    pub(crate) fn absorb(&mut self, prefix: &str, inner: Self) {
-        for error in inner.faults() {
-            self.reject(format!("{prefix}.{}", error.field), error.detail);
-        }
-    }
-
     /// A list of objects that must be there, each with its position; faults within are
     /// named by `name[position].`.
     pub(crate) fn objects<T>(
@@ -198,6 +191,13 @@ impl Fields {
             self.absorb(&format!("{name}[{at}]"), fields);
         }
         Some(objects)
+    }
+
+    /// Takes over the faults of an object inside, named from here: `prefix.field`.
+    pub(crate) fn absorb(&mut self, prefix: &str, inner: Self) {
+        for error in inner.faults() {
+            self.reject(format!("{prefix}.{}", error.field), error.detail);
+        }
     }
 
     /// Ends the reading: whatever was not taken is unknown.

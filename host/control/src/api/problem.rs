@@ -56,6 +56,10 @@ pub(crate) enum ApiError {
     TooMany(String),
     /// Something stands against it.
     Conflict(Conflict),
+    /// A part of the tenants' data is being moved: its move's number.
+    MoveRunning(i64),
+    /// The tenant has a part of its own.
+    AlreadyIsolated,
     /// `If-Match` names another version.
     VersionMismatch,
     /// The `Idempotency-Key` was used for another request.
@@ -146,6 +150,14 @@ impl ApiError {
                 .detail("It is revoked or expired; issue a new one."),
             Self::TooMany(detail) => {
                 Problem::new(409, "too-many", "There are too many").detail(detail)
+            }
+            Self::MoveRunning(id) => {
+                Problem::new(409, "partition-move-running", "A part is being moved")
+                    .detail("One part is split or isolated at a time; try again when it is done.")
+                    .with("move_id", id)
+            }
+            Self::AlreadyIsolated => {
+                Problem::new(409, "already-isolated", "The tenant has a part of its own")
             }
             Self::VersionMismatch => {
                 Problem::new(412, "version-mismatch", "The tenant has changed")

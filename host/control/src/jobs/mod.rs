@@ -5,7 +5,10 @@
 //! unique keys and row locks, so it happens once. To add a job, give it a file with a
 //! `run` and a line in [`Jobs::start`].
 
+mod alerts;
+mod deliver;
 mod lifecycle;
+mod partitions;
 mod sample;
 mod tokens;
 
@@ -13,8 +16,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
+use self::deliver::Courier;
 pub use self::lifecycle::TrialEnd;
-use crate::api::Deps;
+use crate::{api::Deps, notify::Channels};
 
 /// What jobs work on: the same as the API.
 pub(crate) type JobDeps = Deps;
@@ -33,7 +37,13 @@ impl Jobs {
         let mut jobs = Self { tasks: JoinSet::new() };
         jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
+        let channels = Channels::new(&deps.notify);
+        jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
+        jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
+        jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {
+            deliver::run(Courier::new(&deps, channels.clone()))
+        });
         jobs
     }
 

@@ -9,11 +9,13 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+pub(crate) mod alerts;
 mod applied;
 mod audit;
 mod authority;
 mod billing;
 mod change;
+mod data;
 mod db;
 mod directory;
 mod dispatch;
@@ -25,7 +27,9 @@ mod keys;
 mod levels;
 mod lifecycle;
 mod lint;
+mod outbox;
 mod overrides;
+mod partitions;
 mod plan_changes;
 mod plans;
 mod pools;
@@ -45,11 +49,17 @@ use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::lifecycle::Over;
+pub(crate) use self::outbox::Claimed;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    alerts::{
+        AlertRule, AlertSettings, AlertsPut, Channel, Evaluated, NewSecret, SECRET_GRACE_MS,
+        SecretRecord, Severity, StoredAlerts, Threshold, ThresholdError,
+    },
     audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
+    data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
     error::StoreError,
     hierarchy::{ChildPage, Family, Member, MoveError},
@@ -58,7 +68,12 @@ pub use self::{
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
     overrides::Overridden,
+    partitions::{
+        COPY_ROWS, MONTHS_AHEAD, Managed, MoveKind, MoveState, Partition, PartitionMove,
+        PartitionMoveError, PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
+    },
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
@@ -93,9 +108,9 @@ impl Store {
     /// `sqlite://PATH` creates folder and file, for this process alone.
     /// `postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE` is shared with other processes,
     /// whose changes arrive within a second. The login owns the database, or may create
-    /// schemas in it, and may act as `schema_owner` (migrations, one process at a time),
-    /// `application_user` and `control_plane` (everything else); with CREATEROLE it makes
-    /// these roles itself.
+    /// schemas in it, and may act as `schema_owner` (migrations and partitions, one process at
+    /// a time), `application_user` and `control_plane` (everything else); with CREATEROLE it
+    /// makes these roles itself.
     ///
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.
