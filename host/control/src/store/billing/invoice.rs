@@ -178,7 +178,8 @@ impl Store {
         Ok(Invoice::of(payer.id, period, charges.collect(), shares.as_ref())?)
     }
 
-    /// API calls of a month that were charged against the quotas, by the ledger.
+    /// API calls of a month that were charged against the quotas, by the ledger, which keeps
+    /// its windows for 400 days.
     async fn calls(
         &self,
         tenants: impl Iterator<Item = TenantId>,

@@ -88,7 +88,7 @@ impl Store {
     /// The store failed.
     pub async fn family(&self, id: TenantId) -> Result<Option<Family>, StoreError> {
         let mut tx = self.db.control(Purpose::Read).await?;
-        let family = family(&mut tx, id).await;
+        let family = family(&mut tx, id, TREE_TENANTS_MAX).await;
         tx.end(family).await
     }
 
@@ -109,7 +109,11 @@ impl Store {
     }
 }
 
-async fn family(tx: &mut ControlTx, id: TenantId) -> Result<Option<Family>, StoreError> {
+pub(super) async fn family(
+    tx: &mut ControlTx,
+    id: TenantId,
+    most: usize,
+) -> Result<Option<Family>, StoreError> {
     let line = statuses(tx, id).await?;
     let Some((_, above)) = line.split_first() else { return Ok(None) };
     let mut rows: Vec<MemberRow> =
@@ -117,11 +121,11 @@ async fn family(tx: &mut ControlTx, id: TenantId) -> Result<Option<Family>, Stor
          FROM tenant_closure c JOIN tenant t ON t.id = c.tenant_id
          WHERE c.ancestor = $1 ORDER BY c.depth, t.id LIMIT $2")
         .bind(id.0)
-        .bind(i64::try_from(TREE_TENANTS_MAX + 1).unwrap_or(i64::MAX))
+        .bind(i64::try_from(most + 1).unwrap_or(i64::MAX))
         .all(tx)
         .await?;
-    let truncated = rows.len() > TREE_TENANTS_MAX;
-    rows.truncate(TREE_TENANTS_MAX);
+    let truncated = rows.len() > most;
+    rows.truncate(most);
     // What each member's children inherit; a parent comes before its children.
     let imposed = above.iter().map(|(_, status)| *status).find(|status| status.applies_below());
     let mut below = BTreeMap::new();

@@ -27,6 +27,7 @@ on_both![
     a_parent_that_is_not_there_and_a_stale_version_are_refused,
     a_status_of_an_ancestor_is_in_effect_below_it,
     children_come_in_pages,
+    of_a_tree_too_large_for_one_answer_the_deepest_are_left_out,
     families_from_before_the_table_are_found_by_the_migration,
 ];
 
@@ -350,6 +351,19 @@ async fn children_come_in_pages(on: Backend) {
     let nobody = TenantId(Uuid::from_u128(7));
     assert!(store.children(nobody, None, 2).await.expect("a store").is_none());
     assert!(store.family(nobody).await.expect("a store").is_none());
+}
+
+async fn of_a_tree_too_large_for_one_answer_the_deepest_are_left_out(on: Backend) {
+    let database = on.database();
+    let store = database.open().await;
+    let ids = line(&store, "level", 4).await;
+    for (most, listed, truncated) in [(3, &ids[..3], true), (4, &ids[..], false)] {
+        let mut tx = store.db.control(Purpose::Read).await.expect("a transaction");
+        let family = super::read::family(&mut tx, ids[0], most).await;
+        let family = tx.end(family).await.expect("a store").expect("a family");
+        let members: Vec<_> = family.members.iter().map(|member| member.id).collect();
+        assert_eq!((members.as_slice(), family.truncated), (listed, truncated));
+    }
 }
 
 /// A database as the release before left it: without the tables of families.
