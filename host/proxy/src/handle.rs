@@ -50,7 +50,7 @@ pub(crate) async fn handle(
 
 async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, Stop> {
     let mut request = request::normalise(x, request)?;
-    let caller = tenant::resolve(x, &mut request)?;
+    let caller = tenant::resolve(x, &mut request).await?;
     let route = route::find(x, &request)?;
     let permit = quota::admit(x, &caller.entry, route.metrics()).await?;
     let mut judged = policy::on_request(x, &caller, request).await?;

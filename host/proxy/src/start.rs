@@ -12,7 +12,10 @@ use crate::{
     config::ProxyConfig,
     record::Series,
     server::{self, Command, Thread, listen},
-    tenant::issuer::{IssuerError, Issuers},
+    tenant::{
+        issuer::{IssuerError, Issuers},
+        jwks,
+    },
     worker::Shared,
 };
 
@@ -77,13 +80,19 @@ impl Proxy {
         if config.listen.is_empty() {
             return Err(StartError::NoAddress);
         }
-        let issuers = Issuers::load(&config.jwt)?;
+        let issuers = Issuers::load(&config.jwt, &clock)?;
+        let remotes = issuers.remotes();
         let workers = config.workers.unwrap_or_else(available).max(1);
         let (addrs, mut sockets) = bind(&config.listen, workers)?;
         let series = Series::register(registry)?;
+        let fetches = jwks::Meters::register(registry)?;
         let shared = Arc::new(Shared { config, gate, clock, series, issuers });
         let (commands, heard) = watch::channel(Command::Serve);
         let mut running = Running { addrs, commands, threads: Vec::new() };
+        if !remotes.is_empty() {
+            let thread = jwks::spawn(remotes, fetches, heard.clone());
+            running.threads.push(thread.map_err(StartError::Thread)?);
+        }
         for number in 0..workers {
             let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
             let thread = server::spawn(

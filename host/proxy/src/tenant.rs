@@ -8,11 +8,14 @@
 //!   tenant's own business there and pass through;
 //! - API keys end here; JWTs go on to the upstream.
 //!
-//! Invariant: every cause of a 401 has the same answer.
+//! The one wait is for an issuer's published keys, and it is bounded. Invariant: every
+//! cause of a 401 has the same answer.
 
 pub(crate) mod issuer;
+pub(crate) mod jwks;
 pub(crate) mod jwt;
 pub(crate) mod key;
+mod rsa;
 
 use std::sync::Arc;
 
@@ -37,7 +40,7 @@ pub(crate) struct Caller {
 ///
 /// # Errors
 /// Nobody's host, no valid token, two tenants, or one that is not admitted.
-pub(crate) fn resolve(
+pub(crate) async fn resolve(
     exchange: &mut Exchange,
     request: &mut NormalRequest,
 ) -> Result<Caller, Reason> {
@@ -51,7 +54,7 @@ pub(crate) fn resolve(
         Some(HostMatch::Shared) => None,
         Some(HostMatch::Unknown) | None => return Err(Reason::UnknownHost),
     };
-    let token = authenticate(exchange, &mut request.head.headers)?;
+    let token = authenticate(exchange, &mut request.head.headers).await?;
     let caller = agree(&snapshot, by_host, token)?;
     exchange.record.tenant(&caller.entry);
     caller.entry.admission(exchange.received_at).map_err(Reason::NotAdmitted)?;
@@ -64,7 +67,10 @@ enum Token {
     Jwt(Arc<jwt::Verified>),
 }
 
-fn authenticate(exchange: &Exchange, headers: &mut HeaderMap) -> Result<Option<Token>, Reason> {
+async fn authenticate(
+    exchange: &Exchange,
+    headers: &mut HeaderMap,
+) -> Result<Option<Token>, Reason> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let Some(bearer) = first.and_then(|value| bearer(value.as_bytes())) else {
@@ -80,9 +86,28 @@ fn authenticate(exchange: &Exchange, headers: &mut HeaderMap) -> Result<Option<T
         headers.remove(AUTHORIZATION);
         return Ok(Some(Token::Key(tenant)));
     }
+    Ok(Some(Token::Jwt(verified(exchange, token).await?)))
+}
+
+/// The facts of a JWT. Waits for its issuer's keys where they may have changed, but not
+/// long: 503 while nobody can say, 401 once the keys are known and none fits.
+async fn verified(exchange: &Exchange, token: &str) -> Result<Arc<jwt::Verified>, Reason> {
     let worker = &exchange.worker;
-    let verified = worker.tokens.verify(&worker.issuers, token, exchange.received_at);
-    verified.map(|verified| Some(Token::Jwt(verified))).ok_or(Reason::Unauthenticated)
+    let verify = || worker.tokens.verify(&worker.issuers, token, exchange.received_at);
+    let remote = match verify() {
+        jwt::Verdict::Valid(verified) => return Ok(verified),
+        jwt::Verdict::Invalid => return Err(Reason::Unauthenticated),
+        jwt::Verdict::KeyUnknown(remote) => remote,
+    };
+    if let Some(fetch) = remote.ask() {
+        let fetched = remote.fetched(fetch);
+        exchange.within(jwks::KEY_WAIT_MS, Reason::KeysUnavailable, fetched).await?;
+    }
+    match verify() {
+        jwt::Verdict::Valid(verified) => Ok(verified),
+        jwt::Verdict::KeyUnknown(remote) if remote.set().is_none() => Err(Reason::KeysUnavailable),
+        jwt::Verdict::Invalid | jwt::Verdict::KeyUnknown(_) => Err(Reason::Unauthenticated),
+    }
 }
 
 /// The credentials of `Bearer`; the scheme's name has no case (RFC 9110 11.1).

@@ -12,6 +12,7 @@ mod drain;
 mod forwarding;
 mod framing;
 mod h2;
+mod jwks;
 mod policies;
 mod quotas;
 mod records;
