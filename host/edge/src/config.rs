@@ -70,6 +70,8 @@ pub struct EdgeSection {
     pub limits: Limits,
     /// Token issuers.
     pub jwt: JwtConfig,
+    /// Whom metrics show by name.
+    pub metrics: proxy::MetricsConfig,
 }
 
 impl Default for EdgeSection {
@@ -83,6 +85,7 @@ impl Default for EdgeSection {
             drain_timeout_ms: 30_000,
             limits: Limits::default(),
             jwt: JwtConfig::default(),
+            metrics: proxy::MetricsConfig::default(),
         }
     }
 }

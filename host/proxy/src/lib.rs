@@ -37,6 +37,6 @@ mod tests;
 pub use ipnet::IpNet;
 
 pub use self::{
-    config::{JwtConfig, Limits, ProxyConfig, field_name, networks},
+    config::{JwtConfig, Limits, MetricsConfig, ProxyConfig, field_name, networks},
     start::{Proxy, Running, StartError},
 };

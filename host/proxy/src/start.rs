@@ -5,12 +5,12 @@
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
-use model::{clock::Clock, gate::Gate, snapshot::Snapshot};
+use model::{clock::Clock, gate::Gate, snapshot::Snapshot, tenant::TenantId};
 use tokio::sync::watch;
 
 use crate::{
     config::ProxyConfig,
-    record::Series,
+    record::{Series, TenantSeries},
     server::{self, Command, Thread, listen},
     tenant::{
         issuer::{IssuerError, Issuers},
@@ -36,6 +36,9 @@ pub enum StartError {
     /// A limit cannot work.
     #[error("limits: {0}")]
     Limit(String),
+    /// Another setting cannot work.
+    #[error("{0}")]
+    Setting(String),
     /// A JWT key cannot be used.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
@@ -77,6 +80,9 @@ impl Proxy {
         if let Some(flaw) = config.limits.flaw() {
             return Err(StartError::Limit(flaw));
         }
+        if let Some(flaw) = config.metrics.flaw() {
+            return Err(StartError::Setting(flaw));
+        }
         if config.listen.is_empty() {
             return Err(StartError::NoAddress);
         }
@@ -84,11 +90,12 @@ impl Proxy {
         let remotes = issuers.remotes();
         let workers = config.workers.unwrap_or_else(available).max(1);
         let (addrs, mut sockets) = bind(&config.listen, workers)?;
-        let series = Series::register(registry)?;
+        let series = Series::register(registry, &config.metrics, &clock)?;
         let fetches = jwks::Meters::register(registry)?;
         let shared = Arc::new(Shared { config, gate, clock, series, issuers });
         let (commands, heard) = watch::channel(Command::Serve);
-        let mut running = Running { addrs, commands, threads: Vec::new() };
+        let tenants = Arc::clone(&shared.series.tenants);
+        let mut running = Running { addrs, commands, threads: Vec::new(), tenants };
         if !remotes.is_empty() {
             let thread = jwks::spawn(remotes, fetches, heard.clone());
             running.threads.push(thread.map_err(StartError::Thread)?);
@@ -123,14 +130,27 @@ fn bind(listen: &[SocketAddr], workers: usize) -> Result<(Vec<SocketAddr>, Socke
 }
 
 /// A started data plane. Dropping it cuts off what is open.
-#[derive(Debug)]
 pub struct Running {
     addrs: Vec<SocketAddr>,
     commands: watch::Sender<Command>,
     threads: Vec<Thread>,
+    tenants: Arc<TenantSeries>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("addrs", &self.addrs).finish_non_exhaustive()
+    }
 }
 
 impl Running {
+    /// The tenants that metrics show by name now: the busiest and the pinned. Locks; for
+    /// scrapes.
+    #[must_use]
+    pub fn shown_tenants(&self) -> Vec<TenantId> {
+        self.tenants.elected()
+    }
+
     /// The bound addresses, in the order of the configuration.
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {

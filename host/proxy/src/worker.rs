@@ -24,7 +24,7 @@ use crate::{
     config::ProxyConfig,
     forward::Badge,
     pool::Pool,
-    record::{Books, Series},
+    record::{Books, Series, Tally},
     tenant::jwt::Verifier,
     timer::Wheel,
     wire::io::{Scratch, scratch},
@@ -46,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) scratch: Scratch,
     pub(crate) pool: Rc<Pool>,
     pub(crate) tokens: Verifier,
+    pub(crate) tally: Tally,
     source: RefCell<Source>,
     random: RefCell<SmallRng>,
     exchanges: Cell<usize>,
@@ -106,6 +107,7 @@ impl Worker {
         Rc::new(Self {
             pool: Pool::new(&shared.config.limits, &wheel),
             tokens: Verifier::new(shared.config.jwt.cache_entries_max),
+            tally: Tally::default(),
             wheel,
             scratch: scratch(),
             source: RefCell::new(Source { receiver, pinned }),
@@ -152,5 +154,12 @@ impl Worker {
     pub(crate) fn tick(&self, now_ms: u64) {
         self.pool.expire(now_ms);
         self.source.borrow().pinned.books.flush();
+        self.tally.flush(&self.series.tenants);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tally.finish(&self.series.tenants);
     }
 }
