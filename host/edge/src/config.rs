@@ -55,6 +55,9 @@ pub struct EdgeSection {
     pub listen: Vec<SocketAddr>,
     /// The domain whose direct subdomains are tenants' slugs.
     pub base_domain: String,
+    /// Whether the control API answers on `api.<base domain>` of the data plane too, beside
+    /// the tenants' own APIs. Every endpoint needs a token.
+    pub api_host: bool,
     /// Worker threads; one per usable core when absent.
     pub workers: Option<usize>,
     /// Header of a trusted proxy that carries the client's country (ISO 3166-1 alpha-2).
@@ -79,6 +82,7 @@ impl Default for EdgeSection {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             base_domain: "localhost".into(),
+            api_host: true,
             workers: None,
             client_country_header: None,
             trusted_proxies: Vec::new(),

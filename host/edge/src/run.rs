@@ -25,7 +25,9 @@ use tokio::{
 };
 
 use crate::{
+    api_host::ApiHost,
     config::Config,
+    levels::Levels,
     publish::{self, Channels, Publisher},
     reload::{self, FileWatch},
 };
@@ -50,6 +52,8 @@ pub struct Running {
     reloads: mpsc::Sender<()>,
     /// What the data plane serves from.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    stop_levels: oneshot::Sender<()>,
+    levels: JoinHandle<()>,
     stop_publisher: oneshot::Sender<()>,
     publisher: JoinHandle<()>,
     stop_control: oneshot::Sender<()>,
@@ -114,13 +118,16 @@ pub async fn start(
         .with_context(|| format!("control.listen: {} cannot be used", config.control.listen))?;
     let control_addr = control_listener.local_addr()?;
     let gate: Arc<dyn model::gate::Gate> = Arc::clone(&quota) as _;
-    let proxy = proxy::Proxy::start(
-        proxy_config(&config),
-        snapshots.clone(),
+    let levels = Arc::new(Levels::open(&config.data.dir.join("levels"), &registry)?);
+    let api = Arc::new(ApiHost::closed(tokio::runtime::Handle::current()));
+    let ports = proxy::Ports {
+        snapshots: snapshots.clone(),
         gate,
-        Arc::clone(&clock),
-        &registry,
-    )?;
+        clock: Arc::clone(&clock),
+        levels: Arc::clone(&levels) as _,
+        api: config.edge.api_host.then(|| Arc::clone(&api) as _),
+    };
+    let proxy = proxy::Proxy::start(proxy_config(&config), ports, &registry)?;
 
     // The last step that may fail: a token minted by a start that then fails would be lost.
     let admin = store.ensure_admin_token(admin_token).await?;
@@ -142,10 +149,16 @@ pub async fn start(
         default_residency: config.control.default_residency.clone(),
         clock,
     };
+    api.open(control::router(deps.clone()));
     let (stop_control, control_stopped) = oneshot::channel::<()>();
     let control_task = tokio::spawn(control::serve(control_listener, deps, async {
         let _dropped = control_stopped.await;
     }));
+
+    let (stop_levels, levels_stopped) = oneshot::channel();
+    let level_store = Arc::clone(&store);
+    let levels =
+        tokio::spawn(async move { levels.run(&level_store, levels_stopped).await });
 
     let (stop_publisher, stopped) = oneshot::channel();
     let publisher = tokio::spawn(publish(publisher, directory, reload_rx, files, stopped));
@@ -161,6 +174,8 @@ pub async fn start(
         drain_timeout: Duration::from_millis(config.edge.drain_timeout_ms),
         reloads,
         snapshots,
+        stop_levels,
+        levels,
         stop_publisher,
         publisher,
         stop_control,
@@ -180,6 +195,7 @@ impl Running {
         tokio::select! {
             _ = &mut self.publisher => "publisher",
             _ = &mut self.control_task => "control API",
+            _ = &mut self.levels => "keeper of levels",
         }
     }
 
@@ -191,6 +207,9 @@ impl Running {
     pub async fn stop(self) -> Result<()> {
         self.ready.send_replace(false);
         self.proxy.drain(self.drain_timeout).await;
+        // No response reports a level any more.
+        let _gone = self.stop_levels.send(());
+        let levels = self.levels.await;
         self.quota.shutdown().await;
         drop(self.dispatch);
         let _gone = self.stop_publisher.send(());
@@ -198,6 +217,7 @@ impl Running {
         let publisher = self.publisher.await;
         let control = self.control_task.await;
         self.store.close().await;
+        levels.context("the keeper of levels")?;
         publisher.context("the publisher")?;
         control.context("the control API")?.context("the control API")
     }

@@ -15,6 +15,7 @@ pub mod headers;
 pub mod host;
 pub mod key;
 pub mod ledger;
+pub mod level;
 pub mod plan;
 pub mod policy;
 pub mod problem;

@@ -14,6 +14,8 @@ mod connection;
 mod exchange;
 mod forward;
 mod handle;
+mod level;
+mod local;
 mod path;
 mod policy;
 mod pool;
@@ -38,5 +40,6 @@ pub use ipnet::IpNet;
 
 pub use self::{
     config::{JwtConfig, Limits, MetricsConfig, ProxyConfig, field_name, networks},
-    start::{Proxy, Running, StartError},
+    local::{LocalBody, LocalService},
+    start::{Ports, Proxy, Running, StartError},
 };

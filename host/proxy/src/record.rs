@@ -13,7 +13,8 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use http::{Method, StatusCode, uri::PathAndQuery};
 use model::{
-    clock::Clock, plan::Plan, policy::Policy, region::Region, route::Route, snapshot::TenantEntry,
+    clock::Clock, plan::Plan, policy::Policy, quota::Metric, region::Region, route::Route,
+    snapshot::TenantEntry,
 };
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
@@ -42,6 +43,7 @@ pub(crate) struct Series {
     refusals: IntCounterVec,
     policies: IntCounterVec,
     upstream_errors: IntCounterVec,
+    levels: IntCounterVec,
     in_flight: IntGauge,
     pub(crate) tenants: Arc<TenantSeries>,
 }
@@ -84,6 +86,11 @@ impl Series {
                 "Hook calls by policy and outcome",
                 &["policy", "outcome"],
             )?,
+            levels: counter(
+                "edge_level_reports_total",
+                "Changes of levels that responses reported, by metric and outcome",
+                &["metric", "outcome"],
+            )?,
             upstream_errors: counter(
                 "edge_upstream_errors_total",
                 "Failed upstream exchanges by reason",
@@ -93,6 +100,10 @@ impl Series {
             in_flight,
             tenants,
         })
+    }
+
+    pub(crate) fn level_report(&self, metric: Metric, outcome: &'static str) {
+        self.levels.with_label_values(&[metric.as_str(), outcome]).inc();
     }
 
     pub(crate) fn in_flight_changed(&self, by: i64) {

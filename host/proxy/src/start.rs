@@ -5,11 +5,12 @@
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
-use model::{clock::Clock, gate::Gate, snapshot::Snapshot, tenant::TenantId};
+use model::{clock::Clock, gate::Gate, level::LevelSink, snapshot::Snapshot, tenant::TenantId};
 use tokio::sync::watch;
 
 use crate::{
     config::ProxyConfig,
+    local::{Local, LocalService},
     record::{Series, TenantSeries},
     server::{self, Command, Thread, listen},
     tenant::{
@@ -59,24 +60,42 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
+/// What the data plane works with.
+pub struct Ports {
+    /// What it serves from. Until the first real snapshot (one with a base domain),
+    /// requests are answered 503.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The quotas.
+    pub gate: Arc<dyn Gate>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where levels go that responses report.
+    pub levels: Arc<dyn LevelSink>,
+    /// Served on `api.<base domain>`, beside the tenants' own APIs.
+    pub api: Option<Arc<dyn LocalService>>,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
 /// The data plane.
 #[derive(Debug)]
 pub struct Proxy;
 
 impl Proxy {
     /// Binds the addresses and starts the workers. Blocks only for reading key files.
-    /// Until the first real snapshot comes through `snapshots` (one with a base domain),
-    /// requests are answered 503.
     ///
     /// # Errors
     /// An address is taken, a limit or a key is unusable; nothing is left running.
     pub fn start(
         config: ProxyConfig,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        gate: Arc<dyn Gate>,
-        clock: Arc<dyn Clock>,
+        ports: Ports,
         registry: &prometheus::Registry,
     ) -> Result<Running, StartError> {
+        let Ports { snapshots, gate, clock, levels, api } = ports;
         if let Some(flaw) = config.limits.flaw() {
             return Err(StartError::Limit(flaw));
         }
@@ -92,7 +111,15 @@ impl Proxy {
         let (addrs, mut sockets) = bind(&config.listen, workers)?;
         let series = Series::register(registry, &config.metrics, &clock)?;
         let fetches = jwks::Meters::register(registry)?;
-        let shared = Arc::new(Shared { config, gate, clock, series, issuers });
+        let shared = Arc::new(Shared {
+            config,
+            gate,
+            clock,
+            series,
+            issuers,
+            levels,
+            local: api.map(Local::new),
+        });
         let (commands, heard) = watch::channel(Command::Serve);
         let tenants = Arc::clone(&shared.series.tenants);
         let mut running = Running { addrs, commands, threads: Vec::new(), tenants };

@@ -2,7 +2,8 @@
 //!
 //! Host first, then the bearer token, then the tenant's status (`tenancy.md` 1.4):
 //! - an unknown host, and an address literal, is 404;
-//! - on `api.<base domain>` a token is required and decides alone;
+//! - on `api.<base domain>` a token is required and decides alone (what is no credential
+//!   of a tenant there may have left the walk for the control API before: [`crate::local`]);
 //! - on a tenant's own host a bearer token is optional, but one that is present must
 //!   verify (401) and name the same tenant (403). Other authorization schemes are the
 //!   tenant's own business there and pass through;
@@ -108,6 +109,17 @@ async fn verified(exchange: &Exchange, token: &str) -> Result<Arc<jwt::Verified>
         jwt::Verdict::KeyUnknown(remote) if remote.set().is_none() => Err(Reason::KeysUnavailable),
         jwt::Verdict::Invalid | jwt::Verdict::KeyUnknown(_) => Err(Reason::Unauthenticated),
     }
+}
+
+/// Whether a request carries a credential of the data plane: an API key, or what looks like
+/// a JWT. Says nothing about its worth.
+pub(crate) fn speaks_for_a_tenant(headers: &HeaderMap) -> bool {
+    let token = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    token.and_then(|token| std::str::from_utf8(token).ok()).is_some_and(|token| {
+        // `eyJ` is base64url of `{"`.
+        let is_jwt = token.starts_with("eyJ") && token.matches('.').count() == 2;
+        model::key::looks_like_key(token) || is_jwt
+    })
 }
 
 /// The credentials of `Bearer`; the scheme's name has no case (RFC 9110 11.1).

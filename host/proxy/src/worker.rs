@@ -14,6 +14,7 @@ use std::{
 use model::{
     clock::{Clock, UnixMs},
     gate::Gate,
+    level::LevelSink,
     region::Backend,
     snapshot::{Snapshot, TenantEntry},
 };
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use crate::{
     config::ProxyConfig,
     forward::Badge,
+    local::Local,
     pool::Pool,
     record::{Books, Series, Tally},
     tenant::jwt::Verifier,
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) series: Series,
     pub(crate) issuers: crate::tenant::issuer::Issuers,
+    pub(crate) levels: Arc<dyn LevelSink>,
+    pub(crate) local: Option<Local>,
 }
 
 /// One worker.
@@ -50,6 +54,8 @@ pub(crate) struct Worker {
     source: RefCell<Source>,
     random: RefCell<SmallRng>,
     exchanges: Cell<usize>,
+    /// Requests of the local service in flight.
+    pub(crate) local_calls: Cell<usize>,
 }
 
 struct Source {
@@ -113,6 +119,7 @@ impl Worker {
             source: RefCell::new(Source { receiver, pinned }),
             random: RefCell::new(SmallRng::from_os_rng()),
             exchanges: Cell::new(0),
+            local_calls: Cell::new(0),
             shared,
         })
     }

@@ -13,6 +13,8 @@ mod forwarding;
 mod framing;
 mod h2;
 mod jwks;
+mod levels;
+mod local;
 mod policies;
 mod quotas;
 mod records;
