@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod level;
 pub mod plan;
 pub mod policy;
+pub mod pool;
 pub mod problem;
 pub mod quota;
 pub mod region;

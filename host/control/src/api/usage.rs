@@ -53,7 +53,7 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let stored = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
     let metered = api.usage.usage(id).await.map_err(|_| ApiError::UsageUnavailable)?;
-    let current = Current::new(metered, &api.store.gauges(id).await?);
+    let current = Current::new(metered, &api.store.levels(id).await?);
     let quotas = api.catalog.borrow().quotas_of(&stored.tenant);
     Ok(json(Usage {
         tenant_id: id,

@@ -15,11 +15,12 @@ mod db;
 mod directory;
 mod dispatch;
 mod error;
-mod gauges;
 mod idempotency;
 mod keys;
+mod levels;
 mod lifecycle;
 mod lint;
+mod pools;
 mod publish;
 mod random;
 mod rows;
@@ -27,6 +28,7 @@ mod secrets;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod trends;
 
 use std::sync::Arc;
 
@@ -40,12 +42,15 @@ pub use self::{
     error::StoreError,
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
+    levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
+    trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
     db::Db,
