@@ -157,8 +157,7 @@ pub async fn start(
 
     let (stop_levels, levels_stopped) = oneshot::channel();
     let level_store = Arc::clone(&store);
-    let levels =
-        tokio::spawn(async move { levels.run(&level_store, levels_stopped).await });
+    let levels = tokio::spawn(async move { levels.run(&level_store, levels_stopped).await });
 
     let (stop_publisher, stopped) = oneshot::channel();
     let publisher = tokio::spawn(publish(publisher, directory, reload_rx, files, stopped));

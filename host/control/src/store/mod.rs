@@ -17,6 +17,7 @@ mod dispatch;
 mod error;
 mod idempotency;
 mod keys;
+mod level_deltas;
 mod levels;
 mod lifecycle;
 mod lint;

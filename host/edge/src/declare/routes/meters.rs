@@ -109,7 +109,7 @@ mod tests {
         let routes = routes::load(&mut problems);
         problems
             .into_result(routes)
-            .map_err(|all| all.into_iter().map(|problem| problem.to_string()).collect())
+            .map_err(|all| all.into_iter().map(|problem| problem.key).collect())
     }
 
     #[test]
