@@ -58,6 +58,7 @@ pub struct Running {
     publisher: JoinHandle<()>,
     stop_control: oneshot::Sender<()>,
     control_task: JoinHandle<std::io::Result<()>>,
+    jobs: control::Jobs,
     ready: watch::Sender<bool>,
 }
 
@@ -150,6 +151,7 @@ pub async fn start(
         clock,
     };
     api.open(control::router(deps.clone()));
+    let jobs = control::Jobs::start(deps.clone());
     let (stop_control, control_stopped) = oneshot::channel::<()>();
     let control_task = tokio::spawn(control::serve(control_listener, deps, async {
         let _dropped = control_stopped.await;
@@ -179,6 +181,7 @@ pub async fn start(
         publisher,
         stop_control,
         control_task,
+        jobs,
         ready,
     })
 }
@@ -215,6 +218,7 @@ impl Running {
         let _gone = self.stop_control.send(());
         let publisher = self.publisher.await;
         let control = self.control_task.await;
+        drop(self.jobs);
         self.store.close().await;
         levels.context("the keeper of levels")?;
         publisher.context("the publisher")?;

@@ -9,12 +9,14 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod audit;
 mod authority;
 mod change;
 mod db;
 mod directory;
 mod dispatch;
 mod error;
+mod family;
 mod idempotency;
 mod keys;
 mod level_deltas;
@@ -29,6 +31,7 @@ mod secrets;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod trends;
 
 use std::sync::Arc;
@@ -38,6 +41,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     dispatch::DispatchClaim,
     error::StoreError,
@@ -51,6 +55,7 @@ pub use self::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
+    tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
     trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
