@@ -19,13 +19,15 @@ pub use self::terms::{Fault, Owner, SubPool, Terms, faults};
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::{quota::Metric, tenant::TenantId};
 
 /// What may be shared: the product guide's two pools.
 pub const POOLED: [Metric; 2] = [Metric::Storage, Metric::Users];
 
 /// What a member may have of a pool, in the metric's own unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Share {
     /// Set aside for it, used or not.
     pub guaranteed: u64,

@@ -120,13 +120,15 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON usage_seen TO control_plane;
 -- The windows that a sample looks at: those of now, of all that were ever open.
 CREATE INDEX quota_window_by_end ON quota_window (end_ms);
 
--- One row: whoever samples holds it; the tenant after which old buckets are looked for next.
+-- One row: whoever samples holds it. When that was done last, and the tenant after which
+-- old buckets are looked for next.
 CREATE TABLE usage_sampler (
     one         bigint NOT NULL PRIMARY KEY CHECK (one = 1),
+    sampled_at  bigint NOT NULL,
     swept_after uuid   NOT NULL
 );
 
-INSERT INTO usage_sampler (one, swept_after)
-VALUES (1, '00000000-0000-0000-0000-000000000000');
+INSERT INTO usage_sampler (one, sampled_at, swept_after)
+VALUES (1, 0, '00000000-0000-0000-0000-000000000000');
 
-GRANT SELECT, UPDATE (swept_after) ON usage_sampler TO control_plane;
+GRANT SELECT, UPDATE (sampled_at, swept_after) ON usage_sampler TO control_plane;

@@ -70,11 +70,13 @@ CREATE INDEX usage_seen_by_end ON usage_seen (end_ms);
 -- The windows that a sample looks at: those of now, of all that were ever open.
 CREATE INDEX quota_window_by_end ON quota_window (end_ms);
 
--- One row: whoever samples holds it; the tenant after which old buckets are looked for next.
+-- One row: whoever samples holds it. When that was done last, and the tenant after which
+-- old buckets are looked for next.
 CREATE TABLE usage_sampler (
     one         INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    sampled_at  INTEGER NOT NULL,
     swept_after BLOB    NOT NULL CHECK (length(swept_after) = 16)
 ) STRICT;
 
-INSERT INTO usage_sampler (one, swept_after)
-VALUES (1, x'00000000000000000000000000000000');
+INSERT INTO usage_sampler (one, sampled_at, swept_after)
+VALUES (1, 0, x'00000000000000000000000000000000');

@@ -18,6 +18,7 @@ mod keys;
 mod openapi;
 mod path;
 mod policies;
+mod pools;
 mod problem;
 mod rules;
 mod tenants;
@@ -191,6 +192,33 @@ fn endpoints() -> Vec<Endpoint> {
             .right(Right::UsageRead)
             .summary("Usage and quotas of a tenant")
             .answers::<usage::Usage>(200),
+        Endpoint::get("/tenants/{tenant_id}/usage/trends", usage::trends::read)
+            .right(Right::UsageRead)
+            .summary("Usage by hour or day")
+            .query::<usage::trends::TrendsQuery>()
+            .header("If-None-Match", "304 when the trends are still those of this ETag.")
+            .answers::<usage::trends::Trends>(200)
+            .answers_empty(304),
+        Endpoint::put("/tenants/{tenant_id}/usage/levels", usage::levels::put)
+            .right(Right::UsageReport)
+            .summary("Report users, projects and storage as counted")
+            .body::<usage::levels::LevelsBody>()
+            .answers::<usage::levels::Levels>(200),
+        Endpoint::post("/tenants/{tenant_id}/usage/claims", usage::claims::take)
+            .right(Right::UsageReport)
+            .summary("Claim users, projects or storage under the quota, or give back")
+            .body::<usage::claims::ClaimBody>()
+            .answers::<usage::claims::ClaimView>(201),
+        // Pools.
+        Endpoint::get("/tenants/{tenant_id}/pools", pools::get)
+            .right(Right::PoolsRead)
+            .summary("What a tenant shares with its children")
+            .answers::<pools::Pools>(200),
+        Endpoint::put("/tenants/{tenant_id}/pools", pools::put)
+            .right(Right::PoolsManage)
+            .summary("Set what a tenant shares with its children")
+            .body::<pools::PoolsBody>()
+            .answers::<pools::Pools>(200),
         // Audit.
         Endpoint::get("/tenants/{tenant_id}/audit", audit::of_tenant)
             .right(Right::AuditRead)

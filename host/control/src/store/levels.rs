@@ -17,6 +17,7 @@ pub use self::claim::{Claim, ClaimError, ClaimTaken, Exceeded};
 pub(super) use self::claim::{KEPT_MS as CLAIM_KEPT_MS, LEVEL_MAX, hold};
 use super::{
     ChangeError, Store, StoreError,
+    audit::{self, Act, Actor},
     authority::{int, uint},
     db::{Purpose, TenantTx, Tx, sql},
     rows::stored,
@@ -40,11 +41,13 @@ impl Store {
     /// There is no such tenant, or the store failed.
     pub async fn put_levels(
         &self,
+        by: &Actor,
         tenant: TenantId,
         facts: &BTreeMap<Metric, u64>,
     ) -> Result<BTreeMap<Metric, u64>, ChangeError> {
-        let mut tx = self.db.tenant(tenant, Purpose::Account).await?;
-        let outcome = put(&mut tx, facts, self.clock.now()).await;
+        let act = Act::new(by, "usage.report", "levels");
+        let mut tx = self.db.tenant(tenant, Purpose::Write).await?;
+        let outcome = put(&mut tx, act, facts, self.clock.now()).await;
         tx.end(outcome).await
     }
 }
@@ -52,6 +55,7 @@ impl Store {
 /// In the order of the metrics, so that two reports never wait for each other.
 async fn put(
     tx: &mut TenantTx,
+    mut act: Act,
     facts: &BTreeMap<Metric, u64>,
     now: UnixMs,
 ) -> Result<BTreeMap<Metric, u64>, ChangeError> {
@@ -61,10 +65,14 @@ async fn put(
     if known.is_none() {
         return Err(ChangeError::NotFound);
     }
+    let before = read(tx).await?;
     for (&metric, &level) in facts {
         set(tx, tenant, metric, level, now).await?;
     }
-    Ok(read(tx).await?)
+    let after = read(tx).await?;
+    act.describe(Some(&before), Some(&after));
+    audit::append(tx, tenant, &act, now).await?;
+    Ok(after)
 }
 
 /// Writes a level and its place in the history.

@@ -4,11 +4,13 @@
 //! one level Σ guaranteed ≤ total ≤ what the owner may have itself, and an owner that is a
 //! member of a pool guarantees no more than it is guaranteed.
 
+use serde::Serialize;
+
 use super::Share;
 use crate::tenant::TenantId;
 
 /// A pool as its owner wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Terms {
     /// Its size.
     pub total: u64,

@@ -5,6 +5,8 @@
 //! processes take them; a claim that was taken is counted once, however often it is sent
 //! within a day. A refusal writes nothing, so the same claim may pass when there is room.
 
+use std::collections::BTreeMap;
+
 use model::{
     catalog::Catalog,
     clock::UnixMs,
@@ -16,6 +18,7 @@ use model::{
 use super::set;
 use crate::store::{
     Store, StoreError,
+    audit::{self, Act, Actor},
     authority::{int, uint},
     db::{ControlTx, Purpose, locking, sql},
     pools::family,
@@ -88,18 +91,21 @@ impl Store {
     /// There is no room, no such tenant, the id means another claim, or the store failed.
     pub async fn claim(
         &self,
+        by: &Actor,
         tenant: TenantId,
         claim: &Claim,
         catalog: &Catalog,
     ) -> Result<ClaimTaken, ClaimError> {
-        let mut tx = self.db.control(Purpose::Account).await?;
-        let outcome = take(&mut tx, tenant, claim, catalog, self.clock.now()).await;
+        let act = Act::new(by, "usage.claim", claim.id.as_str());
+        let mut tx = self.db.control(Purpose::Write).await?;
+        let outcome = take(&mut tx, act, tenant, claim, catalog, self.clock.now()).await;
         tx.end(outcome).await
     }
 }
 
 async fn take(
     tx: &mut ControlTx,
+    mut act: Act,
     tenant: TenantId,
     claim: &Claim,
     catalog: &Catalog,
@@ -121,6 +127,9 @@ async fn take(
         return Err(ClaimError::IdReused);
     }
     set(tx, tenant, claim.metric, level, now).await?;
+    let shown = |level| BTreeMap::from([(claim.metric, level)]);
+    act.describe(Some(&shown(used)), Some(&shown(level)));
+    audit::append(tx, tenant, &act, now).await?;
     Ok(ClaimTaken { level, repeated: false })
 }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{PoolReport, family, reports, slugs, terms};
 use crate::store::{
     Store, StoreError,
+    audit::{self, Act, Actor},
     authority::int,
     db::{ControlTx, Purpose, sql, sql_each},
     rows::{self, Span},
@@ -76,18 +77,28 @@ impl Store {
     /// A rule is broken, there is no such tenant, or the store failed.
     pub async fn put_pools(
         &self,
+        by: &Actor,
         owner: TenantId,
         wanted: &BTreeMap<Metric, NewPool>,
         catalog: &Catalog,
     ) -> Result<BTreeMap<Metric, PoolReport>, PoolsError> {
-        let mut tx = self.db.control(Purpose::Account).await?;
-        let outcome = put(&mut tx, owner, wanted, catalog).await;
+        let mut act = Act::new(by, "pools.set", "pools");
+        let mut tx = self.db.control(Purpose::Write).await?;
+        let outcome = put(&mut tx, &mut act, owner, wanted, catalog).await;
+        let outcome = match outcome {
+            Ok(reports) => {
+                let appended = audit::append(&mut tx, owner, &act, self.clock.now()).await;
+                appended.map(|()| reports).map_err(PoolsError::from)
+            }
+            refused => refused,
+        };
         tx.end(outcome).await
     }
 }
 
 async fn put(
     tx: &mut ControlTx,
+    act: &mut Act,
     owner: TenantId,
     wanted: &BTreeMap<Metric, NewPool>,
     catalog: &Catalog,
@@ -106,9 +117,13 @@ async fn put(
     if !faults.is_empty() {
         return Err(PoolsError::Faults(faults));
     }
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
     for (metric, terms) in settled {
+        before.insert(metric, super::terms(tx, owner, metric).await?);
         write(tx, owner, metric, terms.as_ref()).await?;
+        after.insert(metric, terms);
     }
+    act.describe(Some(&before), Some(&after));
     Ok(reports(tx, owner).await?)
 }
 

@@ -6,7 +6,7 @@
 //! because both change in one commit; what became known only after a window's end is
 //! counted in its last hour.
 
-use model::clock::UnixMs;
+use model::{clock::UnixMs, quota::Metric};
 use sqlx::prelude::FromRow;
 use uuid::Uuid;
 
@@ -15,15 +15,14 @@ use crate::store::{
     Store, StoreError,
     db::{ControlTx, Purpose, sql, sql_each},
     levels::CLAIM_KEPT_MS,
-    rows::stored,
+    rows::{instant, stored},
 };
-use model::quota::Metric;
 
 /// Windows of one commit: on SQLite nobody else writes meanwhile, so it stays in the tens
 /// of milliseconds.
 const WINDOWS_MAX: i64 = 1_000;
-/// Time after its end in which a window is still looked at, in ms: 72 h, a day more than
-/// the ledger keeps the details that late figures need.
+/// Time from a window's end to the last sample that still looks at it, in ms: 72 h, a day
+/// more than the ledger keeps the details that late figures need.
 const LATE_MS: u64 = 72 * HOUR_MS;
 /// How long a bucket is kept, in ms: 400 days, for year-on-year figures.
 const KEPT_MS: u64 = 400 * 24 * HOUR_MS;
@@ -49,7 +48,7 @@ impl Store {
         let mut sampled = Sampled::default();
         loop {
             let now = self.clock.now();
-            let mut tx = self.db.control(Purpose::Account).await?;
+            let mut tx = self.db.control(Purpose::Write).await?;
             let outcome = batch(&mut tx, now).await;
             let Some(windows) = tx.end(outcome).await? else { return Ok(sampled) };
             sampled.windows += windows;
@@ -57,43 +56,50 @@ impl Store {
                 break;
             }
         }
-        let mut tx = self.db.control(Purpose::Account).await?;
+        let mut tx = self.db.control(Purpose::Write).await?;
         let outcome = sweep(&mut tx, self.clock.now()).await;
         sampled.dropped = tx.end(outcome).await?;
         Ok(sampled)
     }
 }
 
-/// Takes the turn to sample; the tenant after which to sweep, or `None` while another
-/// process has the turn.
-async fn turn(tx: &mut ControlTx) -> Result<Option<Uuid>, StoreError> {
-    let row: Option<(Uuid,)> = sql_each(
-        "SELECT swept_after FROM usage_sampler",
-        "SELECT swept_after FROM usage_sampler FOR UPDATE SKIP LOCKED",
+#[derive(FromRow)]
+struct Turn {
+    sampled_at: i64,
+    swept_after: Uuid,
+}
+
+/// Takes the turn to sample; `None` while another process has it.
+async fn turn(tx: &mut ControlTx) -> Result<Option<Turn>, StoreError> {
+    sql_each(
+        "SELECT sampled_at, swept_after FROM usage_sampler",
+        "SELECT sampled_at, swept_after FROM usage_sampler FOR UPDATE SKIP LOCKED",
     )
     .optional(tx)
-    .await?;
-    Ok(row.map(|(after,)| after))
+    .await
 }
 
 /// Samples some windows; how many, or `None` while another process does.
 async fn batch(tx: &mut ControlTx, now: UnixMs) -> Result<Option<u64>, StoreError> {
-    if turn(tx).await?.is_none() {
-        return Ok(None);
-    }
-    let windows = see(tx, now).await?;
+    let Some(Turn { sampled_at, .. }) = turn(tx).await? else { return Ok(None) };
+    let windows = see(tx, instant(sampled_at).min(now)).await?;
     if windows > 0 {
         for fallen in fallen(tx).await? {
             take_back(tx, &fallen).await?;
         }
         count(tx, now).await?;
     }
+    if windows < WINDOWS_MAX.unsigned_abs() {
+        // Nothing is left for another batch: the next sample looks back from here.
+        let done = sql("UPDATE usage_sampler SET sampled_at = $1");
+        done.bind(stored(now)).execute(tx).await?;
+    }
     Ok(Some(windows))
 }
 
-/// Notes what is charged now in windows where that is news. A tranche counts in full unless
+/// Notes what is charged in windows where that is news since `last`. A tranche counts in full unless
 /// its holder lives, as in the usage figures.
-async fn see(tx: &mut ControlTx, now: UnixMs) -> Result<u64, StoreError> {
+async fn see(tx: &mut ControlTx, last: UnixMs) -> Result<u64, StoreError> {
     sql("INSERT INTO usage_seen (tenant_id, metric, start_ms, end_ms, total, counted)
          SELECT now.tenant_id, now.metric, now.start_ms, now.end_ms, now.charged, 0
          FROM (
@@ -119,7 +125,7 @@ async fn see(tx: &mut ControlTx, now: UnixMs) -> Result<u64, StoreError> {
          WHERE now.charged <> coalesce(seen.total, 0)
          LIMIT $2
          ON CONFLICT (tenant_id, metric, start_ms) DO UPDATE SET total = excluded.total")
-    .bind(before(now, LATE_MS))
+    .bind(before(last, LATE_MS))
     .bind(WINDOWS_MAX)
     .execute(tx)
     .await
@@ -193,7 +199,7 @@ async fn count(tx: &mut ControlTx, now: UnixMs) -> Result<(), StoreError> {
 
 /// Drops old buckets of the next tenants, and what else is past its time.
 async fn sweep(tx: &mut ControlTx, now: UnixMs) -> Result<u64, StoreError> {
-    let Some(after) = turn(tx).await? else { return Ok(0) };
+    let Some(Turn { swept_after: after, .. }) = turn(tx).await? else { return Ok(0) };
     let mut dropped = 0;
     for metric in Metric::ALL {
         // A level's last bucket before the time stays, to be carried into it.
@@ -219,7 +225,8 @@ async fn sweep(tx: &mut ControlTx, now: UnixMs) -> Result<u64, StoreError> {
         .all(tx)
         .await?;
     // After the last tenant comes the first again.
-    let next = page.last().map_or(Uuid::nil(), |(last,)| *last);
+    let whole = page.len() as u64 == SWEPT_MAX.unsigned_abs();
+    let next = page.last().filter(|_| whole).map_or(Uuid::nil(), |(last,)| *last);
     sql("UPDATE usage_sampler SET swept_after = $1").bind(next).execute(tx).await?;
     for (statement, kept) in [
         ("DELETE FROM usage_seen WHERE end_ms <= $1", LATE_MS),
