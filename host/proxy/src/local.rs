@@ -233,7 +233,7 @@ impl Body for Fed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.is_whole { SizeHint::with_exact(0) } else { self.hint.clone() }
+        if self.is_whole { SizeHint::with_exact(0) } else { self.hint }
     }
 }
 

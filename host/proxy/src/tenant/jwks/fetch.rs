@@ -66,13 +66,15 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// The client of all issuers.
-pub(super) fn client() -> Result<Client, reqwest::Error> {
-    Client::builder()
+pub(super) fn client() -> Result<Client, String> {
+    let client = Client::builder()
         .timeout(Duration::from_millis(TIMEOUT_MS))
         .redirect(Policy::none())
         .no_proxy()
         .user_agent("leanvibe-edge")
-        .build()
+        .build();
+    // Without certificates of the system, for example.
+    client.map_err(|error| format!("no client for key sets: {}", chain(&error)))
 }
 
 /// The document behind a URL.
