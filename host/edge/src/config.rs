@@ -313,6 +313,10 @@ impl Config {
             "must be sqlite://PATH or postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
+        let issuers = self.edge.jwt.check().map_err(|error| error.to_string());
+        check(issuers.is_ok(), "edge.jwt.issuer", &issuers.err().unwrap_or_default());
+        let metrics = self.edge.metrics.flaw();
+        check(metrics.is_none(), "edge.metrics", &metrics.unwrap_or_default());
         errors
     }
 }
@@ -419,6 +423,20 @@ mod tests {
             });
             assert!(documented, "{field} is not in the example");
         }
+    }
+
+    #[test]
+    fn an_issuer_that_cannot_be_used_is_refused_before_anything_starts() {
+        let issuer = "[[edge.jwt.issuer]]\nname = \"idp\"\nissuer = \"i\"\naudience = \"a\"\n";
+        let keys = "jwks_url = \"http://idp.example/keys\"\nalgorithms = [\"ES256\"]\n";
+        let errors = load(&format!("[edge.metrics]\ntenant_top_k = 1001\n{issuer}{keys}"), &[])
+            .expect_err("errors")
+            .to_string();
+        for part in ["edge.jwt.issuer: ", "\"idp\"", "must be https", "edge.metrics: "] {
+            assert!(errors.contains(part), "{part} in {errors}");
+        }
+        let good = keys.replace("http:", "https:");
+        assert!(load(&format!("{issuer}{good}"), &[]).is_ok());
     }
 
     #[test]

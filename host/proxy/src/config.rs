@@ -80,7 +80,8 @@ impl Default for MetricsConfig {
 
 impl MetricsConfig {
     /// The first value that cannot work, with the reason.
-    pub(crate) fn flaw(&self) -> Option<String> {
+    #[must_use]
+    pub fn flaw(&self) -> Option<String> {
         if self.tenant_top_k > SHOWN_CEILING {
             return Some(format!("metrics.tenant_top_k may be at most {SHOWN_CEILING}"));
         }

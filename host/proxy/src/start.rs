@@ -171,8 +171,8 @@ impl std::fmt::Debug for Running {
 }
 
 impl Running {
-    /// The tenants that metrics show by name now: the busiest and the pinned. Locks; for
-    /// scrapes.
+    /// The tenants that metrics show by name now: the busiest and the pinned; the gauges
+    /// of levels by tenant are to be of these alone. Locks; for scrapes.
     #[must_use]
     pub fn shown_tenants(&self) -> Vec<TenantId> {
         self.tenants.elected()

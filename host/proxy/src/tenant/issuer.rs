@@ -6,7 +6,10 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use jsonwebtoken::DecodingKey;
-use model::{clock::Clock, secret::Secret};
+use model::{
+    clock::{Clock, SystemClock},
+    secret::Secret,
+};
 use serde::{Deserialize, Deserializer};
 
 use super::{jwks::Remote, rsa};
@@ -32,6 +35,18 @@ pub struct JwtConfig {
 impl Default for JwtConfig {
     fn default() -> Self {
         Self { issuers: Vec::new(), leeway_s: 60, token_bytes_max: 8_192, cache_entries_max: 4_096 }
+    }
+}
+
+impl JwtConfig {
+    /// Whether every issuer can be used, as a start would find it. Reads key files; fetches
+    /// nothing.
+    ///
+    /// # Errors
+    /// The first one that cannot.
+    pub fn check(&self) -> Result<(), IssuerError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        Issuers::load(self, &clock).map(drop)
     }
 }
 
