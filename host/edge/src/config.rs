@@ -10,12 +10,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use control::TrialEnd;
 use model::secret::Secret;
 use proxy::{JwtConfig, Limits};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::strict;
+
+mod notices;
+
+pub use self::notices::SmtpSection;
 
 /// Prefix of the environment variables that override keys: `LEANVIBE_EDGE__EDGE__LISTEN`.
 const ENV_PREFIX: &str = "LEANVIBE_EDGE__";
@@ -102,12 +107,72 @@ pub struct ControlSection {
     pub listen: SocketAddr,
     /// Residency group of a root tenant whose create names none; absent: it must.
     pub default_residency: Option<String>,
+    /// What becomes of a tenant at the end of its trial.
+    pub trial_end: TrialEnd,
+    /// Networks that tenants' webhooks may reach beside the public ones, also without TLS.
+    #[serde(deserialize_with = "proxy::networks")]
+    pub webhook_allow_networks: Vec<proxy::IpNet>,
+    /// The mail server for notices.
+    pub smtp: SmtpSection,
+}
+
+/// `[control.smtp]`.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SmtpSection {
+    /// `smtp://[USER:PASSWORD@]HOST[:PORT]` or `smtps://…`; without one, mail fails and says
+    /// so.
+    pub url: Option<String>,
+    /// The sender of notices.
+    pub from: Option<String>,
+}
+
+/// The URL may hold a password.
+impl std::fmt::Debug for SmtpSection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = self.url.as_ref().map(|_| "[redacted]");
+        f.debug_struct("SmtpSection").field("url", &url).field("from", &self.from).finish()
+    }
+}
+
+impl ControlSection {
+    /// Where notices may go, and through what.
+    ///
+    /// # Errors
+    /// The key that is wrong or missing, and why.
+    pub fn notify(&self) -> Result<control::notify::NotifyConfig, (&'static str, String)> {
+        use control::notify::{AllowedNetworks, NotifyConfig, SmtpConfig, SmtpConfigError};
+        let smtp = match (&self.smtp.url, &self.smtp.from) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(("control.smtp.url", "goes with a sender".to_owned())),
+            (Some(_), None) => {
+                return Err(("control.smtp.from", "is required with a server".to_owned()));
+            }
+            (Some(url), Some(from)) => {
+                let key = |error: &SmtpConfigError| match error {
+                    SmtpConfigError::Url => "control.smtp.url",
+                    SmtpConfigError::From => "control.smtp.from",
+                };
+                let server = SmtpConfig::new(url, from);
+                Some(server.map_err(|error| (key(&error), error.to_string()))?)
+            }
+        };
+        let webhook_allow_networks = AllowedNetworks::new(self.webhook_allow_networks.clone());
+        Ok(NotifyConfig { smtp, webhook_allow_networks })
+    }
 }
 
 impl Default for ControlSection {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 9080));
-        Self { listen, default_residency: None }
+        Self {
+            listen,
+            default_residency: None,
+            trial_end: TrialEnd::default(),
+            webhook_allow_networks: Vec::new(),
+            smtp: SmtpSection::default(),
+            trial_end: TrialEnd::default(),
+        }
     }
 }
 
@@ -317,6 +382,9 @@ impl Config {
         check(issuers.is_ok(), "edge.jwt.issuer", &issuers.err().unwrap_or_default());
         let metrics = self.edge.metrics.flaw();
         check(metrics.is_none(), "edge.metrics", &metrics.unwrap_or_default());
+        if let Err((key, reason)) = self.control.notify() {
+            check(false, key, &reason);
+        }
         errors
     }
 }
@@ -370,7 +438,7 @@ pub fn env() -> impl Iterator<Item = (String, String)> {
 mod tests {
     use super::*;
 
-    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    pub(super) fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("edge.toml");
         std::fs::write(&file, text).expect("a file");

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod billing;
 pub mod catalog;
 pub mod clock;
 pub mod directory;
@@ -18,6 +19,7 @@ pub mod host;
 pub mod key;
 pub mod ledger;
 pub mod level;
+pub mod overrides;
 pub mod plan;
 pub mod policy;
 pub mod pool;

@@ -213,6 +213,22 @@ impl Status {
         }
     }
 
+    /// Whether it applies to the whole subtree of whoever has it.
+    #[must_use]
+    pub const fn applies_below(self) -> bool {
+        matches!(self, Self::Suspended | Self::Erasing | Self::Erased)
+    }
+
+    /// The status in effect below ancestors with these statuses, nearest first: its own if
+    /// that alone refuses service, else what the nearest such ancestor imposes.
+    #[must_use]
+    pub fn effective(self, ancestors: impl IntoIterator<Item = Self>) -> Self {
+        if self == Self::Provisioning || self.applies_below() {
+            return self;
+        }
+        ancestors.into_iter().find(|status| status.applies_below()).unwrap_or(self)
+    }
+
     /// The stable name used in JSON and SQL.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -279,6 +295,8 @@ pub struct Tenant {
     pub custom_domains: Vec<String>,
     /// Quotas that replace the plan's, by metric.
     pub quota_overrides: BTreeMap<String, u64>,
+    /// Those of its overrides with dates that are in force; they go over the ones without.
+    pub dated_quotas: BTreeMap<String, u64>,
     /// Operator-defined attributes that policies may read.
     pub attributes: BTreeMap<String, String>,
     /// Creation time.
@@ -320,7 +338,7 @@ impl Tenant {
     #[must_use]
     pub fn effective_quotas(&self, plan: &Quotas) -> Quotas {
         let mut quotas = *plan;
-        for (name, value) in &self.quota_overrides {
+        for (name, value) in self.quota_overrides.iter().chain(&self.dated_quotas) {
             quotas.set_by_name(name, *value);
         }
         quotas

@@ -97,6 +97,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         offered: true,
         charge_on: ChargeOn::Answered,
         chain: Vec::new(),
+        price: None,
     });
     let tenant = Tenant {
         id: TenantId(uuid::Uuid::nil()),
@@ -113,6 +114,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         grace_ends_at: None,
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
+        dated_quotas: BTreeMap::new(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,

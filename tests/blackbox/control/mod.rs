@@ -1,5 +1,6 @@
 //! The control API, as an operator uses it.
 
+mod lifecycle;
 mod postgres;
 
 use serde_json::{Value, json};

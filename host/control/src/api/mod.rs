@@ -8,15 +8,23 @@
 //! metrics are open, because the listener is on loopback by default, and so is the
 //! document. Every mutation leaves one entry in an audit chain, in its own transaction.
 
+mod alerts;
 mod audit;
+mod billing;
 mod body;
 mod caller;
+mod capabilities;
 mod endpoint;
 mod fields;
 mod health;
+mod hierarchy;
 mod keys;
 mod openapi;
+mod overrides;
+mod partitions;
 mod path;
+mod plan_changes;
+mod plans;
 mod policies;
 mod pools;
 mod problem;
@@ -43,8 +51,13 @@ use model::{
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::store::{AdminToken, Store};
+use crate::{
+    jobs::TrialEnd,
+    notify::NotifyConfig,
+    store::{AdminToken, Store},
+};
 use endpoint::Endpoint;
+pub use health::Readiness;
 use openapi::OpenApi;
 use problem::ApiError;
 
@@ -60,7 +73,7 @@ pub struct Deps {
     /// How the declarations were loaded.
     pub reload: watch::Receiver<Arc<ReloadStatus>>,
     /// Whether the edge serves.
-    pub ready: watch::Receiver<bool>,
+    pub ready: watch::Receiver<Readiness>,
     /// Makes the text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Verifies the operator's token.
@@ -69,6 +82,10 @@ pub struct Deps {
     pub base_domain: Box<str>,
     /// Residency group of a root tenant that names none; `None` requires one.
     pub default_residency: Option<String>,
+    /// What becomes of a tenant at the end of its trial.
+    pub trial_end: TrialEnd,
+    /// Where notices may go.
+    pub notify: NotifyConfig,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -84,6 +101,7 @@ impl fmt::Debug for Deps {
 pub(crate) struct Api {
     deps: Arc<Deps>,
     openapi: OpenApi,
+    health: health::tenant::Recent,
 }
 
 impl Deref for Api {
@@ -219,6 +237,27 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Set what a tenant shares with its children")
             .body::<pools::PoolsBody>()
             .answers::<pools::Pools>(200),
+        // Alerts.
+        Endpoint::get("/tenants/{tenant_id}/alerts", alerts::read)
+            .right(Right::AlertsRead)
+            .summary("What a tenant wants to be told")
+            .answers::<alerts::AlertsView>(200),
+        Endpoint::put("/tenants/{tenant_id}/alerts", alerts::put)
+            .right(Right::AlertsManage)
+            .summary("Say what a tenant wants to be told, as a whole")
+            .header(IF_MATCH.0, IF_MATCH.1)
+            .body::<alerts::AlertsBody>()
+            .answers::<alerts::AlertsView>(200),
+        Endpoint::post("/tenants/{tenant_id}/alerts/webhook-secret", alerts::rotate_secret)
+            .right(Right::AlertsManage)
+            .summary("Make a new secret for webhooks; the one before signs for another day")
+            .optional_body::<alerts::WebhookSecretRotation>()
+            .answers::<alerts::NewWebhookSecret>(201),
+        Endpoint::get("/tenants/{tenant_id}/alerts/events", alerts::list)
+            .right(Right::AlertsRead)
+            .summary("What happened to a tenant and how telling it goes, newest first")
+            .query::<alerts::EventsQuery>()
+            .answers::<alerts::EventsView>(200),
         // Audit.
         Endpoint::get("/tenants/{tenant_id}/audit", audit::of_tenant)
             .right(Right::AuditRead)
@@ -230,7 +269,104 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("The audit chain of the platform")
             .query::<audit::AuditQuery>()
             .answers::<audit::AuditPage>(200),
+        // Plans and dates of a tenant.
+        Endpoint::get("/admin/tenants/{tenant_id}/overrides", overrides::read)
+            .right(Right::TenantRead)
+            .summary("Quotas of a tenant with dates")
+            .answers::<overrides::OverridesView<'_>>(200),
+        Endpoint::put("/admin/tenants/{tenant_id}/overrides", overrides::replace)
+            .right(Right::TenantPlan)
+            .summary("Replace the quotas of a tenant with dates")
+            .header(IF_MATCH.0, IF_MATCH.1)
+            .body::<overrides::OverridesBody>()
+            .answers::<overrides::OverridesView<'_>>(200),
+        Endpoint::get("/admin/tenants/{tenant_id}/plan-changes", plan_changes::list)
+            .right(Right::TenantRead)
+            .summary("Changes of a tenant's plan at a later time")
+            .answers::<plan_changes::PlanChangesView>(200),
+        Endpoint::post("/admin/tenants/{tenant_id}/plan-changes", plan_changes::schedule)
+            .right(Right::TenantPlan)
+            .summary("Have a tenant's plan change at a time")
+            .body::<plan_changes::NewPlanChangeBody>()
+            .answers::<plan_changes::PlanChangeView>(201),
+        Endpoint::delete(
+            "/admin/tenants/{tenant_id}/plan-changes/{change_id}",
+            plan_changes::cancel,
+        )
+        .right(Right::TenantPlan)
+        .summary("Cancel a change of plan")
+        .answers_empty(204),
+        Endpoint::get("/admin/plans", plans::list)
+            .right(Right::PlatformRead)
+            .summary("The plans in force")
+            .answers::<plans::PlansView<'_>>(200),
+        Endpoint::get("/admin/plans/{plan}/versions", plans::versions)
+            .right(Right::PlatformRead)
+            .summary("Contents of a plan, the newest first")
+            .query::<plans::VersionsQuery>()
+            .answers::<plans::VersionsView>(200),
+        // Health of a tenant.
+        Endpoint::get("/tenants/{tenant_id}/health", health::tenant::read)
+            .right(Right::HealthRead)
+            .summary("Health of a tenant: as its worst check")
+            .answers::<health::tenant::TenantHealth>(200),
+        health_as_the_guide_spells_it(),
+        // Families and what they are billed.
+        Endpoint::get("/tenants/{tenant_id}/hierarchy", hierarchy::read)
+            .right(Right::TenantRead)
+            .summary("A tenant's ancestors and subtree")
+            .answers::<hierarchy::Hierarchy>(200),
+        Endpoint::get("/tenants/{tenant_id}/children", hierarchy::children)
+            .right(Right::TenantRead)
+            .summary("The children of a tenant")
+            .query::<hierarchy::ChildrenQuery>()
+            .answers::<hierarchy::Children>(200),
+        Endpoint::get("/tenants/{tenant_id}/billing", billing::settings::show)
+            .right(Right::BillingRead)
+            .summary("How the bills of a tenant and its subtree are made out")
+            .answers::<billing::settings::Billing>(200),
+        Endpoint::put("/tenants/{tenant_id}/billing", billing::settings::put)
+            .right(Right::BillingManage)
+            .summary("Consolidate the bills of a tenant and its subtree")
+            .body::<billing::settings::BillingBody>()
+            .answers::<billing::settings::Billing>(200),
+        Endpoint::get("/tenants/{tenant_id}/billing/invoices", billing::invoices::show)
+            .right(Right::BillingRead)
+            .summary("The invoice of a month")
+            .query::<billing::invoices::InvoiceQuery>()
+            .answers::<billing::invoices::InvoiceView>(200)
+            .answers_text(200, "text/csv"),
+        Endpoint::post("/tenants/{tenant_id}/billing/invoices", billing::invoices::issue)
+            .right(Right::InvoicesIssue)
+            .summary("Issue the invoice of a month that is over")
+            .body::<billing::invoices::IssueBody>()
+            .answers::<billing::invoices::InvoiceView>(201)
+            .answers::<billing::invoices::InvoiceView>(200),
+        // Partitions.
+        Endpoint::get("/admin/partitions", partitions::read)
+            .right(Right::PlatformRead)
+            .summary("The parts of the tenants' data, with sizes and moves")
+            .answers::<partitions::Tree>(200),
+        Endpoint::post("/admin/partitions/split", partitions::split)
+            .right(Right::PlatformManage)
+            .summary("Split a part in two while it is in use")
+            .body::<partitions::SplitBody>()
+            .answers::<partitions::MoveView>(202),
+        Endpoint::post("/admin/partitions/isolate", partitions::isolate)
+            .right(Right::PlatformManage)
+            .summary("Give a huge tenant a part of its own")
+            .body::<partitions::IsolateBody>()
+            .answers::<partitions::MoveView>(202),
+        Endpoint::post("/admin/partitions/run", partitions::run)
+            .right(Right::PlatformManage)
+            .summary("Make months, end retention, split what is too large, now")
+            .answers::<partitions::Run>(200)
+            .answers::<partitions::Run>(202),
         // The installation.
+        Endpoint::get("/admin/capabilities", capabilities::read)
+            .right(Right::PlatformRead)
+            .summary("What this database can do, and what is missing")
+            .answers::<capabilities::Capabilities>(200),
         Endpoint::get("/admin/policies", policies::read)
             .right(Right::PlatformRead)
             .summary("What is declared and in force")
@@ -238,16 +374,30 @@ fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
+/// The product guide's path, which stands beside `/api/v1` too.
+fn health_as_the_guide_spells_it() -> Endpoint {
+    Endpoint::get("/health/tenant/{tenant_id}", health::tenant::read)
+        .right(Right::HealthRead)
+        .summary("Health of a tenant, in the product guide's spelling")
+        .answers::<health::tenant::TenantHealth>(200)
+}
+
 /// All endpoints of the control listener.
 pub fn router(deps: Deps) -> Router {
     let endpoints = endpoints();
-    let api = Api { deps: Arc::new(deps), openapi: OpenApi::of(&endpoints) };
+    let api = Api {
+        deps: Arc::new(deps),
+        openapi: OpenApi::of(&endpoints),
+        health: health::tenant::Recent::default(),
+    };
+    let health = health_as_the_guide_spells_it();
     let routes = endpoints
         .iter()
         .fold(Router::new(), |routes, endpoint| routes.route(endpoint.path, endpoint.route(&api)));
     Router::new()
         .nest("/api/v1", routes.clone())
         .nest("/v1", routes)
+        .route(health.path, health.route(&api))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

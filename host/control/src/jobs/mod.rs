@@ -5,6 +5,10 @@
 //! unique keys and row locks, so it happens once. To add a job, give it a file with a
 //! `run` and a line in [`Jobs::start`].
 
+mod alerts;
+mod deliver;
+mod lifecycle;
+mod partitions;
 mod sample;
 mod tokens;
 
@@ -12,7 +16,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
-use crate::api::Deps;
+use self::deliver::Courier;
+pub use self::lifecycle::TrialEnd;
+use crate::{api::Deps, notify::Channels};
 
 /// What jobs work on: the same as the API.
 pub(crate) type JobDeps = Deps;
@@ -30,7 +36,14 @@ impl Jobs {
         let deps = Arc::new(deps);
         let mut jobs = Self { tasks: JoinSet::new() };
         jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
+        jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
+        let channels = Channels::new(&deps.notify);
+        jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
+        jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
+        jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {
+            deliver::run(Courier::new(&deps, channels.clone()))
+        });
         jobs
     }
 

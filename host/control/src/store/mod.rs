@@ -9,20 +9,30 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+pub(crate) mod alerts;
+mod applied;
 mod audit;
 mod authority;
+mod billing;
 mod change;
+mod data;
 mod db;
 mod directory;
 mod dispatch;
+mod due;
 mod error;
-mod family;
+mod hierarchy;
 mod idempotency;
 mod keys;
 mod level_deltas;
 mod levels;
 mod lifecycle;
 mod lint;
+mod outbox;
+mod overrides;
+mod partitions;
+mod plan_changes;
+mod plans;
 mod pools;
 mod publish;
 mod random;
@@ -39,17 +49,34 @@ use std::sync::Arc;
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
+pub(crate) use self::lifecycle::Over;
+pub(crate) use self::outbox::Claimed;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    alerts::{
+        AlertRule, AlertSettings, AlertsPut, Channel, Evaluated, NewSecret, SECRET_GRACE_MS,
+        SecretRecord, Severity, StoredAlerts, Threshold, ThresholdError,
+    },
     audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
+    billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
+    data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
     error::StoreError,
+    hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
+    overrides::Overridden,
+    partitions::{
+        COPY_ROWS, MONTHS_AHEAD, Managed, MoveKind, MoveState, Partition, PartitionMove,
+        PartitionMoveError, PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
+    },
+    plan_changes::{PlanChange, PlanChangeState},
+    plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
@@ -59,6 +86,7 @@ pub use self::{
     trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
+    applied::Applied,
     db::Db,
     publish::{Following, Published},
 };
@@ -70,6 +98,7 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     published: Arc<Published>,
     turn: Arc<Mutex<()>>,
+    applied: Applied,
     following: Option<Following>,
 }
 
@@ -80,9 +109,9 @@ impl Store {
     /// `sqlite://PATH` creates folder and file, for this process alone.
     /// `postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE` is shared with other processes,
     /// whose changes arrive within a second. The login owns the database, or may create
-    /// schemas in it, and may act as `schema_owner` (migrations, one process at a time),
-    /// `application_user` and `control_plane` (everything else); with CREATEROLE it makes
-    /// these roles itself.
+    /// schemas in it, and may act as `schema_owner` (migrations and partitions, one process at
+    /// a time), `application_user` and `control_plane` (everything else); with CREATEROLE it
+    /// makes these roles itself.
     ///
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.
@@ -91,7 +120,7 @@ impl Store {
         let published = Arc::new(Published::open(db.clone()).await?);
         let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
-        Ok(Arc::new(Self { db, clock, published, turn, following }))
+        Ok(Arc::new(Self { db, clock, published, turn, applied: Applied::default(), following }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.

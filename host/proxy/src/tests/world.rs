@@ -226,6 +226,7 @@ fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
         offered: true,
         charge_on,
         chain: Vec::new(),
+        price: None,
     }
 }
 
@@ -245,6 +246,7 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
         grace_ends_at: None,
         custom_domains: vec![format!("www.{slug}-custom.example")],
         quota_overrides: BTreeMap::new(),
+        dated_quotas: BTreeMap::new(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,

@@ -184,6 +184,7 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         offered: true,
         charge_on: Default::default(),
         chain: Vec::new(),
+        price: None,
     };
     let tenant = Tenant {
         id,
@@ -200,6 +201,7 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         grace_ends_at: None,
         custom_domains: Vec::new(),
         quota_overrides: Default::default(),
+        dated_quotas: Default::default(),
         attributes: Default::default(),
         created_at: UnixMs(0),
         version: 1,

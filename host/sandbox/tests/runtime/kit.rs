@@ -227,6 +227,7 @@ fn tenant_entry(number: u128) -> Arc<TenantEntry> {
         offered: true,
         charge_on: ChargeOn::Answered,
         chain: Vec::new(),
+        price: None,
     };
     let region = Arc::new(Region { name: "eu-central-1".into(), backends: BTreeMap::new() });
     let group = ResidencyGroup { name: "eu".into(), regions: vec![Arc::clone(&region)] };
@@ -256,6 +257,7 @@ fn tenant_of(number: u128) -> Tenant {
         grace_ends_at: None,
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
+        dated_quotas: BTreeMap::new(),
         attributes: BTreeMap::from([("tier".into(), "gold".into())]),
         created_at: NOW,
         version: 1,
