@@ -60,6 +60,9 @@ pub struct EdgeSection {
     pub listen: Vec<SocketAddr>,
     /// The domain whose direct subdomains are tenants' slugs.
     pub base_domain: String,
+    /// Whether the control API answers on `api.<base domain>` of the data plane too, beside
+    /// the tenants' own APIs. Every endpoint needs a token.
+    pub api_host: bool,
     /// Worker threads; one per usable core when absent.
     pub workers: Option<usize>,
     /// Header of a trusted proxy that carries the client's country (ISO 3166-1 alpha-2).
@@ -75,6 +78,8 @@ pub struct EdgeSection {
     pub limits: Limits,
     /// Token issuers.
     pub jwt: JwtConfig,
+    /// Whom metrics show by name.
+    pub metrics: proxy::MetricsConfig,
 }
 
 impl Default for EdgeSection {
@@ -82,12 +87,14 @@ impl Default for EdgeSection {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             base_domain: "localhost".into(),
+            api_host: true,
             workers: None,
             client_country_header: None,
             trusted_proxies: Vec::new(),
             drain_timeout_ms: 30_000,
             limits: Limits::default(),
             jwt: JwtConfig::default(),
+            metrics: proxy::MetricsConfig::default(),
         }
     }
 }
@@ -324,6 +331,10 @@ impl Config {
             "must be sqlite://PATH or postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
+        let issuers = self.edge.jwt.check().map_err(|error| error.to_string());
+        check(issuers.is_ok(), "edge.jwt.issuer", &issuers.err().unwrap_or_default());
+        let metrics = self.edge.metrics.flaw();
+        check(metrics.is_none(), "edge.metrics", &metrics.unwrap_or_default());
         if let Err((key, reason)) = self.control.notify() {
             check(false, key, &reason);
         }
@@ -433,6 +444,20 @@ mod tests {
             });
             assert!(documented, "{field} is not in the example");
         }
+    }
+
+    #[test]
+    fn an_issuer_that_cannot_be_used_is_refused_before_anything_starts() {
+        let issuer = "[[edge.jwt.issuer]]\nname = \"idp\"\nissuer = \"i\"\naudience = \"a\"\n";
+        let keys = "jwks_url = \"http://idp.example/keys\"\nalgorithms = [\"ES256\"]\n";
+        let errors = load(&format!("[edge.metrics]\ntenant_top_k = 1001\n{issuer}{keys}"), &[])
+            .expect_err("errors")
+            .to_string();
+        for part in ["edge.jwt.issuer: ", "\"idp\"", "must be https", "edge.metrics: "] {
+            assert!(errors.contains(part), "{part} in {errors}");
+        }
+        let good = keys.replace("http:", "https:");
+        assert!(load(&format!("{issuer}{good}"), &[]).is_ok());
     }
 
     #[test]

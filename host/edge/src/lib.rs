@@ -5,11 +5,13 @@
 //! is built by [`run::start`] and handed down. To add a command, give it a file in
 //! `commands/`; to add a part of the program, build it in `run.rs`.
 
+pub mod api_host;
 pub mod commands;
 pub mod config;
 pub mod declare;
 pub mod demo;
 pub mod golden;
+pub mod levels;
 pub mod publish;
 pub mod reload;
 pub mod run;

@@ -25,7 +25,9 @@ use tokio::{
 };
 
 use crate::{
+    api_host::ApiHost,
     config::Config,
+    levels::Levels,
     publish::{self, Channels, Preparer, Publisher},
     reload::FileWatch,
 };
@@ -50,6 +52,8 @@ pub struct Running {
     reloads: mpsc::Sender<()>,
     /// What the data plane serves from.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    stop_levels: oneshot::Sender<()>,
+    levels: JoinHandle<()>,
     stop_publisher: oneshot::Sender<()>,
     publisher: JoinHandle<()>,
     stop_control: oneshot::Sender<()>,
@@ -127,13 +131,16 @@ pub async fn start(
         .with_context(|| format!("control.listen: {} cannot be used", config.control.listen))?;
     let control_addr = control_listener.local_addr()?;
     let gate: Arc<dyn model::gate::Gate> = Arc::clone(&quota) as _;
-    let proxy = proxy::Proxy::start(
-        proxy_config(&config),
-        snapshots.clone(),
+    let levels = Arc::new(Levels::open(&config.data.dir.join("levels"), &registry)?);
+    let api = Arc::new(ApiHost::closed(tokio::runtime::Handle::current()));
+    let ports = proxy::Ports {
+        snapshots: snapshots.clone(),
         gate,
-        Arc::clone(&clock),
-        &registry,
-    )?;
+        clock: Arc::clone(&clock),
+        levels: Arc::clone(&levels) as _,
+        api: config.edge.api_host.then(|| Arc::clone(&api) as _),
+    };
+    let proxy = proxy::Proxy::start(proxy_config(&config), ports, &registry)?;
 
     // The last step that may fail: a token minted by a start that then fails would be lost.
     let admin = store.ensure_admin_token(admin_token).await?;
@@ -157,11 +164,16 @@ pub async fn start(
         notify: config.control.notify().map_err(|(key, why)| anyhow::anyhow!("{key}: {why}"))?,
         clock,
     };
+    api.open(control::router(deps.clone()));
     let jobs = control::Jobs::start(deps.clone());
     let (stop_control, control_stopped) = oneshot::channel::<()>();
     let control_task = tokio::spawn(control::serve(control_listener, deps, async {
         let _dropped = control_stopped.await;
     }));
+
+    let (stop_levels, levels_stopped) = oneshot::channel();
+    let level_store = Arc::clone(&store);
+    let levels = tokio::spawn(async move { levels.run(&level_store, levels_stopped).await });
 
     let (stop_publisher, stopped) = oneshot::channel();
     let publisher =
@@ -178,6 +190,8 @@ pub async fn start(
         drain_timeout: Duration::from_millis(config.edge.drain_timeout_ms),
         reloads,
         snapshots,
+        stop_levels,
+        levels,
         stop_publisher,
         publisher,
         stop_control,
@@ -198,6 +212,7 @@ impl Running {
         tokio::select! {
             _ = &mut self.publisher => "publisher",
             _ = &mut self.control_task => "control API",
+            _ = &mut self.levels => "keeper of levels",
         }
     }
 
@@ -209,6 +224,9 @@ impl Running {
     pub async fn stop(self) -> Result<()> {
         self.ready.send_replace(Readiness::Draining);
         self.proxy.drain(self.drain_timeout).await;
+        // No response reports a level any more.
+        let _gone = self.stop_levels.send(());
+        let levels = self.levels.await;
         self.quota.shutdown().await;
         drop(self.dispatch);
         let _gone = self.stop_publisher.send(());
@@ -217,6 +235,7 @@ impl Running {
         let control = self.control_task.await;
         drop(self.jobs);
         self.store.close().await;
+        levels.context("the keeper of levels")?;
         publisher.context("the publisher")?;
         control.context("the control API")?.context("the control API")
     }
@@ -229,6 +248,7 @@ fn proxy_config(config: &Config) -> proxy::ProxyConfig {
         workers: edge.workers,
         jwt: edge.jwt.clone(),
         limits: edge.limits.clone(),
+        metrics: edge.metrics.clone(),
         client_country_header: edge.client_country_header.clone(),
         trusted_proxies: edge.trusted_proxies.clone(),
     }

@@ -18,6 +18,7 @@ pub mod headers;
 pub mod host;
 pub mod key;
 pub mod ledger;
+pub mod level;
 pub mod overrides;
 pub mod plan;
 pub mod policy;

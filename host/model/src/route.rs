@@ -9,7 +9,10 @@ use std::sync::Arc;
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::quota::{Metric, MetricSet};
+use crate::{
+    level::MeterRule,
+    quota::{Metric, MetricSet},
+};
 
 /// What a request on a route counts as, beside an API call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub struct Route {
     pub tags: Vec<RouteTag>,
     /// Whole time of a request on this route, replacing the edge's default.
     pub timeout_ms: Option<u64>,
+    /// What its responses say about the tenant's levels.
+    pub meters: Vec<MeterRule>,
 }
 
 impl Route {
@@ -77,6 +82,12 @@ pub enum PatternError {
 }
 
 impl Pattern {
+    /// The pattern that every path matches: `/**`.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Self { segments: Vec::new(), rest: true }
+    }
+
     /// Parses a pattern.
     ///
     /// # Errors

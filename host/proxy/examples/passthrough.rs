@@ -10,6 +10,7 @@ use model::{
     clock::{SystemClock, UnixMs},
     directory::TenantRecord,
     gate::{Gate, Meter, Permit, QuotaStatus, Take, Token, Tokens},
+    level::{LevelChange, LevelSink},
     plan::{ChargeOn, Plan},
     policy::Chain,
     quota::{Metric, MetricSet, Quotas},
@@ -18,7 +19,7 @@ use model::{
     snapshot::{Snapshot, TenantEntry},
     tenant::{Status, Tenant, TenantId},
 };
-use proxy::{Proxy, ProxyConfig};
+use proxy::{Ports, Proxy, ProxyConfig};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -44,6 +45,15 @@ impl Meter for Open {
     }
 }
 
+/// Keeps nothing; no route here reports a level.
+struct Nowhere;
+
+impl LevelSink for Nowhere {
+    fn record(&self, _: LevelChange) -> bool {
+        false
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut address = || -> anyhow::Result<SocketAddr> {
@@ -59,7 +69,9 @@ fn main() -> anyhow::Result<()> {
     let (_publisher, snapshots) = tokio::sync::watch::channel(Arc::new(snapshot(origin)?));
     let registry = prometheus::Registry::new();
     let clock = Arc::new(SystemClock::default());
-    let running = Proxy::start(config, snapshots, Arc::new(Open), clock, &registry)?;
+    let ports =
+        Ports { snapshots, gate: Arc::new(Open), clock, levels: Arc::new(Nowhere), api: None };
+    let running = Proxy::start(config, ports, &registry)?;
     eprintln!("{:?}", running.addrs());
     loop {
         std::thread::park();
@@ -118,6 +130,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         path: Pattern::parse("/**")?,
         tags: Vec::new(),
         timeout_ms: None,
+        meters: Vec::new(),
     };
     let plans = BTreeMap::from([(plan.name.clone(), plan)]);
     let routes = RouteTable(vec![Arc::new(any)]);

@@ -25,6 +25,8 @@ pub struct ProxyConfig {
     pub jwt: JwtConfig,
     /// Bounds.
     pub limits: Limits,
+    /// Whom metrics show by name.
+    pub metrics: MetricsConfig,
     /// A field in which a trusted proxy says the client's country (ISO 3166-1 alpha-2).
     #[serde(deserialize_with = "field_name")]
     pub client_country_header: Option<HeaderName>,
@@ -40,6 +42,7 @@ impl Default for ProxyConfig {
             workers: None,
             jwt: JwtConfig::default(),
             limits: Limits::default(),
+            metrics: MetricsConfig::default(),
             client_country_header: None,
             trusted_proxies: Vec::new(),
         }
@@ -51,6 +54,39 @@ impl ProxyConfig {
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// Whom the metrics show by name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Tenants with the most traffic that have series of their own (100); the others are
+    /// counted together as `other`. At most 1,000: a page has to stay readable.
+    pub tenant_top_k: usize,
+    /// Slugs of tenants that have series of their own whatever their traffic, at most
+    /// 1,000.
+    pub pinned_tenants: Vec<String>,
+}
+
+/// Tenants by name at most (1,000), elected and pinned each.
+const SHOWN_CEILING: usize = 1_000;
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { tenant_top_k: 100, pinned_tenants: Vec::new() }
+    }
+}
+
+impl MetricsConfig {
+    /// The first value that cannot work, with the reason.
+    #[must_use]
+    pub fn flaw(&self) -> Option<String> {
+        if self.tenant_top_k > SHOWN_CEILING {
+            return Some(format!("metrics.tenant_top_k may be at most {SHOWN_CEILING}"));
+        }
+        (self.pinned_tenants.len() > SHOWN_CEILING)
+            .then(|| format!("metrics.pinned_tenants may be at most {SHOWN_CEILING}"))
     }
 }
 

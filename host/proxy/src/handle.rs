@@ -19,7 +19,7 @@ use crate::{
     connection::Connection,
     exchange::Exchange,
     forward::{self, Answered},
-    policy, quota, request,
+    level, local, policy, quota, request,
     rescue::Reason,
     response::{self, Reply, Stop},
     route, tenant, upstream,
@@ -49,14 +49,16 @@ pub(crate) async fn handle(
 }
 
 async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, Stop> {
-    let mut request = request::normalise(x, request)?;
-    let caller = tenant::resolve(x, &mut request)?;
+    let request = request::normalise(x, request)?;
+    let mut request = local::divert(x, request).await?;
+    let caller = tenant::resolve(x, &mut request).await?;
     let route = route::find(x, &request)?;
     let permit = quota::admit(x, &caller.entry, route.metrics()).await?;
     let mut judged = policy::on_request(x, &caller, request).await?;
     let kept = judged.kept.take();
     let upstream = upstream::choose(x, &caller.entry, judged.target.as_ref())?;
-    let answered = forward::send(x, permit, &caller, &upstream, judged).await?;
+    let mut answered = forward::send(x, permit, &caller, &upstream, judged).await?;
+    level::report(x, &caller, &route, &mut answered);
     let Answered { status, headers, body } = answered;
     let served_by = kept.is_some().then(|| upstream.name());
     let head = ResponseHead { status, headers, served_by };

@@ -14,6 +14,8 @@ mod connection;
 mod exchange;
 mod forward;
 mod handle;
+mod level;
+mod local;
 mod path;
 mod policy;
 mod pool;
@@ -37,6 +39,7 @@ mod tests;
 pub use ipnet::IpNet;
 
 pub use self::{
-    config::{JwtConfig, Limits, ProxyConfig, field_name, networks},
-    start::{Proxy, Running, StartError},
+    config::{JwtConfig, Limits, MetricsConfig, ProxyConfig, field_name, networks},
+    local::{LocalBody, LocalService},
+    start::{Ports, Proxy, Running, StartError},
 };

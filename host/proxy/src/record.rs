@@ -3,19 +3,28 @@
 //! The record rides with the exchange and then with the response body; dropping it, for
 //! whatever cause, records. Numbers are counted per worker and added to the shared series
 //! at the next tick. Invariant: the only place that records, and the set of series is
-//! bounded by what operators declare (routes, plans, policies) and by closed enums.
+//! bounded by what operators declare (routes, plans, policies), by closed enums and, for
+//! tenants, by [`tenants`].
+
+mod tally;
+mod tenants;
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use http::{Method, StatusCode, uri::PathAndQuery};
-use model::{policy::Policy, region::Region, route::Route, snapshot::TenantEntry};
+use model::{
+    clock::Clock, plan::Plan, policy::Policy, quota::Metric, region::Region, route::Route,
+    snapshot::TenantEntry,
+};
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
     local::{LocalHistogram, LocalIntCounter},
 };
 use tokio::time::Instant;
 
+pub(crate) use self::{tally::Tally, tenants::TenantSeries};
 use crate::{
+    config::MetricsConfig,
     connection::Connection,
     rescue::Reason,
     worker::{Pinned, Worker},
@@ -23,6 +32,9 @@ use crate::{
 
 /// Characters of a path in the log (1,024): a line stays a line.
 const LOGGED_PATH_MAX: usize = 1_024;
+/// Upper bounds of the time buckets, in seconds: a local answer to a slow report.
+const SECONDS_BOUNDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// The series of a proxy.
 pub(crate) struct Series {
@@ -31,11 +43,19 @@ pub(crate) struct Series {
     refusals: IntCounterVec,
     policies: IntCounterVec,
     upstream_errors: IntCounterVec,
+    levels: IntCounterVec,
     in_flight: IntGauge,
+    pub(crate) tenants: Arc<TenantSeries>,
 }
 
 impl Series {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn register(
+        registry: &Registry,
+        config: &MetricsConfig,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, prometheus::Error> {
+        let tenants = TenantSeries::new(config, Arc::clone(clock));
+        registry.register(Box::new(tenants::Collected::new(Arc::clone(&tenants))?))?;
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(vec.clone()))?;
@@ -45,7 +65,7 @@ impl Series {
             "edge_request_seconds",
             "Time from the request's head to the response's last byte",
         )
-        .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]);
+        .buckets(SECONDS_BOUNDS.to_vec());
         let seconds = HistogramVec::new(seconds, &["route"])?;
         registry.register(Box::new(seconds.clone()))?;
         let in_flight = IntGauge::new("edge_requests_in_flight", "Exchanges open")?;
@@ -66,6 +86,11 @@ impl Series {
                 "Hook calls by policy and outcome",
                 &["policy", "outcome"],
             )?,
+            levels: counter(
+                "edge_level_reports_total",
+                "Changes of levels that responses reported, by metric and outcome",
+                &["metric", "outcome"],
+            )?,
             upstream_errors: counter(
                 "edge_upstream_errors_total",
                 "Failed upstream exchanges by reason",
@@ -73,7 +98,12 @@ impl Series {
             )?,
             seconds,
             in_flight,
+            tenants,
         })
+    }
+
+    pub(crate) fn level_report(&self, metric: Metric, outcome: &'static str) {
+        self.levels.with_label_values(&[metric.as_str(), outcome]).inc();
     }
 
     pub(crate) fn in_flight_changed(&self, by: i64) {
@@ -81,7 +111,7 @@ impl Series {
     }
 }
 
-type RequestKey = (*const Route, *const TenantEntry, u16);
+type RequestKey = (*const Route, *const Plan, u16);
 
 /// One worker's counts since the last tick, under one snapshot. Keys are addresses of
 /// what the snapshot holds, so no label is hashed on the path of a request.
@@ -252,10 +282,10 @@ impl Record {
         }
         let class = self.status.map_or(499, |status| status.as_u16()) / 100;
         let route = self.route.as_ref().map_or(std::ptr::null(), Arc::as_ptr);
-        let entry = self.tenant.as_ref().map_or(std::ptr::null(), Arc::as_ptr);
+        let plan = self.tenant.as_ref().map_or(std::ptr::null(), |entry| Arc::as_ptr(&entry.plan));
         let name = self.route.as_ref().map_or("", |route| &*route.name);
         let mut requests = self.pinned.books.requests.borrow_mut();
-        let counter = requests.entry((route, entry, class)).or_insert_with(|| {
+        let counter = requests.entry((route, plan, class)).or_insert_with(|| {
             let plan = self.tenant.as_ref().map_or("", |entry| &*entry.plan.name);
             series.requests.with_label_values(&[name, plan, class_label(class)]).local()
         });
@@ -264,7 +294,9 @@ impl Record {
         let histogram = seconds
             .entry(route)
             .or_insert_with(|| series.seconds.with_label_values(&[name]).local());
-        histogram.observe(self.started.elapsed().as_secs_f64());
+        let elapsed = self.started.elapsed().as_secs_f64();
+        histogram.observe(elapsed);
+        self.worker.tally.count(self.tenant.as_ref(), self.route.as_ref(), class, elapsed);
     }
 
     fn log(&self) {

@@ -62,6 +62,7 @@ pub(crate) enum Reason {
     UnknownHost,
     NoRoute,
     Unauthenticated,
+    KeysUnavailable,
     TenantMismatch,
     NotAdmitted(NotAdmitted),
     QuotaExhausted,
@@ -174,6 +175,7 @@ impl Reason {
             Self::Unauthenticated => {
                 row(S::UNAUTHORIZED, "unauthenticated", "Authentication required", Downstream)
             }
+            Self::KeysUnavailable => reduced("Token keys temporarily unknown", Us),
             Self::TenantMismatch => row(
                 S::FORBIDDEN,
                 "tenant-mismatch",
@@ -225,6 +227,7 @@ impl Reason {
             | Self::BodyAborted
             | Self::NoSnapshot
             | Self::Overloaded
+            | Self::KeysUnavailable
             | Self::TenantMismatch
             | Self::NotAdmitted(_)
             | Self::QuotaExhausted
@@ -248,6 +251,7 @@ impl Reason {
             Self::NoRoute => "no-route",
             Self::NoSnapshot => "no-snapshot",
             Self::Overloaded => "overloaded",
+            Self::KeysUnavailable => "keys-unavailable",
             Self::QuotaSoft => "quota-soft",
             Self::QuotaUnavailable => "quota-unavailable",
             Self::UpstreamBusy => "upstream-busy",

@@ -1,6 +1,6 @@
 //! Step 11: the one place that writes responses.
 //!
-//! An upstream's answer, a policy's, or the edge's own (a row of [`crate::rescue`] as
+//! An upstream's answer, a policy's, a service's, or the edge's own (a row of [`crate::rescue`] as
 //! problem+json). Invariant: every response carries the request id, and its body carries
 //! the record, so the exchange is settled and recorded when the last byte is handed on
 //! or the client is gone.
@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
@@ -25,6 +25,7 @@ use crate::{
         body::{Aborted, Download},
         fields,
     },
+    local::{LocalBody, Served},
     quota,
     record::Record,
     rescue::Reason,
@@ -39,6 +40,8 @@ pub(crate) enum Stop {
     Denied(Denial),
     /// A policy does.
     Answer(Box<LocalResponse>),
+    /// A service of this process does.
+    Served(Box<Response<LocalBody>>),
 }
 
 impl From<Reason> for Stop {
@@ -58,6 +61,7 @@ pub(crate) fn respond(
             write(exchange, answered.status, answered.headers, Content::Download(answered.body))
         }
         Err(Stop::Answer(answer)) => local(exchange, *answer),
+        Err(Stop::Served(answer)) => served(exchange, *answer),
         Err(Stop::Reason(reason)) => rescue(exchange, reason, h1),
         Err(Stop::Denied(denial)) => denied(exchange, denial),
     }
@@ -68,6 +72,15 @@ fn local(exchange: Exchange, answer: LocalResponse) -> Response<Reply> {
     HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
     headers.remove(CONTENT_LENGTH);
     write(exchange, status, headers, whole(body))
+}
+
+fn served(exchange: Exchange, answer: Response<LocalBody>) -> Response<Reply> {
+    let (parts, body) = answer.into_parts();
+    let mut headers = parts.headers;
+    let method = if exchange.is_head { Method::HEAD } else { Method::GET };
+    fields::strip_response(&method, parts.status, &mut headers);
+    let body = Served::new(body, &exchange);
+    write(exchange, parts.status, headers, Content::Served(body))
 }
 
 fn rescue(mut exchange: Exchange, reason: Reason, h1: bool) -> Response<Reply> {
@@ -165,6 +178,7 @@ pub(crate) struct Reply {
 enum Content {
     Whole(Option<Bytes>),
     Download(Download),
+    Served(Served),
 }
 
 impl Body for Reply {
@@ -178,6 +192,7 @@ impl Body for Reply {
         let polled = match &mut self.content {
             Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Download(download) => download.poll_frame(cx),
+            Content::Served(served) => served.poll_frame(cx),
         };
         if let Poll::Ready(frame) = &polled {
             match frame {
@@ -198,6 +213,7 @@ impl Body for Reply {
         match &self.content {
             Content::Whole(bytes) => bytes.is_none(),
             Content::Download(download) => download.is_end_stream(),
+            Content::Served(served) => served.is_end_stream(),
         }
     }
 
@@ -207,6 +223,7 @@ impl Body for Reply {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Content::Download(download) => download.size_hint(),
+            Content::Served(served) => served.size_hint(),
         }
     }
 }

@@ -5,14 +5,18 @@
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
-use model::{clock::Clock, gate::Gate, snapshot::Snapshot};
+use model::{clock::Clock, gate::Gate, level::LevelSink, snapshot::Snapshot, tenant::TenantId};
 use tokio::sync::watch;
 
 use crate::{
     config::ProxyConfig,
-    record::Series,
+    local::{Local, LocalService},
+    record::{Series, TenantSeries},
     server::{self, Command, Thread, listen},
-    tenant::issuer::{IssuerError, Issuers},
+    tenant::{
+        issuer::{IssuerError, Issuers},
+        jwks,
+    },
     worker::Shared,
 };
 
@@ -33,6 +37,9 @@ pub enum StartError {
     /// A limit cannot work.
     #[error("limits: {0}")]
     Limit(String),
+    /// Another setting cannot work.
+    #[error("{0}")]
+    Setting(String),
     /// A JWT key cannot be used.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
@@ -53,37 +60,73 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
+/// What the data plane works with.
+pub struct Ports {
+    /// What it serves from. Until the first real snapshot (one with a base domain),
+    /// requests are answered 503.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The quotas.
+    pub gate: Arc<dyn Gate>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where levels go that responses report.
+    pub levels: Arc<dyn LevelSink>,
+    /// Served on `api.<base domain>`, beside the tenants' own APIs.
+    pub api: Option<Arc<dyn LocalService>>,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
 /// The data plane.
 #[derive(Debug)]
 pub struct Proxy;
 
 impl Proxy {
     /// Binds the addresses and starts the workers. Blocks only for reading key files.
-    /// Until the first real snapshot comes through `snapshots` (one with a base domain),
-    /// requests are answered 503.
     ///
     /// # Errors
     /// An address is taken, a limit or a key is unusable; nothing is left running.
     pub fn start(
         config: ProxyConfig,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        gate: Arc<dyn Gate>,
-        clock: Arc<dyn Clock>,
+        ports: Ports,
         registry: &prometheus::Registry,
     ) -> Result<Running, StartError> {
+        let Ports { snapshots, gate, clock, levels, api } = ports;
         if let Some(flaw) = config.limits.flaw() {
             return Err(StartError::Limit(flaw));
+        }
+        if let Some(flaw) = config.metrics.flaw() {
+            return Err(StartError::Setting(flaw));
         }
         if config.listen.is_empty() {
             return Err(StartError::NoAddress);
         }
-        let issuers = Issuers::load(&config.jwt)?;
+        let issuers = Issuers::load(&config.jwt, &clock)?;
+        let remotes = issuers.remotes();
         let workers = config.workers.unwrap_or_else(available).max(1);
         let (addrs, mut sockets) = bind(&config.listen, workers)?;
-        let series = Series::register(registry)?;
-        let shared = Arc::new(Shared { config, gate, clock, series, issuers });
+        let series = Series::register(registry, &config.metrics, &clock)?;
+        let fetches = jwks::Meters::register(registry)?;
+        let shared = Arc::new(Shared {
+            config,
+            gate,
+            clock,
+            series,
+            issuers,
+            levels,
+            local: api.map(Local::new),
+        });
         let (commands, heard) = watch::channel(Command::Serve);
-        let mut running = Running { addrs, commands, threads: Vec::new() };
+        let tenants = Arc::clone(&shared.series.tenants);
+        let mut running = Running { addrs, commands, threads: Vec::new(), tenants };
+        if !remotes.is_empty() {
+            let thread = jwks::spawn(remotes, fetches, heard.clone());
+            running.threads.push(thread.map_err(StartError::Thread)?);
+        }
         for number in 0..workers {
             let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
             let thread = server::spawn(
@@ -114,14 +157,27 @@ fn bind(listen: &[SocketAddr], workers: usize) -> Result<(Vec<SocketAddr>, Socke
 }
 
 /// A started data plane. Dropping it cuts off what is open.
-#[derive(Debug)]
 pub struct Running {
     addrs: Vec<SocketAddr>,
     commands: watch::Sender<Command>,
     threads: Vec<Thread>,
+    tenants: Arc<TenantSeries>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("addrs", &self.addrs).finish_non_exhaustive()
+    }
 }
 
 impl Running {
+    /// The tenants that metrics show by name now: the busiest and the pinned; the gauges
+    /// of levels by tenant are to be of these alone. Locks; for scrapes.
+    #[must_use]
+    pub fn shown_tenants(&self) -> Vec<TenantId> {
+        self.tenants.elected()
+    }
+
     /// The bound addresses, in the order of the configuration.
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {

@@ -2,17 +2,21 @@
 //!
 //! Host first, then the bearer token, then the tenant's status (`tenancy.md` 1.4):
 //! - an unknown host, and an address literal, is 404;
-//! - on `api.<base domain>` a token is required and decides alone;
+//! - on `api.<base domain>` a token is required and decides alone (what is no credential
+//!   of a tenant there may have left the walk for the control API before: [`crate::local`]);
 //! - on a tenant's own host a bearer token is optional, but one that is present must
 //!   verify (401) and name the same tenant (403). Other authorization schemes are the
 //!   tenant's own business there and pass through;
 //! - API keys end here; JWTs go on to the upstream.
 //!
-//! Invariant: every cause of a 401 has the same answer.
+//! The one wait is for an issuer's published keys, and it is bounded. Invariant: every
+//! cause of a 401 has the same answer.
 
 pub(crate) mod issuer;
+pub(crate) mod jwks;
 pub(crate) mod jwt;
 pub(crate) mod key;
+mod rsa;
 
 use std::sync::Arc;
 
@@ -37,7 +41,7 @@ pub(crate) struct Caller {
 ///
 /// # Errors
 /// Nobody's host, no valid token, two tenants, or one that is not admitted.
-pub(crate) fn resolve(
+pub(crate) async fn resolve(
     exchange: &mut Exchange,
     request: &mut NormalRequest,
 ) -> Result<Caller, Reason> {
@@ -51,7 +55,7 @@ pub(crate) fn resolve(
         Some(HostMatch::Shared) => None,
         Some(HostMatch::Unknown) | None => return Err(Reason::UnknownHost),
     };
-    let token = authenticate(exchange, &mut request.head.headers)?;
+    let token = authenticate(exchange, &mut request.head.headers).await?;
     let caller = agree(&snapshot, by_host, token)?;
     exchange.record.tenant(&caller.entry);
     caller.entry.admission(exchange.received_at).map_err(Reason::NotAdmitted)?;
@@ -64,7 +68,10 @@ enum Token {
     Jwt(Arc<jwt::Verified>),
 }
 
-fn authenticate(exchange: &Exchange, headers: &mut HeaderMap) -> Result<Option<Token>, Reason> {
+async fn authenticate(
+    exchange: &Exchange,
+    headers: &mut HeaderMap,
+) -> Result<Option<Token>, Reason> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let Some(bearer) = first.and_then(|value| bearer(value.as_bytes())) else {
@@ -80,9 +87,39 @@ fn authenticate(exchange: &Exchange, headers: &mut HeaderMap) -> Result<Option<T
         headers.remove(AUTHORIZATION);
         return Ok(Some(Token::Key(tenant)));
     }
+    Ok(Some(Token::Jwt(verified(exchange, token).await?)))
+}
+
+/// The facts of a JWT. Waits for its issuer's keys where they may have changed, but not
+/// long: 503 while nobody can say, 401 once the keys are known and none fits.
+async fn verified(exchange: &Exchange, token: &str) -> Result<Arc<jwt::Verified>, Reason> {
     let worker = &exchange.worker;
-    let verified = worker.tokens.verify(&worker.issuers, token, exchange.received_at);
-    verified.map(|verified| Some(Token::Jwt(verified))).ok_or(Reason::Unauthenticated)
+    let verify = || worker.tokens.verify(&worker.issuers, token, exchange.received_at);
+    let remote = match verify() {
+        jwt::Verdict::Valid(verified) => return Ok(verified),
+        jwt::Verdict::Invalid => return Err(Reason::Unauthenticated),
+        jwt::Verdict::KeyUnknown(remote) => remote,
+    };
+    if let Some(fetch) = remote.ask() {
+        let fetched = remote.fetched(fetch);
+        exchange.within(jwks::KEY_WAIT_MS, Reason::KeysUnavailable, fetched).await?;
+    }
+    match verify() {
+        jwt::Verdict::Valid(verified) => Ok(verified),
+        jwt::Verdict::KeyUnknown(remote) if remote.set().is_none() => Err(Reason::KeysUnavailable),
+        jwt::Verdict::Invalid | jwt::Verdict::KeyUnknown(_) => Err(Reason::Unauthenticated),
+    }
+}
+
+/// Whether a request carries a credential of the data plane: an API key, or what looks like
+/// a JWT. Says nothing about its worth.
+pub(crate) fn speaks_for_a_tenant(headers: &HeaderMap) -> bool {
+    let token = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    token.and_then(|token| std::str::from_utf8(token).ok()).is_some_and(|token| {
+        // `eyJ` is base64url of `{"`.
+        let is_jwt = token.starts_with("eyJ") && token.matches('.').count() == 2;
+        model::key::looks_like_key(token) || is_jwt
+    })
 }
 
 /// The credentials of `Bearer`; the scheme's name has no case (RFC 9110 11.1).

@@ -14,6 +14,7 @@ use std::{
 use model::{
     clock::{Clock, UnixMs},
     gate::Gate,
+    level::LevelSink,
     region::Backend,
     snapshot::{Snapshot, TenantEntry},
 };
@@ -23,8 +24,9 @@ use tokio::sync::watch;
 use crate::{
     config::ProxyConfig,
     forward::Badge,
+    local::Local,
     pool::Pool,
-    record::{Books, Series},
+    record::{Books, Series, Tally},
     tenant::jwt::Verifier,
     timer::Wheel,
     wire::io::{Scratch, scratch},
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) series: Series,
     pub(crate) issuers: crate::tenant::issuer::Issuers,
+    pub(crate) levels: Arc<dyn LevelSink>,
+    pub(crate) local: Option<Local>,
 }
 
 /// One worker.
@@ -46,9 +50,12 @@ pub(crate) struct Worker {
     pub(crate) scratch: Scratch,
     pub(crate) pool: Rc<Pool>,
     pub(crate) tokens: Verifier,
+    pub(crate) tally: Tally,
     source: RefCell<Source>,
     random: RefCell<SmallRng>,
     exchanges: Cell<usize>,
+    /// Requests of the local service in flight.
+    pub(crate) local_calls: Cell<usize>,
 }
 
 struct Source {
@@ -106,11 +113,13 @@ impl Worker {
         Rc::new(Self {
             pool: Pool::new(&shared.config.limits, &wheel),
             tokens: Verifier::new(shared.config.jwt.cache_entries_max),
+            tally: Tally::default(),
             wheel,
             scratch: scratch(),
             source: RefCell::new(Source { receiver, pinned }),
             random: RefCell::new(SmallRng::from_os_rng()),
             exchanges: Cell::new(0),
+            local_calls: Cell::new(0),
             shared,
         })
     }
@@ -152,5 +161,12 @@ impl Worker {
     pub(crate) fn tick(&self, now_ms: u64) {
         self.pool.expire(now_ms);
         self.source.borrow().pinned.books.flush();
+        self.tally.flush(&self.series.tenants);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tally.finish(&self.series.tenants);
     }
 }

@@ -1,4 +1,6 @@
+mod api_host;
 mod bad_input;
 mod forwarding;
+mod metering;
 mod protocols;
 mod tenants;

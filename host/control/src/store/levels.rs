@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use model::{clock::UnixMs, quota::Metric, tenant::TenantId};
 
-pub(super) use self::claim::KEPT_MS as CLAIM_KEPT_MS;
 pub use self::claim::{Claim, ClaimError, ClaimTaken, Exceeded};
+pub(super) use self::claim::{KEPT_MS as CLAIM_KEPT_MS, LEVEL_MAX, hold};
 use super::{
     ChangeError, Store, StoreError,
     audit::{self, Act, Actor},
@@ -76,7 +76,7 @@ async fn put(
 }
 
 /// Writes a level and its place in the history.
-async fn set<S>(
+pub(super) async fn set<S>(
     tx: &mut Tx<S>,
     tenant: TenantId,
     metric: Metric,

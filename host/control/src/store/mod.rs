@@ -24,6 +24,7 @@ mod error;
 mod hierarchy;
 mod idempotency;
 mod keys;
+mod level_deltas;
 mod levels;
 mod lifecycle;
 mod lint;

@@ -1,11 +1,14 @@
 //! `routes.toml`: route classes in the order in which they are tried.
 
+mod meters;
+
 use std::sync::Arc;
 
 use http::Method;
 use model::route::{Pattern, Route, RouteTable, RouteTag};
 use serde::Deserialize;
 
+use self::meters::Meter;
 use super::Problems;
 
 const FILE: &str = "routes.toml";
@@ -26,6 +29,8 @@ struct Entry {
     #[serde(default)]
     tags: Vec<RouteTag>,
     timeout_ms: Option<u64>,
+    #[serde(default, rename = "meter")]
+    meters: Vec<Meter>,
 }
 
 pub(super) fn load(problems: &mut Problems) -> RouteTable {
@@ -40,6 +45,7 @@ pub(super) fn load(problems: &mut Problems) -> RouteTable {
             problems.add(FILE, format!("route[{i}].timeout_ms"), "must be at least 1");
         }
         let methods = methods(i, &entry.methods, problems);
+        let meters = meters::read(i, entry.meters, problems);
         match Pattern::parse(&entry.path) {
             Ok(path) => routes.push(Arc::new(Route {
                 name: entry.name.into(),
@@ -47,6 +53,7 @@ pub(super) fn load(problems: &mut Problems) -> RouteTable {
                 path,
                 tags: entry.tags,
                 timeout_ms: entry.timeout_ms,
+                meters,
             })),
             Err(error) => problems.add(FILE, format!("route[{i}].path"), error.to_string()),
         }

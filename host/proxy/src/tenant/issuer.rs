@@ -3,11 +3,16 @@
 //! Plain configuration and its loaded form; read once at start. Invariant: a key has one
 //! algorithm, decided here and never by a token (RFC 8725 3.1).
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use jsonwebtoken::DecodingKey;
-use model::secret::Secret;
+use model::{
+    clock::{Clock, SystemClock},
+    secret::Secret,
+};
 use serde::{Deserialize, Deserializer};
+
+use super::{jwks::Remote, rsa};
 
 /// Bytes of an HMAC secret at least (RFC 7518 3.2: as long as its hash).
 const SECRET_BYTES_MIN: usize = 32;
@@ -33,6 +38,18 @@ impl Default for JwtConfig {
     }
 }
 
+impl JwtConfig {
+    /// Whether every issuer can be used, as a start would find it. Reads key files; fetches
+    /// nothing.
+    ///
+    /// # Errors
+    /// The first one that cannot.
+    pub fn check(&self) -> Result<(), IssuerError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        Issuers::load(self, &clock).map(drop)
+    }
+}
+
 /// One issuer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,14 +60,24 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// The `aud` that a token must hold.
     pub audience: String,
-    /// Where the tenant's id or slug stands: a claim, or a dotted path of members.
+    /// Where the tenant's id or slug stands: a claim (`tenant_id`,
+    /// `https://acme.example/tenant`), a dotted path of members (`org.tenant_id`), or a JSON
+    /// Pointer (`/orgs/0/id`).
     #[serde(default = "tenant_claim")]
     pub tenant_claim: String,
     /// Claims that policies may read.
     #[serde(default)]
     pub claims: Vec<String>,
-    /// Its keys.
+    /// Its keys, when they are known here.
+    #[serde(default)]
     pub keys: Vec<KeyConfig>,
+    /// Where it publishes its keys (RFC 7517), in place of `keys`: https, or http to this
+    /// machine.
+    #[serde(default)]
+    pub jwks_url: Option<String>,
+    /// With `jwks_url`: the algorithms believed, whatever the published keys say.
+    #[serde(default)]
+    pub algorithms: Vec<Algorithm>,
 }
 
 fn tenant_claim() -> String {
@@ -120,10 +147,9 @@ impl Algorithm {
 
 /// Why an issuer cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("jwt issuer {issuer:?}, key {key}: {what}")]
+#[error("jwt issuer {issuer:?}: {what}")]
 pub struct IssuerError {
     issuer: String,
-    key: usize,
     what: String,
 }
 
@@ -138,7 +164,16 @@ pub(crate) struct Issuers {
 #[derive(Debug)]
 pub(crate) struct Issuer {
     pub(crate) config: IssuerConfig,
-    pub(crate) keys: Vec<Key>,
+    pub(crate) keys: Keys,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug)]
+pub(crate) enum Keys {
+    /// In the configuration.
+    Static(Vec<Key>),
+    /// Where the issuer publishes them.
+    Remote(Arc<Remote>),
 }
 
 pub(crate) struct Key {
@@ -154,27 +189,54 @@ impl std::fmt::Debug for Key {
 }
 
 impl Issuers {
-    /// Reads every key.
-    pub(crate) fn load(config: &JwtConfig) -> Result<Self, IssuerError> {
-        let issuers = config.issuers.iter().map(Issuer::load).collect::<Result<_, _>>()?;
+    /// Reads every key that is known here.
+    pub(crate) fn load(config: &JwtConfig, clock: &Arc<dyn Clock>) -> Result<Self, IssuerError> {
+        let load = |issuer: &IssuerConfig| {
+            let failed = |what| IssuerError { issuer: issuer.name.clone(), what };
+            Issuer::load(issuer, clock).map_err(failed)
+        };
+        let issuers = config.issuers.iter().map(load).collect::<Result<_, _>>()?;
         Ok(Self { issuers, leeway_s: config.leeway_s, token_bytes_max: config.token_bytes_max })
+    }
+
+    /// The key sets that somebody has to fetch.
+    pub(crate) fn remotes(&self) -> Vec<Arc<Remote>> {
+        let remote = |issuer: &Issuer| match &issuer.keys {
+            Keys::Static(_) => None,
+            Keys::Remote(remote) => Some(Arc::clone(remote)),
+        };
+        self.issuers.iter().filter_map(remote).collect()
     }
 }
 
 impl Issuer {
-    fn load(config: &IssuerConfig) -> Result<Self, IssuerError> {
-        let failed =
-            |key: usize, what: String| IssuerError { issuer: config.name.clone(), key, what };
-        let keys = config.keys.iter().enumerate().map(|(number, key)| {
-            let decoding = material(key).and_then(|material| decode(key.algorithm, &material));
-            let decoding = decoding.map_err(|what| failed(number, what))?;
-            Ok(Key { kid: key.kid.clone(), algorithm: key.algorithm, decoding })
-        });
-        let keys: Vec<Key> = keys.collect::<Result<_, _>>()?;
+    fn load(config: &IssuerConfig, clock: &Arc<dyn Clock>) -> Result<Self, String> {
+        let keys = match (&config.jwks_url, config.keys.is_empty()) {
+            (None, false) if config.algorithms.is_empty() => static_keys(&config.keys)?,
+            (None, false) => return Err("`algorithms` goes with `jwks_url` only".to_owned()),
+            (Some(url), true) => remote_keys(config, url, clock)?,
+            _ => return Err("needs exactly one of `keys`, `jwks_url`".to_owned()),
+        };
         // Secrets are not kept beyond their key.
         let config = IssuerConfig { keys: Vec::new(), ..config.clone() };
         Ok(Self { config, keys })
     }
+}
+
+fn static_keys(configs: &[KeyConfig]) -> Result<Keys, String> {
+    let keys = configs.iter().enumerate().map(|(number, key)| {
+        let decoding = material(key).and_then(|material| decode(key.algorithm, &material));
+        let decoding = decoding.map_err(|what| format!("key {number}: {what}"))?;
+        Ok(Key { kid: key.kid.clone(), algorithm: key.algorithm, decoding })
+    });
+    keys.collect::<Result<_, _>>().map(Keys::Static)
+}
+
+fn remote_keys(config: &IssuerConfig, url: &str, clock: &Arc<dyn Clock>) -> Result<Keys, String> {
+    if config.algorithms.is_empty() || config.algorithms.contains(&Algorithm::Hs256) {
+        return Err("`jwks_url` needs `algorithms`: some of RS256, ES256, EdDSA".to_owned());
+    }
+    Remote::new(&config.name, url, &config.algorithms, clock).map(Keys::Remote)
 }
 
 fn material(key: &KeyConfig) -> Result<Vec<u8>, String> {
@@ -198,7 +260,10 @@ fn decode(algorithm: Algorithm, material: &[u8]) -> Result<DecodingKey, String> 
             Err(format!("the secret is shorter than {SECRET_BYTES_MIN} bytes"))
         }
         Algorithm::Hs256 => Ok(DecodingKey::from_secret(material)),
-        Algorithm::Rs256 => DecodingKey::from_rsa_pem(material).map_err(|e| e.to_string()),
+        Algorithm::Rs256 => {
+            let key = DecodingKey::from_rsa_pem(material).map_err(|e| e.to_string())?;
+            rsa::flaw(&key).map_or(Ok(key), Err)
+        }
         Algorithm::Es256 => DecodingKey::from_ec_pem(material).map_err(|e| e.to_string()),
         Algorithm::EdDsa => DecodingKey::from_ed_pem(material).map_err(|e| e.to_string()),
     }

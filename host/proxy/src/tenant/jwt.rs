@@ -1,8 +1,9 @@
 //! Bearer JWTs, verified under RFC 8725.
 //!
 //! The issuer is found by `iss`, the key by `kid`, and the algorithm is the key's own. No
-//! URL in a token is ever followed. A verified token is remembered per worker, by its
-//! hash, until it expires. Invariant: what a caller gets was signed, unexpired, meant for
+//! URL in a token is ever followed; published keys come from the configured URL alone
+//! ([`super::jwks`]). A verified token is remembered per worker, by its
+//! hash, until it expires or its issuer's keys change. Invariant: what a caller gets was signed, unexpired, meant for
 //! our audience, and had one reading.
 
 use std::{cell::RefCell, collections::HashMap, fmt, sync::Arc};
@@ -18,7 +19,10 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::issuer::{Issuer, Issuers, Key};
+use super::{
+    issuer::{Issuer, Issuers, Key, Keys},
+    jwks::{KeySet, Remote},
+};
 
 /// Facts of a verified token.
 #[derive(Debug)]
@@ -31,6 +35,16 @@ pub(crate) struct Verified {
     pub(crate) claims: Arc<Map<String, Value>>,
     /// First second in which the token is no longer valid, leeway included.
     dead_at_s: u64,
+    /// The published set that it was verified under.
+    under: Option<(Arc<Remote>, u64)>,
+}
+
+/// What a token turned out to be.
+pub(crate) enum Verdict {
+    Valid(Arc<Verified>),
+    Invalid,
+    /// Nobody can say before these keys have been fetched (again).
+    KeyUnknown(Arc<Remote>),
 }
 
 impl Verified {
@@ -40,6 +54,11 @@ impl Verified {
             Ok(id) => snapshot.tenant(id),
             Err(_) => snapshot.tenant_by_slug(&self.tenant),
         }
+    }
+
+    /// Whether the keys are still those that it was verified under.
+    fn is_current(&self) -> bool {
+        self.under.as_ref().is_none_or(|(keys, generation)| keys.generation() == *generation)
     }
 }
 
@@ -65,33 +84,33 @@ impl Verifier {
     }
 
     /// The facts of a token, if it is valid now.
-    pub(crate) fn verify(
-        &self,
-        issuers: &Issuers,
-        token: &str,
-        now: UnixMs,
-    ) -> Option<Arc<Verified>> {
+    pub(crate) fn verify(&self, issuers: &Issuers, token: &str, now: UnixMs) -> Verdict {
         if token.len() > issuers.token_bytes_max || issuers.issuers.is_empty() {
-            return None;
+            return Verdict::Invalid;
         }
         let hash: Hash = Sha256::digest(token.as_bytes()).into();
         let verified = match self.recall(&hash) {
             Some(verified) => verified,
-            None => {
-                let verified = Arc::new(verify(issuers, token, now)?);
-                self.remember(hash, &verified);
-                verified
-            }
+            None => match verify(issuers, token, now) {
+                Verdict::Valid(verified) => {
+                    self.remember(hash, &verified);
+                    verified
+                }
+                other => return other,
+            },
         };
-        (now.0 / 1000 < verified.dead_at_s).then_some(verified)
+        match now.0 / 1000 < verified.dead_at_s {
+            true => Verdict::Valid(verified),
+            false => Verdict::Invalid,
+        }
     }
 
     fn recall(&self, hash: &Hash) -> Option<Arc<Verified>> {
         let mut generations = self.generations.borrow_mut();
         if let Some(verified) = generations.young.get(hash) {
-            return Some(Arc::clone(verified));
+            return Some(Arc::clone(verified)).filter(|verified| verified.is_current());
         }
-        let verified = generations.old.remove(hash)?;
+        let verified = generations.old.remove(hash).filter(|verified| verified.is_current())?;
         generations.young.insert(*hash, Arc::clone(&verified));
         Some(verified)
     }
@@ -108,21 +127,88 @@ impl Verifier {
 }
 
 /// Verifies from scratch.
-fn verify(issuers: &Issuers, token: &str, now: UnixMs) -> Option<Verified> {
-    let (message, signature) = token.rsplit_once('.')?;
-    let (header, payload) = message.split_once('.')?;
-    if payload.contains('.') || signature.is_empty() {
-        return None;
+fn verify(issuers: &Issuers, token: &str, now: UnixMs) -> Verdict {
+    let Some(token) = Parts::of(token) else { return Verdict::Invalid };
+    let named = issuers.issuers.iter().filter(|issuer| issuer.config.issuer == token.issuer);
+    let mut unknown = None;
+    for issuer in named {
+        // What does not depend on a key comes first: it costs less, and a token that could
+        // not be valid anyway makes nobody fetch a key.
+        let Some(mut verified) = accept(issuer, &token.claims, issuers.leeway_s, now.0 / 1000)
+        else {
+            continue;
+        };
+        match &issuer.keys {
+            Keys::Static(keys) if token.is_signed_by(keys) => {
+                return Verdict::Valid(Arc::new(verified));
+            }
+            Keys::Static(_) => {}
+            Keys::Remote(remote) => match remote.set() {
+                Some(set) if token.is_signed_by(&set.keys) => {
+                    verified.under = Some((Arc::clone(remote), set.generation));
+                    return Verdict::Valid(Arc::new(verified));
+                }
+                set if token.may_be_of(remote, set.as_deref()) => unknown = Some(remote),
+                Some(_) | None => {}
+            },
+        }
     }
-    let header = object(header)?;
-    let claims = object(payload)?;
-    let issuer_name = claims.get("iss")?.as_str()?;
-    let named = issuers.issuers.iter().filter(|issuer| issuer.config.issuer == issuer_name);
-    let mut signers = named.filter(|issuer| {
-        candidates(issuer, &header)
-            .is_some_and(|mut keys| keys.any(|key| is_signed(key, message.as_bytes(), signature)))
-    });
-    signers.find_map(|issuer| accept(issuer, &claims, issuers.leeway_s, now.0 / 1000))
+    unknown.map_or(Verdict::Invalid, |remote| Verdict::KeyUnknown(Arc::clone(remote)))
+}
+
+/// A token taken apart; nothing of it is believed yet.
+struct Parts<'a> {
+    message: &'a [u8],
+    signature: &'a str,
+    algorithm: String,
+    kid: Option<String>,
+    issuer: String,
+    claims: Map<String, Value>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(token: &'a str) -> Option<Self> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let (header, payload) = message.split_once('.')?;
+        if payload.contains('.') || signature.is_empty() {
+            return None;
+        }
+        let header = object(header)?;
+        let claims = object(payload)?;
+        if header.contains_key("crit") || !header.get("typ").is_none_or(is_access_token) {
+            return None;
+        }
+        Some(Self {
+            message: message.as_bytes(),
+            signature,
+            algorithm: header.get("alg")?.as_str()?.to_owned(),
+            kid: match header.get("kid") {
+                Some(kid) => Some(kid.as_str()?.to_owned()),
+                None => None,
+            },
+            issuer: claims.get("iss")?.as_str()?.to_owned(),
+            claims,
+        })
+    }
+
+    /// Whether one of the keys that the header allows signed it: by `kid`, and only where
+    /// its `alg` is the key's own.
+    fn is_signed_by(&self, keys: &[Key]) -> bool {
+        keys.iter()
+            .filter(|key| key.kid == self.kid && key.algorithm.as_str() == self.algorithm)
+            .any(|key| is_signed(key, self.message, self.signature))
+    }
+
+    /// Whether another look at the published keys could show the key.
+    fn may_be_of(&self, remote: &Remote, set: Option<&KeySet>) -> bool {
+        let missing = match (set, &self.kid) {
+            (None, _) => true,
+            (Some(set), Some(_)) => set.keys.iter().all(|key| key.kid != self.kid),
+            // Without a name there is no telling a new key from a wrong signature.
+            (Some(_), None) => false,
+        };
+        missing && remote.allows(&self.algorithm)
+    }
 }
 
 fn is_signed(key: &Key, message: &[u8], signature: &str) -> bool {
@@ -139,27 +225,6 @@ fn object(part: &str) -> Option<Map<String, Value>> {
             None
         }
     }
-}
-
-/// The keys that the header allows: by `kid`, and only where its `alg` is the key's own.
-fn candidates<'a>(
-    issuer: &'a Issuer,
-    header: &'a Map<String, Value>,
-) -> Option<impl Iterator<Item = &'a Key>> {
-    let algorithm = header.get("alg")?.as_str()?;
-    let kid = match header.get("kid") {
-        Some(kid) => Some(kid.as_str()?),
-        None => None,
-    };
-    if header.contains_key("crit") || !header.get("typ").is_none_or(is_access_token) {
-        return None;
-    }
-    Some(
-        issuer
-            .keys
-            .iter()
-            .filter(move |key| key.kid.as_deref() == kid && key.algorithm.as_str() == algorithm),
-    )
 }
 
 /// RFC 8725 3.11: a token made for another purpose says so.
@@ -199,7 +264,7 @@ fn accept(
     };
     let shown = |name: &String| claims.get(name).map(|value| (name.clone(), value.clone()));
     let claims = Arc::new(issuer.config.claims.iter().filter_map(shown).collect());
-    Some(Verified { tenant, subject, subject_value, claims, dead_at_s })
+    Some(Verified { tenant, subject, subject_value, claims, dead_at_s, under: None })
 }
 
 /// RFC 7519 NumericDate: whole seconds of a number that is not negative.
@@ -207,10 +272,18 @@ fn seconds(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().filter(|at| *at >= 0.0).map(|at| at as u64))
 }
 
-/// A claim of that name, or the member at the end of that dotted path.
+/// A claim of that name; else the value at the end of a JSON Pointer (RFC 6901) or of a
+/// dotted path of members.
 fn find<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(path) {
         return Some(value);
+    }
+    if let Some(pointer) = path.strip_prefix('/') {
+        let (first, rest) = match pointer.find('/') {
+            Some(at) => pointer.split_at_checked(at)?,
+            None => (pointer, ""),
+        };
+        return claims.get(&first.replace("~1", "/").replace("~0", "~"))?.pointer(rest);
     }
     let (first, rest) = path.split_once('.')?;
     rest.split('.').try_fold(claims.get(first)?, |value, member| value.get(member))

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     client::PATIENCE,
-    world::{FakeGate, Setup, World},
+    world::{FakeGate, FakeLevels, Setup, World},
 };
-use crate::{Proxy, StartError};
+use crate::{Ports, Proxy, StartError};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -54,7 +54,9 @@ fn a_proxy_that_cannot_start_says_why_in_one_line() {
         let gate = Arc::new(FakeGate::default());
         let clock = Arc::new(model::clock::SystemClock::default());
         let registry = prometheus::Registry::new();
-        Proxy::start(config, snapshots, gate, clock, &registry).expect_err("it cannot start")
+        let levels = Arc::new(FakeLevels::default());
+        let ports = Ports { snapshots, gate, clock, levels, api: None };
+        Proxy::start(config, ports, &registry).expect_err("it cannot start")
     };
     let taken = start(&|config| config.listen = vec![world.address]);
     assert!(matches!(taken, StartError::Bind { .. }));

@@ -10,12 +10,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::world::World;
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(future)
 }
 
-async fn connect(to: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
+pub(super) async fn connect(to: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
     let stream = tokio::net::TcpStream::connect(to).await.expect("the edge listens");
     let (sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a handshake");
@@ -23,12 +23,12 @@ async fn connect(to: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
     sender
 }
 
-fn request(uri: &str, body: &'static str) -> Request<Full<Bytes>> {
+pub(super) fn request(uri: &str, body: &'static str) -> Request<Full<Bytes>> {
     let request = Request::builder().uri(uri).version(Version::HTTP_2);
     request.body(Full::from(body)).expect("a request")
 }
 
-async fn text(response: Response<Incoming>) -> String {
+pub(super) async fn text(response: Response<Incoming>) -> String {
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     String::from_utf8(body.into()).expect("text")
 }

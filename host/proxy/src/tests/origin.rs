@@ -220,6 +220,18 @@ fn answer(path: &str, head: &str, body: &[u8], stream: &mut TcpStream) -> Option
              via: 1.1 inner\r\nratelimit: \"origin\";r=1\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\
              x-request-id: theirs\r\ncontent-length: 2\r\n\r\nhi",
         ),
+        "/metered/close" => None,
+        "/metered/plain" => say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+        "/metered/nonsense" => {
+            say("HTTP/1.1 200 OK\r\nx-storage-delta-bytes: much\r\ncontent-length: 0\r\n\r\n")
+        }
+        "/metered/fields" => {
+            say("HTTP/1.1 200 OK\r\nx-storage-delta-bytes: -4096\r\nx-projects-delta: 2\r\n\
+             content-length: 0\r\n\r\n")
+        }
+        "/metered/failed" => {
+            say("HTTP/1.1 500 Oh\r\nx-storage-delta-bytes: 1\r\ncontent-length: 0\r\n\r\n")
+        }
         "/big" => {
             let megabyte = vec![b'x'; 1 << 20];
             say(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 8 << 20))?;

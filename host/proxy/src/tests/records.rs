@@ -119,4 +119,9 @@ fn numbers_are_kept_by_route_plan_and_class() {
     assert_eq!(value("edge_requests_total", &["any", "developer", "2xx"]), Some(1.0));
     assert_eq!(value("edge_requests_total", &["deep", "developer", "5xx"]), Some(1.0));
     assert_eq!(value("edge_refusals_total", &["unknown-host", "downstream"]), Some(1.0));
+    assert_eq!(value("tenant_requests_total", &["acme", "any", "2xx"]), Some(1.0));
+    assert_eq!(value("tenant_requests_total", &["acme", "deep", "5xx"]), Some(1.0));
+    assert_eq!(value("tenant_requests_total", &["none", "4xx"]), Some(1.0));
+    let running = world.running.as_ref().expect("a proxy");
+    assert_eq!(running.shown_tenants(), [super::world::tenant_id(1)]);
 }

@@ -16,6 +16,7 @@ use model::{
     directory::TenantRecord,
     gate::{Denial, Gate, Meter, Permit, QuotaStatus, Take, Token, Tokens},
     key::ApiKey,
+    level::{LevelChange, LevelSink},
     plan::{ChargeOn, Plan},
     policy::{
         BodyDecision, Chain, Decision, HookFuture, Hooks, OnFailure, Plugin, Policy,
@@ -35,7 +36,7 @@ use super::{
     client::{self, Answer, Client},
     origin::Origin,
 };
-use crate::{Proxy, ProxyConfig, Running};
+use crate::{LocalService, Ports, Proxy, ProxyConfig, Running};
 
 /// 2026-01-15T12:00:00Z.
 pub(super) const NOW: UnixMs = UnixMs(1_768_478_400_000);
@@ -47,6 +48,7 @@ pub(super) struct World {
     pub(super) origin: Origin,
     pub(super) far_origin: Origin,
     pub(super) gate: Arc<FakeGate>,
+    pub(super) levels: Arc<FakeLevels>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) registry: prometheus::Registry,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -63,6 +65,7 @@ pub(super) struct Setup {
     pub(super) chain: Arc<Chain>,
     pub(super) charge_on: ChargeOn,
     pub(super) endpoint: Option<SocketAddr>,
+    pub(super) api: Option<Arc<dyn LocalService>>,
 }
 
 impl Default for Setup {
@@ -72,7 +75,8 @@ impl Default for Setup {
             workers: Some(1),
             ..ProxyConfig::default()
         };
-        Self { config, chain: Arc::default(), charge_on: ChargeOn::Answered, endpoint: None }
+        let chain = Arc::default();
+        Self { config, chain, charge_on: ChargeOn::Answered, endpoint: None, api: None }
     }
 }
 
@@ -95,20 +99,23 @@ impl World {
         let gate = Arc::<FakeGate>::default();
         let clock = Arc::new(ManualClock::at(NOW));
         let registry = prometheus::Registry::new();
-        let running = Proxy::start(
-            setup.config.clone(),
-            receiver,
-            Arc::clone(&gate) as Arc<dyn Gate>,
-            Arc::clone(&clock) as _,
-            &registry,
-        )
-        .expect("the proxy starts");
+        let levels = Arc::<FakeLevels>::default();
+        let ports = Ports {
+            snapshots: receiver,
+            gate: Arc::clone(&gate) as _,
+            clock: Arc::clone(&clock) as _,
+            levels: Arc::clone(&levels) as _,
+            api: setup.api.clone(),
+        };
+        let running = Proxy::start(setup.config.clone(), ports, &registry);
+        let running = running.expect("the proxy starts");
         Self {
             address: running.addrs()[0],
             running: Some(running),
             origin,
             far_origin,
             gate,
+            levels,
             clock,
             registry,
             snapshots,
@@ -250,15 +257,45 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
 fn routes() -> RouteTable {
     let route = |name: &str, pattern: &str, tags: Vec<RouteTag>, timeout_ms| {
         let path = Pattern::parse(pattern).expect("a pattern");
-        Arc::new(Route { name: name.into(), methods: Vec::new(), path, tags, timeout_ms })
+        let meters = if name == "metered" { super::levels::rules() } else { Vec::new() };
+        let methods = Vec::new();
+        Arc::new(Route { name: name.into(), methods, path, tags, timeout_ms, meters })
     };
     RouteTable(vec![
+        route("metered", "/metered/*", Vec::new(), None),
         route("ai", "/ai/**", vec![RouteTag::Ai], None),
         route("short", "/never", Vec::new(), Some(60_000)),
         route("root", "/", Vec::new(), None),
         route("any", "/*", Vec::new(), None),
         route("deep", "/*/*", Vec::new(), None),
     ])
+}
+
+/// A sink that remembers.
+#[derive(Debug, Default)]
+pub(super) struct FakeLevels(Mutex<(Vec<LevelChange>, bool)>);
+
+impl FakeLevels {
+    /// What was recorded since the last look.
+    pub(super) fn taken(&self) -> Vec<LevelChange> {
+        std::mem::take(&mut self.0.lock().expect("the levels").0)
+    }
+
+    /// From now on there is no room.
+    pub(super) fn fill(&self) {
+        self.0.lock().expect("the levels").1 = true;
+    }
+}
+
+impl LevelSink for FakeLevels {
+    fn record(&self, change: LevelChange) -> bool {
+        let mut levels = self.0.lock().expect("the levels");
+        let has_room = !levels.1;
+        if has_room {
+            levels.0.push(change);
+        }
+        has_room
+    }
 }
 
 /// What the gate answers.

@@ -28,7 +28,7 @@ use crate::store::{
 /// How long a claim is remembered, in ms: a day covers every sane client's retries.
 pub(in crate::store) const KEPT_MS: u64 = 86_400_000;
 /// Largest level: what every JSON reader can hold exactly.
-const LEVEL_MAX: u64 = (1 << 53) - 1;
+pub(in crate::store) const LEVEL_MAX: u64 = (1 << 53) - 1;
 
 /// Room that a backend asks for, or gives back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ async fn take(
 }
 
 /// A tenant's level, locked; 0 where nobody reported it.
-async fn hold(
+pub(in crate::store) async fn hold(
     tx: &mut ControlTx,
     tenant: TenantId,
     metric: Metric,

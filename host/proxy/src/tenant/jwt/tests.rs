@@ -1,6 +1,7 @@
 //! RFC 8725, case by case; the clock stands still.
 
 use jsonwebtoken::{EncodingKey, Header};
+use model::clock::{Clock, ManualClock};
 use serde_json::json;
 
 use super::*;
@@ -27,7 +28,8 @@ fn issuers() -> Issuers {
         ],
     }]}))
     .expect("a config");
-    Issuers::load(&config).expect("keys")
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+    Issuers::load(&config, &clock).expect("keys")
 }
 
 fn claims() -> Value {
@@ -63,8 +65,15 @@ fn hs256(claims: &Value) -> String {
     sign(&json!({ "alg": "HS256", "typ": "JWT" }), &claims.to_string(), SECRET.as_bytes())
 }
 
-fn accepted(token: &str) -> Option<Verified> {
-    verify(&issuers(), token, NOW)
+fn accepted(token: &str) -> Option<Arc<Verified>> {
+    valid(verify(&issuers(), token, NOW))
+}
+
+fn valid(verdict: Verdict) -> Option<Arc<Verified>> {
+    match verdict {
+        Verdict::Valid(verified) => Some(verified),
+        Verdict::Invalid | Verdict::KeyUnknown(_) => None,
+    }
 }
 
 #[test]
@@ -210,18 +219,70 @@ fn a_dotted_path_finds_a_member_and_a_full_name_wins() {
 }
 
 #[test]
+fn a_json_pointer_finds_members_of_any_name_and_items() {
+    let claims = json!({ "orgs": [{ "id": "acme" }], "a/b": { "~": 1 }, "plain": 2, "": 3 });
+    let claims = claims.as_object().expect("an object");
+    for (path, want) in [
+        ("/orgs/0/id", Some(json!("acme"))),
+        ("/a~1b/~0", Some(json!(1))),
+        ("/plain", Some(json!(2))),
+        ("/", Some(json!(3))),
+        ("/orgs/1/id", None),
+        ("/orgs/00/id", None),
+        ("/absent/id", None),
+    ] {
+        assert_eq!(find(claims, path), want.as_ref(), "{path}");
+    }
+}
+
+#[test]
+fn a_weak_rsa_key_and_a_half_configured_issuer_are_refused_at_the_start() {
+    let load = |issuer: Value| {
+        let config: JwtConfig = serde_json::from_value(json!({ "issuer": [issuer] }))?;
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+        Ok::<_, serde_json::Error>(Issuers::load(&config, &clock).map_err(|e| e.to_string()))
+    };
+    let issuer = |rest: Value| {
+        let mut issuer = json!({ "name": "test", "issuer": "https://id.test", "audience": "edge" });
+        let members = issuer.as_object_mut().expect("an object");
+        members.extend(rest.as_object().expect("an object").clone());
+        issuer
+    };
+    let weak = include_str!("fixtures/rsa1024.pub.pem");
+    let url = "https://id.test/keys";
+    let key = json!([{ "algorithm": "ES256", "public_key_pem": EC_PUBLIC }]);
+    for (rest, says) in [
+        (json!({ "keys": [{ "algorithm": "RS256", "public_key_pem": weak }] }), "1024 bits"),
+        (json!({}), "exactly one"),
+        (json!({ "keys": key, "jwks_url": url, "algorithms": ["ES256"] }), "exactly one"),
+        (json!({ "keys": key, "algorithms": ["ES256"] }), "jwks_url"),
+        (json!({ "jwks_url": url }), "algorithms"),
+        (json!({ "jwks_url": url, "algorithms": ["HS256"] }), "algorithms"),
+        (json!({ "jwks_url": "http://id.test/keys", "algorithms": ["ES256"] }), "https"),
+    ] {
+        let refusal = load(issuer(rest)).expect("a config").expect_err(says);
+        assert!(refusal.contains("\"test\"") && refusal.contains(says), "{refusal}");
+    }
+    assert!(load(issuer(json!({ "jwks_url": url, "algorithms": ["ES256", "none"] }))).is_err());
+    assert!(
+        load(issuer(json!({ "jwks_url": url, "algorithms": ["ES256"] }))).expect("one").is_ok()
+    );
+}
+
+#[test]
 fn the_memory_is_bounded_and_keeps_what_is_used() {
     let verifier = Verifier::new(8);
     let issuers = issuers();
     let used = hs256(&claims());
     for number in 0..100 {
-        assert!(verifier.verify(&issuers, &used, NOW).is_some());
-        assert!(verifier.verify(&issuers, &hs256(&with("n", json!(number))), NOW).is_some());
+        assert!(valid(verifier.verify(&issuers, &used, NOW)).is_some());
+        let other = hs256(&with("n", json!(number)));
+        assert!(valid(verifier.verify(&issuers, &other, NOW)).is_some());
         let generations = verifier.generations.borrow();
         assert!(generations.young.len() + generations.old.len() <= 9);
         let hash: Hash = Sha256::digest(used.as_bytes()).into();
         assert!(generations.young.contains_key(&hash) || generations.old.contains_key(&hash));
     }
     let long = Issuers { token_bytes_max: 10, ..issuers };
-    assert!(verifier.verify(&long, &used, NOW).is_none());
+    assert!(valid(verifier.verify(&long, &used, NOW)).is_none());
 }
