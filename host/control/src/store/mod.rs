@@ -23,6 +23,7 @@ mod lint;
 mod publish;
 mod random;
 mod rows;
+mod schema;
 mod secrets;
 mod tenants;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use self::{
     keys::{IssuedKey, KeyRecord},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    schema::{PendingMigration, Schema},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,

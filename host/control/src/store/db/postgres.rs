@@ -10,11 +10,12 @@ use std::{str::FromStr, time::Duration};
 
 use sqlx::{
     ConnectOptions, Connection as _, PgConnection, PgPool,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
 use super::{
-    Purpose, Scope, roles,
+    APPLIED, Purpose, Scope, roles,
     roles::{APPLICATION, CONTROL, OWNER},
     statement::sql,
     transaction::{Connection, Tx},
@@ -61,6 +62,9 @@ const CLAIM_SETTINGS: [(&str, u32); 4] = [
     ("tcp_keepalives_count", 3),
 ];
 
+/// What brings a database to this release's schema.
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
 /// A migrated database.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Database {
@@ -73,11 +77,7 @@ pub(in crate::store) struct Database {
 /// Brings the database to this release's schema, one process at a time, and opens it.
 pub(super) async fn open(url: &str) -> Result<Database, StoreError> {
     let login = login(url)?;
-    let unreachable = |error: sqlx::Error| StoreError::Unreachable {
-        server: format!("{}:{}", login.get_host(), login.get_port()),
-        reason: error.to_string(),
-    };
-    let mut bootstrap = login.connect().await.map_err(unreachable)?;
+    let mut bootstrap = connect(&login).await?;
     check_version(&mut bootstrap).await?;
     sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK).execute(&mut bootstrap).await?;
     roles::ensure(&mut bootstrap, login.get_username()).await?;
@@ -92,7 +92,7 @@ pub(super) async fn open(url: &str) -> Result<Database, StoreError> {
     }
     let mut owner =
         login.clone().options([("role", OWNER), ("search_path", SCHEMA)]).connect().await?;
-    sqlx::migrate!("migrations/postgres").run(&mut owner).await?;
+    MIGRATIONS.run(&mut owner).await?;
     owner.close().await?;
     bootstrap.close().await?;
     Ok(Database {
@@ -100,6 +100,32 @@ pub(super) async fn open(url: &str) -> Result<Database, StoreError> {
         control: pool(&login, CONTROL, CONTROL_CONNECTIONS),
         quota: pool(&login, CONTROL, QUOTA_CONNECTIONS),
         listener: pool(&login, CONTROL, 1),
+    })
+}
+
+/// The numbers of the applied migrations, none where there is no schema yet.
+pub(super) async fn applied(url: &str) -> Result<Vec<i64>, StoreError> {
+    let login = login(url)?;
+    let mut connection = connect(&login).await?;
+    check_version(&mut connection).await?;
+    let migrated: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{SCHEMA}._sqlx_migrations"))
+        .fetch_one(&mut connection)
+        .await?;
+    connection.close().await?;
+    if !migrated {
+        return Ok(Vec::new());
+    }
+    let mut owner = login.options([("role", OWNER), ("search_path", SCHEMA)]).connect().await?;
+    let applied = sqlx::query_scalar(APPLIED).fetch_all(&mut owner).await?;
+    owner.close().await?;
+    Ok(applied)
+}
+
+async fn connect(login: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    login.connect().await.map_err(|error| StoreError::Unreachable {
+        server: format!("{}:{}", login.get_host(), login.get_port()),
+        reason: error.to_string(),
     })
 }
 
