@@ -1,5 +1,7 @@
 //! The control API, as an operator uses it.
 
+mod cli;
+mod guide;
 mod postgres;
 
 use serde_json::{Value, json};
