@@ -1,7 +1,7 @@
 //! `token`: tokens of the control API, of the platform or of one tenant.
 //!
 //! Invariant: a token's text is printed once, when it is issued or rotated, and on standard
-//! output alone, so that it can be piped into the place that keeps it.
+//! output alone.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -10,9 +10,12 @@ use serde_json::{Map, Value};
 use super::{
     period::Period,
     session::{ServerArgs, Session},
-    table::{Table, items, sheet},
+    table::{Align, Table, cell, items, sheet},
 };
 use crate::client::{Call, TenantName};
+
+/// Scopes of a token that a list names; `--json` has all.
+const SCOPES_SHOWN: usize = 3;
 
 /// Arguments of `token`.
 #[derive(Debug, clap::Args)]
@@ -145,19 +148,35 @@ impl Rotate {
 
 async fn list(session: &Session, of: &Of) -> Result<()> {
     let path = of.path(session, &[]).await?;
-    session.print(&Call::get(&path), |page| Table::of(items(page), &COLUMNS).text()).await
+    session.print(&Call::get(&path), listed).await
 }
 
-const COLUMNS: [(&str, &str); 8] = [
-    ("ID", "/id"),
-    ("NAME", "/name"),
-    ("ROLE", "/role"),
-    ("SCOPES", "/scopes"),
-    ("CREATED", "/created_at"),
-    ("EXPIRES", "/expires_at"),
-    ("REVOKED", "/revoked_at"),
-    ("LAST USED", "/last_used_at"),
-];
+fn listed(page: &Value) -> String {
+    let columns = ["ID", "NAME", "ROLE", "SCOPES", "CREATED", "EXPIRES", "REVOKED", "LAST USED"];
+    let mut table = Table::new(&columns.map(|column| (column, Align::Left)));
+    for token in items(page) {
+        let member = |name| cell(token.get(name));
+        table.row([
+            member("id"),
+            member("name"),
+            member("role"),
+            scopes(token.get("scopes")),
+            member("created_at"),
+            member("expires_at"),
+            member("revoked_at"),
+            member("last_used_at"),
+        ]);
+    }
+    table.text()
+}
+
+/// A few scopes by name, many by number: a role has a dozen.
+fn scopes(value: Option<&Value>) -> String {
+    match value.and_then(Value::as_array) {
+        Some(scopes) if scopes.len() > SCOPES_SHOWN => format!("{} scopes", scopes.len()),
+        _ => cell(value),
+    }
+}
 
 fn issued(json: &Value) -> String {
     sheet(
@@ -172,4 +191,32 @@ fn issued(json: &Value) -> String {
             ("expires", "/expires_at"),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_names_a_few_scopes_and_counts_many() {
+        let page = json!({"items": [
+            {"id": "a", "scopes": ["usage:read"]},
+            {"id": "b", "scopes": ["a", "b", "c", "d"], "name": "ops"},
+        ]});
+        let shown = listed(&page);
+        assert!(shown.contains("usage:read") && shown.contains("4 scopes"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_left_to_the_server() {
+        let none = Of { tenant: None };
+        let rotate = Rotate { id: "x".into(), of: none, overlap: None, expires: None };
+        assert_eq!(rotate.body(), json!({}));
+        let of = Of { tenant: None };
+        let overlap = "1h".parse().ok();
+        let rotate = Rotate { id: "x".into(), of, overlap, expires: None };
+        assert_eq!(rotate.body(), json!({"overlap_s": 3_600}));
+    }
 }
