@@ -9,7 +9,7 @@ use std::{
 };
 
 use control::{
-    Store,
+    Actor, Store,
     store::{NewTenant, TenantPatch},
 };
 use model::clock::SystemClock;
@@ -42,7 +42,7 @@ async fn main() {
     for n in 0..CHANGES {
         let mut directory = there.directory();
         let begun = Instant::now();
-        let tenant = here.create_tenant(new(n)).await.expect("a tenant");
+        let tenant = here.create_tenant(&Actor::Program, new(n)).await.expect("a tenant");
         own.push(begun.elapsed());
         let known =
             directory.wait_for(|held| held.tenants.iter().any(|t| t.tenant.id == tenant.id));
@@ -58,7 +58,7 @@ async fn main() {
             let store = Arc::clone(if n % 2 == 0 { &here } else { &there });
             let plan = Some(format!("plan{n}"));
             let patch = TenantPatch { plan, ..TenantPatch::default() };
-            tokio::spawn(async move { store.patch_tenant(id, patch, None).await })
+            tokio::spawn(async move { store.patch_tenant(&Actor::Program, id, patch, None).await })
         })
         .collect();
     for change in changes {

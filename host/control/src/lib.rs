@@ -8,11 +8,13 @@
 //! it a file under `api/` and a line in `api/mod.rs`.
 
 mod api;
+mod jobs;
 mod serve;
 pub mod store;
 #[cfg(test)]
 mod testing;
 
 pub use api::{Deps, router};
+pub use jobs::Jobs;
 pub use serve::serve;
-pub use store::{AdminToken, Store, StoreError};
+pub use store::{Actor, AdminToken, Store, StoreError};

@@ -59,6 +59,13 @@ pub(crate) struct Answer {
 #[derive(Default)]
 pub(crate) struct FixedUsage(pub(crate) Mutex<Option<MeteredUsage>>);
 
+impl FixedUsage {
+    pub(crate) fn set(&self, api_calls_this_month: u64, ai_requests_today: u64) {
+        let usage = MeteredUsage { api_calls_this_month, ai_requests_today, as_of: NEW_YEAR };
+        *self.0.lock().expect("not poisoned") = Some(usage);
+    }
+}
+
 impl UsageSource for FixedUsage {
     fn usage(&self, _: TenantId) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
         let set = *self.0.lock().expect("not poisoned");
@@ -231,6 +238,27 @@ impl Control {
             request = request.header(*name, *value);
         }
         self.send(request.body(Body::from(body.to_owned())).expect("a request")).await
+    }
+
+    /// Sends with another token; `null` is no body.
+    pub(crate) async fn as_token(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let request = match body {
+            Value::Null => request.body(Body::empty()),
+            body => request
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Body::from(body.to_string())),
+        };
+        self.send(request.expect("a request")).await
     }
 
     pub(crate) async fn json(&self, method: &str, path: &str, body: &Value) -> Answer {

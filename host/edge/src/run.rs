@@ -54,6 +54,7 @@ pub struct Running {
     publisher: JoinHandle<()>,
     stop_control: oneshot::Sender<()>,
     control_task: JoinHandle<std::io::Result<()>>,
+    jobs: control::Jobs,
     ready: watch::Sender<bool>,
 }
 
@@ -142,6 +143,7 @@ pub async fn start(
         default_residency: config.control.default_residency.clone(),
         clock,
     };
+    let jobs = control::Jobs::start(deps.clone());
     let (stop_control, control_stopped) = oneshot::channel::<()>();
     let control_task = tokio::spawn(control::serve(control_listener, deps, async {
         let _dropped = control_stopped.await;
@@ -165,6 +167,7 @@ pub async fn start(
         publisher,
         stop_control,
         control_task,
+        jobs,
         ready,
     })
 }
@@ -197,6 +200,7 @@ impl Running {
         let _gone = self.stop_control.send(());
         let publisher = self.publisher.await;
         let control = self.control_task.await;
+        drop(self.jobs);
         self.store.close().await;
         publisher.context("the publisher")?;
         control.context("the control API")?.context("the control API")

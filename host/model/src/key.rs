@@ -1,4 +1,5 @@
-//! API keys: `lv_live_<id>_<secret><checksum>`.
+//! API keys of the data plane, `lv_live_<id>_<secret><checksum>`, and tokens of the control
+//! API, `lv_ctl_<id>_<secret><checksum>`.
 //!
 //! `id` is 12 characters (60 bits) and public: it finds the record. `secret` is 52
 //! characters (256 bits), shown once and stored as SHA-256. `checksum` is 7 characters
@@ -16,6 +17,8 @@ use subtle::ConstantTimeEq;
 use crate::{clock::UnixMs, tenant::TenantId};
 
 const PREFIX: &str = "lv_live_";
+/// Starts a token of the control API, so that neither passes for the other.
+const TOKEN_PREFIX: &str = "lv_ctl_";
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const ID_CHARS: usize = 12;
 const SECRET_CHARS: usize = 52;
@@ -32,6 +35,14 @@ pub struct PresentedKey<'a> {
     /// Finds the record.
     pub id: &'a str,
     secret: &'a str,
+}
+
+impl PresentedKey<'_> {
+    /// Whether this is the secret of a stored hash. Constant time.
+    #[must_use]
+    pub fn has_secret(&self, hash: &SecretHash) -> bool {
+        hash_secret(self.secret).0.ct_eq(&hash.0).into()
+    }
 }
 
 impl fmt::Debug for PresentedKey<'_> {
@@ -67,8 +78,7 @@ impl ApiKey {
     /// Whether the presented key is this one and alive. Constant time in the secret.
     #[must_use]
     pub fn verifies(&self, presented: &PresentedKey<'_>, now: UnixMs) -> bool {
-        let same: bool = hash_secret(presented.secret).0.ct_eq(&self.hash.0).into();
-        same && self.expires_at.is_none_or(|end| now < end)
+        presented.has_secret(&self.hash) && self.expires_at.is_none_or(|end| now < end)
     }
 }
 
@@ -81,11 +91,22 @@ pub fn looks_like_key(token: &str) -> bool {
 /// Takes a key apart; `None` unless form and checksum hold.
 #[must_use]
 pub fn parse(token: &str) -> Option<PresentedKey<'_>> {
-    if token.len() != KEY_LEN || !token.is_ascii() {
+    parse_as(PREFIX, token)
+}
+
+/// Takes a token of the control API apart; `None` unless form and checksum hold.
+#[must_use]
+pub fn parse_token(token: &str) -> Option<PresentedKey<'_>> {
+    parse_as(TOKEN_PREFIX, token)
+}
+
+fn parse_as<'a>(prefix: &str, token: &'a str) -> Option<PresentedKey<'a>> {
+    let body_len = prefix.len() + ID_CHARS + 1 + SECRET_CHARS;
+    if token.len() != body_len + CHECKSUM_CHARS || !token.is_ascii() {
         return None;
     }
-    let (body, checksum) = token.split_at(KEY_LEN - CHECKSUM_CHARS);
-    let (id, secret) = body.strip_prefix(PREFIX)?.split_once('_')?;
+    let (body, checksum) = token.split_at(body_len);
+    let (id, secret) = body.strip_prefix(prefix)?.split_once('_')?;
     let in_alphabet = |text: &str| text.bytes().all(|b| ALPHABET.contains(&b));
     let well_formed = id.len() == ID_CHARS
         && secret.len() == SECRET_CHARS
@@ -99,10 +120,20 @@ pub fn parse(token: &str) -> Option<PresentedKey<'_>> {
 /// to show once, its id, and the hash to store.
 #[must_use]
 pub fn mint(random: &[u8; 40]) -> (String, KeyId, SecretHash) {
+    mint_as(PREFIX, random)
+}
+
+/// Makes a token of the control API in the same way.
+#[must_use]
+pub fn mint_token(random: &[u8; 40]) -> (String, KeyId, SecretHash) {
+    mint_as(TOKEN_PREFIX, random)
+}
+
+fn mint_as(prefix: &str, random: &[u8; 40]) -> (String, KeyId, SecretHash) {
     let (id_bytes, secret_bytes) = random.split_at(8);
     let id: KeyId = encode(id_bytes, ID_CHARS).into();
     let secret = encode(secret_bytes, SECRET_CHARS);
-    let body = format!("{PREFIX}{id}_{secret}");
+    let body = format!("{prefix}{id}_{secret}");
     let key = format!("{body}{}", checksum_of(&body));
     (key, id, hash_secret(&secret))
 }
@@ -149,6 +180,11 @@ mod tests {
             let record = ApiKey { id, tenant, hash, expires_at: Some(UnixMs(10)) };
             prop_assert!(record.verifies(&presented, UnixMs(9)));
             prop_assert!(!record.verifies(&presented, UnixMs(10)));
+            prop_assert!(parse_token(&key).is_none());
+            let (token, id, hash) = mint_token(&bytes);
+            let presented = parse_token(&token).expect("a well-formed token");
+            prop_assert!(presented.id == &*id && presented.has_secret(&hash));
+            prop_assert!(parse(&token).is_none());
         }
 
         #[test]

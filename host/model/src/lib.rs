@@ -7,6 +7,8 @@
 //! async runtime. To add a noun, give it a file; to add a port, give it two real
 //! implementations first.
 
+pub mod access;
+pub mod audit;
 pub mod catalog;
 pub mod clock;
 pub mod directory;

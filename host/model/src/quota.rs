@@ -4,6 +4,7 @@
 //! ([`Metric`]) holds every name, so that no two parts of the product spell a metric
 //! differently.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// From this plan figure on, a quota of [`Metric::ApiCalls`] means "unlimited" to the
@@ -135,7 +136,7 @@ impl MetricSet {
 }
 
 /// A plan's quotas, with the guide's names and order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quotas {
     /// Users.

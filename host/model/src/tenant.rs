@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -125,7 +126,7 @@ impl fmt::Display for Slug {
 }
 
 /// Why a tenant is suspended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SuspendReason {
     /// The trial ended without a plan.
@@ -161,7 +162,7 @@ impl SuspendReason {
 }
 
 /// Where a tenant stands in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Storage and keys are being made.
@@ -248,7 +249,7 @@ pub enum NotAdmitted {
 }
 
 /// A tenant as stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tenant {
     /// Identity.
     pub id: TenantId,

@@ -5,11 +5,25 @@
 
 use std::collections::BTreeMap;
 
+use axum::{extract::Query, http::Uri};
 use model::problem::FieldError;
 use serde_json::{Map, Value};
 
 use super::problem::ApiError;
 use crate::store::Members;
+
+/// The parameters of a query, each once.
+pub(crate) fn query(uri: &Uri) -> Result<Map<String, Value>, ApiError> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|_| ApiError::field("query", "must be name=value pairs"))?;
+    let mut members = Map::new();
+    for (name, value) in pairs {
+        if members.insert(name.clone(), Value::String(value)).is_some() {
+            return Err(ApiError::field(name, "is given twice"));
+        }
+    }
+    Ok(members)
+}
 
 /// What a rule makes of a value: the thing, or what is wrong with it.
 pub(crate) type Ruled<T> = Result<T, String>;

@@ -9,12 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use model::clock::UnixMs;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
     Api,
-    auth::Admin,
     body::MaybeDocument,
+    caller::Caller,
     fields::Fields,
     json,
     path::{KeyPath, TenantPath},
@@ -22,16 +23,28 @@ use super::{
     rules,
 };
 
+/// How a key is issued.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `issue` reads")]
+pub(super) struct NewKeyBody {
+    /// RFC 3339; none lives until it is revoked.
+    expires_at: Option<String>,
+}
+
 /// A new key: the only answer that holds its text.
-#[derive(Debug, Serialize)]
-struct Issued<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "IssuedKey")]
+pub(super) struct Issued<'a> {
     id: &'a str,
     key: &'a str,
     created_at: String,
     expires_at: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// A key without its text.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Key")]
 struct Listed {
     id: Box<str>,
     created_at: String,
@@ -39,13 +52,15 @@ struct Listed {
     revoked_at: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct List {
+/// Keys, oldest first.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KeyList")]
+pub(super) struct List {
     items: Vec<Listed>,
 }
 
 pub(super) async fn issue(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
     MaybeDocument(document): MaybeDocument,
@@ -57,7 +72,7 @@ pub(super) async fn issue(
         if end > now { Ok(end) } else { Err("must lie in the future".to_owned()) }
     });
     fields.finish()?;
-    let issued = api.store.issue_api_key(tenant, expires_at).await?;
+    let issued = api.store.issue_api_key(caller.actor(), tenant, expires_at).await?;
     let answer = json(Issued {
         id: &issued.id,
         key: issued.text.expose(),
@@ -68,7 +83,6 @@ pub(super) async fn issue(
 }
 
 pub(super) async fn list(
-    _: Admin,
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
 ) -> Result<Response, ApiError> {
@@ -86,12 +100,12 @@ pub(super) async fn list(
 }
 
 pub(super) async fn revoke(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
     KeyPath(key): KeyPath,
 ) -> Result<StatusCode, ApiError> {
-    api.store.revoke_api_key(tenant, &key).await?;
+    api.store.revoke_api_key(caller.actor(), tenant, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,23 +1,27 @@
 //! The control API: one endpoint a file, JSON in and out, problem+json for refusals.
 //!
-//! [`router`] is served by [`crate::serve`] on the control listener and called in-process
-//! by tests. `/api/v1` is canonical; `/v1`, the product guide's other spelling, reaches
+//! [`endpoints`] is the one list: the router, the authorization and the OpenAPI document
+//! come from it. `/api/v1` is canonical; `/v1`, the product guide's other spelling, reaches
 //! the same handlers.
 //!
-//! Invariant: every path under `/api/v1` takes an [`auth::Admin`]; health and metrics are
-//! open, because the listener is on loopback by default. An audit entry belongs into the
-//! transaction of each mutation: its place is `store::change::Change`.
+//! Invariant: every endpoint under `/api/v1` names the right that it asks for; health and
+//! metrics are open, because the listener is on loopback by default, and so is the
+//! document. Every mutation leaves one entry in an audit chain, in its own transaction.
 
-mod auth;
+mod audit;
 mod body;
+mod caller;
+mod endpoint;
 mod fields;
 mod health;
 mod keys;
+mod openapi;
 mod path;
 mod policies;
 mod problem;
 mod rules;
 mod tenants;
+mod tokens;
 mod usage;
 
 use std::{fmt, ops::Deref, sync::Arc};
@@ -27,9 +31,10 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::get,
 };
 use model::{
+    access::Right,
     catalog::{Catalog, ReloadStatus},
     clock::Clock,
     gate::UsageSource,
@@ -38,6 +43,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::store::{AdminToken, Store};
+use endpoint::Endpoint;
+use openapi::OpenApi;
 use problem::ApiError;
 
 /// What the API works on.
@@ -73,37 +80,153 @@ impl fmt::Debug for Deps {
 
 /// The handlers' state.
 #[derive(Clone, Debug)]
-pub(crate) struct Api(Arc<Deps>);
+pub(crate) struct Api {
+    deps: Arc<Deps>,
+    openapi: OpenApi,
+}
 
 impl Deref for Api {
     type Target = Deps;
 
     fn deref(&self) -> &Deps {
-        &self.0
+        &self.deps
     }
+}
+
+/// Every endpoint below `/api/v1` and `/v1`.
+fn endpoints() -> Vec<Endpoint> {
+    const IDEMPOTENCY_KEY: (&str, &str) =
+        ("Idempotency-Key", "A repeated request with the same key gets the first answer.");
+    const IF_MATCH: (&str, &str) = ("If-Match", "Only this version (ETag) is changed.");
+    vec![
+        Endpoint::get("/openapi.json", openapi::read)
+            .open()
+            .summary("This document")
+            .answers::<serde_json::Value>(200),
+        // Tenants.
+        Endpoint::get("/admin/tenants", tenants::list::list)
+            .right(Right::TenantList)
+            .summary("Tenants in the order of their creation")
+            .query::<tenants::list::ListQuery>()
+            .answers::<tenants::list::Page<'_>>(200),
+        Endpoint::post("/admin/tenants", tenants::create::create)
+            .right(Right::TenantCreate)
+            .summary("Create a tenant in its trial")
+            .header(IDEMPOTENCY_KEY.0, IDEMPOTENCY_KEY.1)
+            .body::<tenants::create::NewTenantBody>()
+            .answers::<tenants::view::TenantView<'_>>(201),
+        Endpoint::get("/admin/tenants/{tenant_id}", tenants::read::read)
+            .right(Right::TenantRead)
+            .summary("A tenant")
+            .answers::<tenants::view::TenantView<'_>>(200),
+        Endpoint::patch("/admin/tenants/{tenant_id}", tenants::patch::patch)
+            .right(Right::TenantPlan)
+            .summary("Change a tenant")
+            .header(IF_MATCH.0, IF_MATCH.1)
+            .merge_patch::<tenants::patch::TenantPatchBody>()
+            .answers::<tenants::view::TenantView<'_>>(200),
+        Endpoint::post("/admin/tenants/{tenant_id}/suspend", tenants::status::suspend)
+            .right(Right::TenantStatus)
+            .summary("Suspend a tenant and those below it")
+            .optional_body::<tenants::status::Suspension>()
+            .answers::<tenants::view::TenantView<'_>>(200),
+        Endpoint::post("/admin/tenants/{tenant_id}/resume", tenants::status::resume)
+            .right(Right::TenantStatus)
+            .summary("End a suspension")
+            .optional_body::<tenants::status::Resumption>()
+            .answers::<tenants::view::TenantView<'_>>(200),
+        // Data-plane keys.
+        Endpoint::get("/admin/tenants/{tenant_id}/keys", keys::list)
+            .right(Right::KeysRead)
+            .summary("Data-plane keys of a tenant")
+            .answers::<keys::List>(200),
+        Endpoint::post("/admin/tenants/{tenant_id}/keys", keys::issue)
+            .right(Right::KeysManage)
+            .summary("Issue a data-plane key")
+            .optional_body::<keys::NewKeyBody>()
+            .answers::<keys::Issued<'_>>(201),
+        Endpoint::delete("/admin/tenants/{tenant_id}/keys/{key_id}", keys::revoke)
+            .right(Right::KeysManage)
+            .summary("Revoke a data-plane key")
+            .answers_empty(204),
+        // Tokens of this API.
+        Endpoint::get("/tenants/{tenant_id}/tokens", tokens::list)
+            .right(Right::TokensRead)
+            .summary("Tokens of a tenant")
+            .answers::<tokens::TokenList>(200),
+        Endpoint::post("/tenants/{tenant_id}/tokens", tokens::issue)
+            .right(Right::TokensManage)
+            .summary("Issue a token of a tenant")
+            .body::<tokens::NewTokenBody>()
+            .answers::<tokens::IssuedTokenView>(201),
+        Endpoint::post("/tenants/{tenant_id}/tokens/{token_id}/rotate", tokens::rotate)
+            .right(Right::TokensManage)
+            .summary("Replace a token; the old one lives on for a while")
+            .optional_body::<tokens::Rotation>()
+            .answers::<tokens::IssuedTokenView>(201),
+        Endpoint::delete("/tenants/{tenant_id}/tokens/{token_id}", tokens::revoke)
+            .right(Right::TokensManage)
+            .summary("Revoke a token of a tenant")
+            .answers_empty(204),
+        Endpoint::get("/admin/tokens", tokens::list_platform)
+            .right(Right::PlatformRead)
+            .summary("The operator's tokens")
+            .answers::<tokens::TokenList>(200),
+        Endpoint::post("/admin/tokens", tokens::issue_platform)
+            .right(Right::PlatformManage)
+            .summary("Issue an operator's token")
+            .body::<tokens::NewTokenBody>()
+            .answers::<tokens::IssuedTokenView>(201),
+        Endpoint::post("/admin/tokens/{token_id}/rotate", tokens::rotate_platform)
+            .right(Right::PlatformManage)
+            .summary("Replace an operator's token")
+            .optional_body::<tokens::Rotation>()
+            .answers::<tokens::IssuedTokenView>(201),
+        Endpoint::delete("/admin/tokens/{token_id}", tokens::revoke_platform)
+            .right(Right::PlatformManage)
+            .summary("Revoke an operator's token")
+            .answers_empty(204),
+        // Usage.
+        Endpoint::get("/tenants/{tenant_id}/usage", usage::read)
+            .right(Right::UsageRead)
+            .summary("Usage and quotas of a tenant")
+            .answers::<usage::Usage>(200),
+        // Audit.
+        Endpoint::get("/tenants/{tenant_id}/audit", audit::of_tenant)
+            .right(Right::AuditRead)
+            .summary("The audit chain of a tenant")
+            .query::<audit::AuditQuery>()
+            .answers::<audit::AuditPage>(200),
+        Endpoint::get("/admin/audit", audit::of_platform)
+            .right(Right::PlatformRead)
+            .summary("The audit chain of the platform")
+            .query::<audit::AuditQuery>()
+            .answers::<audit::AuditPage>(200),
+        // The installation.
+        Endpoint::get("/admin/policies", policies::read)
+            .right(Right::PlatformRead)
+            .summary("What is declared and in force")
+            .answers::<serde_json::Value>(200),
+    ]
 }
 
 /// All endpoints of the control listener.
 pub fn router(deps: Deps) -> Router {
-    let endpoints = Router::new()
-        .route("/admin/tenants", get(tenants::list::list).post(tenants::create::create))
-        .route("/admin/tenants/{id}", get(tenants::read::read).patch(tenants::patch::patch))
-        .route("/admin/tenants/{id}/suspend", post(tenants::status::suspend))
-        .route("/admin/tenants/{id}/resume", post(tenants::status::resume))
-        .route("/admin/tenants/{id}/keys", get(keys::list).post(keys::issue))
-        .route("/admin/tenants/{id}/keys/{key}", delete(keys::revoke))
-        .route("/admin/policies", get(policies::read))
-        .route("/tenants/{id}/usage", get(usage::read));
+    let endpoints = endpoints();
+    let api = Api { deps: Arc::new(deps), openapi: OpenApi::of(&endpoints) };
+    let routes = endpoints
+        .iter()
+        .fold(Router::new(), |routes, endpoint| routes.route(endpoint.path, endpoint.route(&api)));
     Router::new()
-        .nest("/api/v1", endpoints.clone())
-        .nest("/v1", endpoints)
+        .nest("/api/v1", routes.clone())
+        .nest("/v1", routes)
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(async || ApiError::NoSuchPath)
         .method_not_allowed_fallback(async || ApiError::NoSuchMethod)
         .layer(DefaultBodyLimit::max(body::BODY_BYTES_MAX))
-        .with_state(Api(Arc::new(deps)))
+        .with_state(api)
 }
 
 /// A JSON answer that no cache may keep.

@@ -7,21 +7,25 @@ use axum::{
 };
 use model::tenant::TenantId;
 
-use super::{Api, problem::ApiError};
+use super::{Api, caller::TENANT_PARAMETER, problem::ApiError};
 
-/// The tenant of `{id}`; not yet looked up.
+/// The tenant of `{tenant_id}`; not yet looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TenantPath(pub(crate) TenantId);
 
-/// The key of `{key}`; not yet looked up.
+/// The key of `{key_id}`; not yet looked up.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyPath(pub(crate) String);
+
+/// The token of `{token_id}`; not yet looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenPath(pub(crate) String);
 
 impl FromRequestParts<Api> for TenantPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let id = segment(parts, api, "id").await?;
+        let id = segment(parts, api, TENANT_PARAMETER).await?;
         id.parse().map(Self).map_err(|_| ApiError::NotFound)
     }
 }
@@ -30,7 +34,15 @@ impl FromRequestParts<Api> for KeyPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        segment(parts, api, "key").await.map(Self)
+        segment(parts, api, "key_id").await.map(Self)
+    }
+}
+
+impl FromRequestParts<Api> for TokenPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        segment(parts, api, "token_id").await.map(Self)
     }
 }
 

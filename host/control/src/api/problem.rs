@@ -7,7 +7,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use model::problem::{self, FieldError, Problem};
+use model::{
+    access::Right,
+    problem::{self, FieldError, Problem},
+};
 
 use crate::store::{ChangeError, CreateError, InvalidTransition, StoreError};
 
@@ -17,8 +20,10 @@ const RETRY_AFTER_S: u64 = 1;
 /// Why a request was refused. A new reason does not compile until it has an answer.
 #[derive(Debug)]
 pub(crate) enum ApiError {
-    /// No admin token, or a wrong one.
+    /// No token, or a wrong one.
     Unauthenticated,
+    /// The token lacks a right.
+    Forbidden(Right),
     /// No such tenant or key.
     NotFound,
     /// No such path.
@@ -45,6 +50,10 @@ pub(crate) enum ApiError {
     DomainTaken(String),
     /// The status may not change so.
     Transition(InvalidTransition),
+    /// A token that no longer lives cannot be rotated.
+    TokenDead,
+    /// There are as many as there may be.
+    TooMany(String),
     /// `If-Match` names another version.
     VersionMismatch,
     /// The `Idempotency-Key` was used for another request.
@@ -77,8 +86,14 @@ impl ApiError {
     fn problem(self) -> Problem {
         match self {
             Self::Unauthenticated => {
-                Problem::new(401, "unauthenticated", "A valid admin token is required")
+                Problem::new(401, "unauthenticated", "A valid token is required")
             }
+            Self::Forbidden(right) => Problem::new(403, "forbidden", "The token may not do this")
+                .detail(format!(
+                    "It lacks the right {:?}, by its role or its scopes.",
+                    right.scope()
+                ))
+                .with("scope", right.scope()),
             Self::NotFound => Problem::new(404, "not-found", "Not found")
                 .detail("There is no such tenant, or no such thing of it."),
             Self::NoSuchPath => {
@@ -109,6 +124,11 @@ impl ApiError {
             Self::DomainTaken(domain) => Problem::new(409, "domain-taken", "The domain is taken")
                 .detail(format!("Another tenant has the domain {domain:?}.")),
             Self::Transition(refused) => transition(&refused),
+            Self::TokenDead => Problem::new(409, "token-dead", "The token no longer lives")
+                .detail("It is revoked or expired; issue a new one."),
+            Self::TooMany(detail) => {
+                Problem::new(409, "too-many", "There are too many").detail(detail)
+            }
             Self::VersionMismatch => {
                 Problem::new(412, "version-mismatch", "The tenant has changed")
                     .detail("If-Match names another version than the tenant has.")

@@ -32,6 +32,14 @@ pub(crate) fn text(value: &Value) -> Ruled<&str> {
     value.as_str().ok_or_else(|| "must be a string".to_owned())
 }
 
+/// A whole number from `least` to `most`, as JSON or as the text of a query.
+pub(crate) fn number(value: &Value, least: u64, most: u64) -> Ruled<u64> {
+    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    number
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+}
+
 /// A name of an organisation.
 pub(crate) fn name(value: &Value) -> Ruled<String> {
     let name = text(value)?.trim();

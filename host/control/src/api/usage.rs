@@ -11,13 +11,16 @@ use model::{
     quota::{Metric, Quotas, utilization_percent},
     tenant::TenantId,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-use super::{Api, auth::Admin, json, path::TenantPath, problem::ApiError};
+use super::{Api, json, path::TenantPath, problem::ApiError};
 
-#[derive(Debug, Serialize)]
-struct Usage {
+/// Usage and quotas of a tenant.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Usage {
+    #[schemars(with = "uuid::Uuid")]
     tenant_id: TenantId,
     current_usage: Current,
     /// `null`, as the percentages, when the plan is no longer declared.
@@ -26,7 +29,8 @@ struct Usage {
     last_calculated_at: String,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CurrentUsage")]
 struct Current {
     users_count: u64,
     projects_count: u64,
@@ -36,7 +40,8 @@ struct Current {
     concurrent_sessions: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UtilizationPercentages")]
 struct Percentages {
     users: f64,
     projects: f64,
@@ -47,7 +52,6 @@ struct Percentages {
 }
 
 pub(super) async fn read(
-    _: Admin,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {

@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 
 use super::{
     Store, StoreError,
+    audit::{Act, Actor},
     change::{Change, detached},
     db::{ControlTx, sql},
     random, rows,
@@ -89,10 +90,15 @@ impl Store {
         if given.as_ref().is_some_and(|token| !sendable(token)) {
             return Err(AdminTokenError::Unsendable);
         }
+        let act = Act::new(&Actor::Program, "admin-token.set", FIRST);
         let store = Arc::clone(self);
         detached(async move {
-            let mut change = Change::of_installation(&store).await?;
+            let mut change = Change::of_installation(&store, act).await?;
             let outcome = settle(&mut change.tx, given, store.clock.now()).await;
+            let kept = |outcome: &AdminTokenOutcome| outcome.source == AdminTokenSource::Stored;
+            if outcome.as_ref().is_ok_and(kept) {
+                change.unchanged();
+            }
             Ok(change.end(outcome).await?)
         })
         .await

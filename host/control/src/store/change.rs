@@ -1,16 +1,18 @@
 //! One change: a transaction, and its effect on the published directory.
 //!
-//! Every mutation of the store is `detached(async { begin, write, end })`. Invariant: from
-//! the commit to the publish nothing can be cancelled, so whoever is answered finds the
-//! change in the directory.
+//! Every mutation that the directory shows is `detached(async { begin, write, end })`, and
+//! says at its begin who does what: the entry of the audit chain is part of it. Invariant:
+//! from the commit to the publish nothing can be cancelled, so whoever is answered finds
+//! the change in the directory; and no change ends well without its entry.
 
 use std::{future::Future, sync::Arc};
 
-use model::tenant::TenantId;
+use model::{audit::PLATFORM_CHAIN, tenant::TenantId};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
     Store, StoreError,
+    audit::{self, Act, Shown},
     db::{ControlTx, Installation, OneTenant, Purpose, Tx, sql},
 };
 
@@ -18,6 +20,11 @@ use super::{
 pub(super) struct Change<S> {
     store: Arc<Store>,
     pub(super) tx: Tx<S>,
+    act: Act,
+    /// Whose audit chain the act belongs to.
+    chain: TenantId,
+    /// It turned out that there is nothing to change, so nothing to tell.
+    unchanged: bool,
     published: bool,
     /// One change at a time in this process: the others of it wait here, each without
     /// holding a connection.
@@ -26,10 +33,15 @@ pub(super) struct Change<S> {
 
 impl Change<OneTenant> {
     /// Waits for its turn to change one tenant.
-    pub(super) async fn of(store: &Arc<Store>, tenant: TenantId) -> Result<Self, StoreError> {
+    pub(super) async fn of(
+        store: &Arc<Store>,
+        tenant: TenantId,
+        act: Act,
+    ) -> Result<Self, StoreError> {
         let turn = Arc::clone(&store.turn).lock_owned().await;
         let tx = store.db.tenant(tenant, Purpose::Change).await?;
-        Ok(Self { store: Arc::clone(store), tx, published: false, _turn: turn })
+        let store = Arc::clone(store);
+        Ok(Self { store, tx, act, chain: tenant, unchanged: false, published: false, _turn: turn })
     }
 
     /// Has the tenant published at the end.
@@ -41,14 +53,43 @@ impl Change<OneTenant> {
 
 impl Change<Installation> {
     /// Waits for its turn to change what belongs to no tenant, or to a new one.
-    pub(super) async fn of_installation(store: &Arc<Store>) -> Result<Self, StoreError> {
+    pub(super) async fn of_installation(store: &Arc<Store>, act: Act) -> Result<Self, StoreError> {
         let turn = Arc::clone(&store.turn).lock_owned().await;
         let tx: ControlTx = store.db.control(Purpose::Change).await?;
-        Ok(Self { store: Arc::clone(store), tx, published: false, _turn: turn })
+        let store = Arc::clone(store);
+        Ok(Self {
+            store,
+            tx,
+            act,
+            chain: PLATFORM_CHAIN,
+            unchanged: false,
+            published: false,
+            _turn: turn,
+        })
+    }
+
+    /// Says that the act is about `tenant`, so belongs into its chain.
+    pub(super) fn about(&mut self, tenant: TenantId) {
+        self.chain = tenant;
     }
 }
 
 impl<S> Change<S> {
+    /// Says what the changed thing was and has become; see [`Act::describe`].
+    pub(super) fn describe(&mut self, before: Option<&dyn Shown>, after: Option<&dyn Shown>) {
+        self.act.describe(before, after);
+    }
+
+    /// Names the thing, when it was not known at the begin.
+    pub(super) fn target(&mut self, target: &str) {
+        self.act.target(target);
+    }
+
+    /// Says that there was nothing to change: no entry is written.
+    pub(super) fn unchanged(&mut self) {
+        self.unchanged = true;
+    }
+
     /// Has `tenant` published at the end: it gets the next number of the directory.
     pub(super) async fn publish_tenant(&mut self, tenant: TenantId) -> Result<(), StoreError> {
         let (revision,): (i64,) =
@@ -67,7 +108,17 @@ impl<S> Change<S> {
 
     /// Commits a success and publishes what it asked for; undoes a failure. An error after
     /// the commit means that the database went away: the change is published when it is back.
-    pub(super) async fn end<T, E: From<StoreError>>(self, outcome: Result<T, E>) -> Result<T, E> {
+    pub(super) async fn end<T, E: From<StoreError>>(
+        mut self,
+        mut outcome: Result<T, E>,
+    ) -> Result<T, E> {
+        if outcome.is_ok() && !self.unchanged {
+            let now = self.store.clock.now();
+            let appended = audit::append(&mut self.tx, self.chain, &self.act, now).await;
+            if let Err(error) = appended {
+                outcome = Err(error.into());
+            }
+        }
         let value = self.tx.end(outcome).await?;
         if self.published {
             self.store.published.catch_up().await?;

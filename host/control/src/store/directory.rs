@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        store::{Members, NewTenant, TenantPatch},
+        store::{Actor, Members, NewTenant, TenantPatch},
         testing::{Backend, on_both},
     };
 
@@ -249,15 +249,18 @@ mod tests {
         let database = on.database();
         let store = database.open().await;
         for slug in ["one", "two", "three"] {
-            let tenant = store.create_tenant(new(slug)).await.expect("a tenant");
-            store.issue_api_key(tenant.id, None).await.expect("a key");
-            store.put_secret(tenant.id, "signing", Secret::new(slug)).await.expect("a secret");
+            let tenant = store.create_tenant(&Actor::Program, new(slug)).await.expect("a tenant");
+            store.issue_api_key(&Actor::Program, tenant.id, None).await.expect("a key");
+            store
+                .put_secret(&Actor::Program, tenant.id, "signing", Secret::new(slug))
+                .await
+                .expect("a secret");
             let patch = TenantPatch {
                 custom_domains: Some(vec![format!("{slug}.example"), "a.b".replace('b', slug)]),
                 attributes: Some(Members::Merge([("k".to_owned(), Some("v".to_owned()))].into())),
                 ..TenantPatch::default()
             };
-            store.patch_tenant(tenant.id, patch, None).await.expect("a patch");
+            store.patch_tenant(&Actor::Program, tenant.id, patch, None).await.expect("a patch");
         }
         let published = store.directory().borrow().clone();
         assert_eq!((published.version, store.tenant_count()), (13, 3));
@@ -282,7 +285,7 @@ mod tests {
         let database = on.database();
         let store = database.open().await;
         let mut directory = store.directory();
-        let mut creating = Box::pin(store.create_tenant(new("one")));
+        let mut creating = Box::pin(store.create_tenant(&Actor::Program, new("one")));
         // Polled once and dropped: the caller hung up while the change was under way.
         tokio::select! {
             biased;
@@ -297,9 +300,9 @@ mod tests {
     async fn a_failed_change_publishes_nothing(on: Backend) {
         let database = on.database();
         let store = database.open().await;
-        store.create_tenant(new("one")).await.expect("a tenant");
+        store.create_tenant(&Actor::Program, new("one")).await.expect("a tenant");
         let version = store.directory().borrow().version;
-        store.create_tenant(new("one")).await.expect_err("a taken slug");
+        store.create_tenant(&Actor::Program, new("one")).await.expect_err("a taken slug");
         assert_eq!(store.directory().borrow().version, version);
     }
 }

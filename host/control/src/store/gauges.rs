@@ -33,14 +33,14 @@ impl Store {
         metric: Metric,
         value: i64,
     ) -> Result<(), StoreError> {
-        let mut change = super::change::Change::of(self, tenant).await?;
+        let mut tx = self.db.tenant(tenant, Purpose::Write).await?;
         let put = sql("INSERT INTO tenant_gauge VALUES ($1, $2, $3, 0)")
             .bind(tenant.0)
             .bind(metric.as_str())
             .bind(value)
-            .execute(&mut change.tx)
+            .execute(&mut tx)
             .await;
-        change.end(put).await.map(drop)
+        tx.end(put).await.map(drop)
     }
 }
 

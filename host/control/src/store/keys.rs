@@ -14,6 +14,7 @@ use model::{
 
 use super::{
     ChangeError, Store,
+    audit::{Act, Actor},
     change::{Change, detached},
     db::{OneTenant, Purpose, TenantTx, sql},
     random, rows,
@@ -52,12 +53,13 @@ impl Store {
     /// No such tenant, or the store failed.
     pub async fn issue_api_key(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         expires_at: Option<UnixMs>,
     ) -> Result<IssuedKey, ChangeError> {
-        let store = Arc::clone(self);
+        let (store, act) = (Arc::clone(self), Act::new(by, "key.issue", ""));
         detached(async move {
-            let mut change = Change::of(&store, tenant).await?;
+            let mut change = Change::of(&store, tenant, act).await?;
             let outcome = issue(&mut change, store.clock.now(), expires_at).await;
             change.end(outcome).await
         })
@@ -81,12 +83,13 @@ impl Store {
     /// No such tenant, no such key of it, or the store failed.
     pub async fn revoke_api_key(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         id: &str,
     ) -> Result<(), ChangeError> {
-        let (store, id) = (Arc::clone(self), id.to_owned());
+        let (store, id, act) = (Arc::clone(self), id.to_owned(), Act::new(by, "key.revoke", id));
         detached(async move {
-            let mut change = Change::of(&store, tenant).await?;
+            let mut change = Change::of(&store, tenant, act).await?;
             let outcome = revoke(&mut change, &id, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -110,6 +113,7 @@ async fn issue(
     .bind(expires_at.map(rows::stored))
     .execute(&mut change.tx)
     .await?;
+    change.target(&id);
     change.publish().await?;
     Ok(IssuedKey { text: Secret::new(text), id, created_at, expires_at })
 }

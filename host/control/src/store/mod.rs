@@ -9,12 +9,14 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod audit;
 mod authority;
 mod change;
 mod db;
 mod directory;
 mod dispatch;
 mod error;
+mod family;
 mod gauges;
 mod idempotency;
 mod keys;
@@ -28,6 +30,7 @@ mod secrets;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -36,6 +39,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
     dispatch::DispatchClaim,
     error::StoreError,
@@ -48,6 +52,7 @@ pub use self::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
+    tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
 };
 use self::{
     db::Db,

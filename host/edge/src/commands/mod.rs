@@ -5,6 +5,7 @@
 //! cannot be reached. Invariant: what was asked for is on standard output, everything else
 //! on standard error.
 
+mod audit;
 mod check;
 mod demo;
 mod migrate;
@@ -60,6 +61,8 @@ enum Command {
     Tenant(tenant::TenantArgs),
     /// Issue, list, rotate and revoke tokens of the control API.
     Token(token::TokenArgs),
+    /// Verify the audit log of a running edge.
+    Audit(audit::AuditArgs),
     /// Work on plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -91,6 +94,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Migrate(args) => migrate::run(args),
         Command::Tenant(args) => tenant::run(args),
         Command::Token(args) => token::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Plugin(command) => plugin::run(command),
     }
 }

@@ -34,6 +34,8 @@ fn every_command_of_the_guide_is_accepted() {
         "edge token list --tenant a --token-file t",
         "edge token rotate x --tenant a --overlap 24h",
         "edge token revoke x",
+        "edge audit verify",
+        "edge audit verify --tenant a --through 7:ab --json",
         "edge migrate --dry-run --json --config edge.toml",
         "edge check",
     ] {
@@ -58,6 +60,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         "edge tenant show a --token x --token-file y",
         "edge token issue",
         "edge token issue --role service --expires soon",
+        "edge audit verify --through 7",
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), i32::from(EXIT_USAGE), "{line}");

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use control::{Store, store::NewTenant};
+use control::{Actor, Store, store::NewTenant};
 use model::{
     secret::Secret,
     tenant::{Slug, TenantId},
@@ -87,13 +87,13 @@ async fn seed_one(store: &Arc<Store>, demo: &DemoTenant) -> Result<String> {
                 data_residency: Some(demo.residency.into()),
                 parent,
             };
-            store.create_tenant(new).await?.id
+            store.create_tenant(&Actor::Program, new).await?.id
         }
     };
     if demo.slug == SIGNING_TENANT {
-        store.put_secret(id, SIGNING_SECRET, Secret::new(random_text()?)).await?;
+        store.put_secret(&Actor::Program, id, SIGNING_SECRET, Secret::new(random_text()?)).await?;
     }
-    Ok(store.issue_api_key(id, None).await?.text.expose().to_owned())
+    Ok(store.issue_api_key(&Actor::Program, id, None).await?.text.expose().to_owned())
 }
 
 async fn id_of(store: &Store, slug: &str) -> Result<Option<TenantId>> {

@@ -11,14 +11,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use model::{
+    access::Right,
     catalog::Catalog,
     tenant::{Tenant, TenantId},
 };
+use schemars::JsonSchema;
 use sha2::{Digest, Sha256};
 
 use super::view::{TenantView, etag};
 use crate::{
-    api::{Api, auth::Admin, body::Document, fields::Fields, problem::ApiError, rules},
+    api::{Api, body::Document, caller::Caller, fields::Fields, problem::ApiError, rules},
     store::{Created, IdempotencyKey, NewTenant, Once, Seen, StoredAnswer},
 };
 
@@ -30,8 +32,31 @@ const FIRST_VERSION: u64 = 1;
 /// Says that an answer was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// What a tenant is created from.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `read` reads")]
+pub(in crate::api) struct NewTenantBody {
+    #[schemars(length(min = 1, max = 200))]
+    organization_name: String,
+    /// The organisation's name unless given.
+    #[schemars(length(min = 1, max = 200))]
+    display_name: Option<String>,
+    /// A DNS label; unique for ever.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    slug: String,
+    /// Where notices go.
+    #[schemars(length(max = 254))]
+    admin_email: String,
+    /// A declared plan.
+    plan: String,
+    /// A declared residency group; a child inherits its parent's unless given.
+    data_residency: Option<String>,
+    parent_tenant_id: Option<uuid::Uuid>,
+}
+
 pub(in crate::api) async fn create(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     headers: HeaderMap,
     document: Document,
@@ -46,12 +71,13 @@ pub(in crate::api) async fn create(
     }
     let catalog = Arc::clone(&api.catalog.borrow());
     let new = read(&api, &catalog, document)?;
+    may_create(&caller, &api, &new)?;
     let Some(key) = key else {
-        let tenant = api.store.create_tenant(new).await?;
+        let tenant = api.store.create_tenant(caller.actor(), new).await?;
         return Ok(created(tenant.id, body(&tenant, &catalog)));
     };
     let answer = Box::new(move |tenant: &_| body(tenant, &catalog));
-    match api.store.create_tenant_once(new, Once { key, answer }).await? {
+    match api.store.create_tenant_once(caller.actor(), new, Once { key, answer }).await? {
         Created::Now(answer) => Ok(created(answer.tenant, answer.body)),
         Created::Before(answer) => Ok(replay(answer)),
     }
@@ -84,6 +110,15 @@ fn read(api: &Api, catalog: &Catalog, document: Document) -> Result<NewTenant, A
         data_residency,
         parent,
     })
+}
+
+/// A parent's token creates below its own tenant only, the operator's anywhere.
+fn may_create(caller: &Caller, api: &Api, new: &NewTenant) -> Result<(), ApiError> {
+    match (caller.tenant(), new.parent) {
+        (None, _) => Ok(()),
+        (Some(_), Some(parent)) => caller.must(api, Right::TenantCreate, parent),
+        (Some(_), None) => Err(ApiError::Forbidden(Right::TenantCreate)),
+    }
 }
 
 /// The group asked for; a child may leave it out and inherits, a root needs a default.

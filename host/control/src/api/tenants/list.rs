@@ -3,19 +3,22 @@
 //! Invariant: a client that follows `next_cursor` sees every tenant that was there when
 //! it began exactly once, whatever is created meanwhile.
 
-use axum::{
-    extract::{Query, State},
-    http::Uri,
-    response::Response,
-};
+use axum::{extract::State, http::Uri, response::Response};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use model::tenant::TenantId;
+use model::tenant::{Status, TenantId};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::view::TenantView;
 use crate::{
-    api::{Api, auth::Admin, fields::Fields, json, problem::ApiError, rules},
+    api::{
+        Api,
+        caller::Caller,
+        fields::{Fields, query},
+        json,
+        problem::ApiError,
+        rules,
+    },
     store::TenantFilter,
 };
 
@@ -24,8 +27,23 @@ const LIMIT_DEFAULT: u32 = 50;
 /// Tenants of the longest page: about 200 KB of JSON.
 const LIMIT_MAX: u32 = 200;
 
-#[derive(Debug, Serialize)]
-struct Page<'a> {
+/// Which tenants.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "documents the query that `read` reads")]
+pub(in crate::api) struct ListQuery {
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// 1 to 200; 50 unless given.
+    #[schemars(range(min = 1, max = 200))]
+    limit: Option<u32>,
+    slug: Option<String>,
+    status: Option<Status>,
+}
+
+/// Tenants in the order of their creation.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "TenantPage")]
+pub(in crate::api) struct Page<'a> {
     items: Vec<TenantView<'a>>,
     next_cursor: Option<String>,
 }
@@ -37,11 +55,11 @@ struct Asked {
 }
 
 pub(in crate::api) async fn list(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let asked = read(&uri)?;
+    let asked = read(&caller, &uri)?;
     let page = api.store.tenants(&asked.filter, asked.after, asked.limit).await?;
     let catalog = api.catalog.borrow();
     Ok(json(Page {
@@ -50,29 +68,18 @@ pub(in crate::api) async fn list(
     }))
 }
 
-fn read(uri: &Uri) -> Result<Asked, ApiError> {
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|_| ApiError::field("query", "must be name=value pairs"))?;
-    let mut members = Map::new();
-    for (name, value) in pairs {
-        if members.insert(name.clone(), Value::String(value)).is_some() {
-            return Err(ApiError::field(name, "is given twice"));
-        }
-    }
-    let mut fields = Fields::new(members);
+fn read(caller: &Caller, uri: &Uri) -> Result<Asked, ApiError> {
+    let mut fields = Fields::new(query(uri)?);
     let slug = fields.optional("slug", |value| rules::text(value).map(str::to_owned));
     let status = fields.optional("status", rules::status);
     let after = fields.optional("cursor", |value| {
         position(rules::text(value)?).ok_or_else(|| "must be a next_cursor given here".to_owned())
     });
-    let limit = fields.optional("limit", |value| {
-        let limit = rules::text(value)?.parse().ok();
-        limit
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-            .ok_or_else(|| format!("must be a whole number from 1 to {LIMIT_MAX}"))
-    });
+    let limit = fields.optional("limit", |value| rules::number(value, 1, LIMIT_MAX.into()));
     fields.finish()?;
-    let filter = TenantFilter { slug, status };
+    let limit = limit.and_then(|limit| u32::try_from(limit).ok());
+    // The operator sees all; a parent itself and those below it.
+    let filter = TenantFilter { slug, status, within: caller.tenant() };
     Ok(Asked { filter, after, limit: limit.unwrap_or(LIMIT_DEFAULT) })
 }
 

@@ -5,4 +5,4 @@ pub(super) mod list;
 pub(super) mod patch;
 pub(super) mod read;
 pub(super) mod status;
-mod view;
+pub(super) mod view;

@@ -5,22 +5,27 @@
 //! member is accepted with the value it has, so that an answer can be edited and sent
 //! back.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     extract::State,
     http::{HeaderMap, header},
     response::Response,
 };
-use model::{catalog::Catalog, tenant::Status};
+use model::{
+    access::Right,
+    catalog::Catalog,
+    tenant::{Status, SuspendReason},
+};
+use schemars::JsonSchema;
 use serde_json::Value;
 
 use super::view::{TenantView, answer};
 use crate::{
     api::{
         Api,
-        auth::Admin,
         body::Document,
+        caller::Caller,
         fields::Fields,
         path::TenantPath,
         problem::{ApiError, Capability},
@@ -49,19 +54,51 @@ const ONLINE_MOVE: Capability = Capability {
     alternatives: &["create a tenant in the other residency group and move its clients to it"],
 };
 
+/// What of a tenant is changed; an absent member stays as it is.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "documents the shape that `read` reads")]
+pub(in crate::api) struct TenantPatchBody {
+    organization_name: Option<String>,
+    display_name: Option<String>,
+    admin_email: Option<String>,
+    plan: Option<String>,
+    data_residency: Option<String>,
+    status: Option<Status>,
+    suspend_reason: Option<SuspendReason>,
+    /// All exact hosts beside the slug's.
+    custom_domains: Option<Vec<String>>,
+    /// Merged by name; `null` removes one.
+    quota_overrides: Option<BTreeMap<String, Option<u64>>>,
+    attributes: Option<BTreeMap<String, Option<String>>>,
+    /// Write-only.
+    secrets: Option<BTreeMap<String, Option<String>>>,
+}
+
 pub(in crate::api) async fn patch(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
     headers: HeaderMap,
     document: Document,
 ) -> Result<Response, ApiError> {
+    let rights = caller.rights_on(&api, id).ok_or(ApiError::NotFound)?;
+    if !rights.contains(Right::TenantChange) {
+        plan_only(&document)?;
+    }
     let held = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
     let expected = expected_version(&headers)?;
     let catalog = Arc::clone(&api.catalog.borrow());
     let patch = read(document, &held, &catalog, &api.base_domain)?;
-    let stored = api.store.patch_tenant(id, patch, expected).await?;
+    let stored = api.store.patch_tenant(caller.actor(), id, patch, expected).await?;
     Ok(answer(&stored, &catalog))
+}
+
+/// A parent changes the plans of those below it, and nothing else of them.
+fn plan_only(document: &Document) -> Result<(), ApiError> {
+    match document.members.keys().all(|name| name == "plan") {
+        true => Ok(()),
+        false => Err(ApiError::Forbidden(Right::TenantChange)),
+    }
 }
 
 fn read(

@@ -3,10 +3,9 @@
 use axum::{extract::State, response::Response};
 
 use super::view::answer;
-use crate::api::{Api, auth::Admin, path::TenantPath, problem::ApiError};
+use crate::api::{Api, path::TenantPath, problem::ApiError};
 
 pub(in crate::api) async fn read(
-    _: Admin,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {

@@ -4,19 +4,34 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use model::tenant::{Status, TenantId};
+use model::tenant::{Status, SuspendReason, TenantId};
+use schemars::JsonSchema;
 
 use super::view::answer;
 use crate::{
     api::{
-        Api, auth::Admin, body::MaybeDocument, fields::Fields, path::TenantPath, problem::ApiError,
-        rules,
+        Api, body::MaybeDocument, caller::Caller, fields::Fields, path::TenantPath,
+        problem::ApiError, rules,
     },
     store::{StatusChange, TenantPatch},
 };
 
+/// Why a tenant is suspended.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `suspend` reads")]
+pub(in crate::api) struct Suspension {
+    /// `operator` unless given.
+    reason: Option<SuspendReason>,
+}
+
+/// Nothing to say about a resumption.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct Resumption {}
+
 pub(in crate::api) async fn suspend(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
     MaybeDocument(document): MaybeDocument,
@@ -24,22 +39,27 @@ pub(in crate::api) async fn suspend(
     let mut fields = Fields::new(document.map(|document| document.members).unwrap_or_default());
     let reason = fields.optional("reason", rules::suspend_reason);
     fields.finish()?;
-    change(&api, id, StatusChange::To(Status::Suspended, reason)).await
+    change(&caller, &api, id, StatusChange::To(Status::Suspended, reason)).await
 }
 
 pub(in crate::api) async fn resume(
-    _: Admin,
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
     MaybeDocument(document): MaybeDocument,
 ) -> Result<Response, ApiError> {
     Fields::new(document.map(|document| document.members).unwrap_or_default()).finish()?;
-    change(&api, id, StatusChange::Resume).await
+    change(&caller, &api, id, StatusChange::Resume).await
 }
 
-async fn change(api: &Api, id: TenantId, status: StatusChange) -> Result<Response, ApiError> {
+async fn change(
+    caller: &Caller,
+    api: &Api,
+    id: TenantId,
+    status: StatusChange,
+) -> Result<Response, ApiError> {
     let patch = TenantPatch { status: Some(status), ..TenantPatch::default() };
-    let stored = api.store.patch_tenant(id, patch, None).await?;
+    let stored = api.store.patch_tenant(caller.actor(), id, patch, None).await?;
     let catalog = Arc::clone(&api.catalog.borrow());
     Ok(answer(&stored, &catalog))
 }

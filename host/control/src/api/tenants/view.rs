@@ -14,15 +14,19 @@ use model::{
     quota::Quotas,
     tenant::{Slug, Status, SuspendReason, Tenant, TenantId},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{api::json, store::StoredTenant};
 
 /// The body of every answer about one tenant.
-#[derive(Debug, Serialize)]
-pub(super) struct TenantView<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Tenant")]
+pub(in crate::api) struct TenantView<'a> {
+    #[schemars(with = "uuid::Uuid")]
     id: TenantId,
     organization_name: &'a str,
+    #[schemars(with = "String")]
     slug: &'a Slug,
     status: Status,
     plan: &'a str,
@@ -33,6 +37,7 @@ pub(super) struct TenantView<'a> {
     trial_ends_at: Option<String>,
     display_name: &'a str,
     admin_email: &'a str,
+    #[schemars(with = "Option<uuid::Uuid>")]
     parent_tenant_id: Option<TenantId>,
     suspend_reason: Option<SuspendReason>,
     grace_ends_at: Option<String>,

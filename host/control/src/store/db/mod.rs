@@ -73,6 +73,9 @@ pub(super) enum Purpose {
     Read,
     /// A change of the directory: excludes every other one, whichever process makes it.
     Change,
+    /// A change of what the directory does not show; excludes nobody on PostgreSQL from the
+    /// rows that it does not lock, and every other write on SQLite.
+    Write,
     /// A change of quota accounts: durable once it has ended, whatever the database's
     /// default is. On SQLite it excludes every other write; on PostgreSQL it excludes
     /// nobody from the rows that it does not lock.

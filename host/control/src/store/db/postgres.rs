@@ -248,7 +248,7 @@ async fn enter<S: Scope>(
 ) -> Result<(), StoreError> {
     tx.run(match purpose {
         Purpose::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        Purpose::Change => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+        Purpose::Change | Purpose::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
         // A tranche that is handed out must not be forgotten by a crash.
         Purpose::Account => {
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on"

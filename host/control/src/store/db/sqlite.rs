@@ -55,7 +55,9 @@ impl Database {
     ) -> Result<Tx<S>, StoreError> {
         let (pool, begin) = match purpose {
             Purpose::Read => (&self.reader, "BEGIN"),
-            Purpose::Change | Purpose::Account => (&self.writer, "BEGIN IMMEDIATE"),
+            Purpose::Change | Purpose::Write | Purpose::Account => {
+                (&self.writer, "BEGIN IMMEDIATE")
+            }
         };
         let mut tx = Tx::begun(Connection::Sqlite(pool.acquire().await?), scope);
         tx.run(begin).await?;

@@ -12,6 +12,7 @@ use model::{
 
 use crate::store::{
     Store, StoreError,
+    audit::{Act, Actor},
     change::{Change, detached},
     db::{ControlTx, Installation, Purpose, sql},
     idempotency::{self, IdempotencyKey, Seen, StoredAnswer},
@@ -84,15 +85,22 @@ pub enum Created {
     Before(StoredAnswer),
 }
 
+/// What a creation is called in the audit chain.
+const CREATE: &str = "tenant.create";
+
 impl Store {
     /// Creates a tenant in its trial, which is at once known at the edge.
     ///
     /// # Errors
     /// The slug is taken, the parent does not fit, or the store failed.
-    pub async fn create_tenant(self: &Arc<Self>, new: NewTenant) -> Result<Tenant, CreateError> {
-        let store = Arc::clone(self);
+    pub async fn create_tenant(
+        self: &Arc<Self>,
+        by: &Actor,
+        new: NewTenant,
+    ) -> Result<Tenant, CreateError> {
+        let (store, act) = (Arc::clone(self), Act::new(by, CREATE, ""));
         detached(async move {
-            let mut change = Change::of_installation(&store).await?;
+            let mut change = Change::of_installation(&store, act).await?;
             let outcome = create(&mut change, new, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -105,12 +113,13 @@ impl Store {
     /// As [`Store::create_tenant`], or the key was used for another request.
     pub async fn create_tenant_once(
         self: &Arc<Self>,
+        by: &Actor,
         new: NewTenant,
         once: Once,
     ) -> Result<Created, CreateError> {
-        let store = Arc::clone(self);
+        let (store, act) = (Arc::clone(self), Act::new(by, CREATE, ""));
         detached(async move {
-            let mut change = Change::of_installation(&store).await?;
+            let mut change = Change::of_installation(&store, act).await?;
             let outcome = create_once(&mut change, new, once, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -134,6 +143,8 @@ async fn create(
     now: UnixMs,
 ) -> Result<Tenant, CreateError> {
     let tenant = add(&mut change.tx, new, now).await?;
+    change.about(tenant.id);
+    change.describe(None, Some(&tenant));
     change.publish_tenant(tenant.id).await?;
     Ok(tenant)
 }
@@ -146,7 +157,10 @@ async fn create_once(
 ) -> Result<Created, CreateError> {
     match idempotency::look_up(&mut change.tx, &once.key, now).await? {
         Seen::Never => {}
-        Seen::Answered(answer) => return Ok(Created::Before(answer)),
+        Seen::Answered(answer) => {
+            change.unchanged();
+            return Ok(Created::Before(answer));
+        }
         Seen::Otherwise => return Err(CreateError::KeyReused),
     }
     let tenant = create(change, new, now).await?;

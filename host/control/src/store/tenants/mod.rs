@@ -34,6 +34,8 @@ pub struct TenantFilter {
     pub slug: Option<String>,
     /// Only those of this status.
     pub status: Option<Status>,
+    /// Only this one and those below it.
+    pub within: Option<TenantId>,
 }
 
 /// Some tenants in the order of their creation.
@@ -61,7 +63,7 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub async fn tenant_by_slug(&self, slug: &Slug) -> Result<Option<StoredTenant>, StoreError> {
-        let filter = TenantFilter { slug: Some(slug.to_string()), status: None };
+        let filter = TenantFilter { slug: Some(slug.to_string()), ..TenantFilter::default() };
         Ok(self.tenants(&filter, None, 1).await?.tenants.into_iter().next())
     }
 
@@ -97,15 +99,29 @@ async fn page(
     after: Option<TenantId>,
     limit: u32,
 ) -> Result<TenantPage, StoreError> {
-    let mut rows: Vec<TenantRow> = sql("SELECT * FROM tenant
-         WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND id > $3
-         ORDER BY id LIMIT $4")
-    .bind(filter.slug.as_deref())
-    .bind(filter.status.map(Status::as_str))
-    .bind(after.map_or(Span::ALL.first, |id| id.0))
-    .bind(i64::from(limit) + 1)
-    .all(tx)
-    .await?;
+    let query = match filter.within {
+        None => sql("SELECT * FROM tenant
+             WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND id > $3
+             ORDER BY id LIMIT $4"),
+        Some(_) => sql("WITH RECURSIVE family (id) AS (
+                 SELECT id FROM tenant WHERE id = $5
+                 UNION
+                 SELECT tenant.id FROM tenant JOIN family ON tenant.parent = family.id
+             )
+             SELECT tenant.* FROM tenant JOIN family ON family.id = tenant.id
+             WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND tenant.id > $3
+             ORDER BY tenant.id LIMIT $4"),
+    };
+    let query = query
+        .bind(filter.slug.as_deref())
+        .bind(filter.status.map(Status::as_str))
+        .bind(after.map_or(Span::ALL.first, |id| id.0))
+        .bind(i64::from(limit) + 1);
+    let query = match filter.within {
+        None => query,
+        Some(root) => query.bind(root.0),
+    };
+    let mut rows: Vec<TenantRow> = query.all(tx).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let tenants = rows::with_domains(tx, rows).await?;

@@ -11,9 +11,12 @@ use model::{
     tenant::{Tenant, TenantId},
 };
 
+use serde_json::{Value, json};
+
 use super::StoredTenant;
 use crate::store::{
     Store, StoreError,
+    audit::{Act, Actor},
     change::{Change, detached},
     db::{OneTenant, TenantTx},
     lifecycle::{self, InvalidTransition, StatusChange},
@@ -97,13 +100,14 @@ impl Store {
     /// No such tenant, another version, a change that is not allowed, or the store failed.
     pub async fn patch_tenant(
         self: &Arc<Self>,
+        by: &Actor,
         id: TenantId,
         patch: TenantPatch,
         expected: Option<u64>,
     ) -> Result<StoredTenant, ChangeError> {
-        let store = Arc::clone(self);
+        let (store, act) = (Arc::clone(self), Act::new(by, "tenant.change", ""));
         detached(async move {
-            let mut change = Change::of(&store, id).await?;
+            let mut change = Change::of(&store, id, act).await?;
             let outcome = write(&mut change, patch, expected, store.clock.now()).await;
             change.end(outcome).await
         })
@@ -116,13 +120,14 @@ impl Store {
     /// As [`Store::patch_tenant`].
     pub async fn put_secret(
         self: &Arc<Self>,
+        by: &Actor,
         tenant: TenantId,
         name: &str,
         value: Secret,
     ) -> Result<(), ChangeError> {
         let secrets = Members::Merge(BTreeMap::from([(name.to_owned(), Some(value))]));
         let patch = TenantPatch { secrets: Some(secrets), ..TenantPatch::default() };
-        self.patch_tenant(tenant, patch, None).await.map(drop)
+        self.patch_tenant(by, tenant, patch, None).await.map(drop)
     }
 }
 
@@ -138,6 +143,7 @@ async fn write(
     if expected.is_some_and(|version| version != tenant.version) {
         return Err(ChangeError::VersionMismatch { current: tenant.version });
     }
+    let before = shown(&tenant, &secret_names(tx).await?, false);
     let new_domains = patch.custom_domains.is_some();
     let new_secrets = apply(&mut tenant, patch, now)?;
     tenant.version += 1;
@@ -145,12 +151,24 @@ async fn write(
     if new_domains && let Some(taken) = rows::replace_domains(tx, &tenant.custom_domains).await? {
         return Err(ChangeError::DomainTaken(taken));
     }
+    let writes_secrets = new_secrets.is_some();
     if let Some(members) = new_secrets {
         write_secrets(tx, members).await?;
     }
     let secret_names = secret_names(tx).await?;
+    let after = shown(&tenant, &secret_names, writes_secrets);
+    change.describe(Some(&before), Some(&after));
     change.publish().await?;
     Ok(StoredTenant { tenant, secret_names })
+}
+
+/// A tenant as its audit entry sees it: secrets by name, and whether any was written.
+fn shown(tenant: &Tenant, secret_names: &[String], written: bool) -> Value {
+    let mut shown = serde_json::to_value(tenant).unwrap_or_default();
+    if let Value::Object(members) = &mut shown {
+        members.insert("secrets".to_owned(), json!({ "names": secret_names, "written": written }));
+    }
+    shown
 }
 
 /// Changes the tenant in memory; what the patch says about secrets comes back.

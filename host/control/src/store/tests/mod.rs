@@ -11,7 +11,7 @@ use model::{
     tenant::{Tenant, TenantId},
 };
 
-use super::{NewTenant, Store};
+use super::{Actor, NewTenant, Store};
 use crate::testing::{Backend, Database};
 
 fn new(slug: &str) -> NewTenant {
@@ -28,9 +28,12 @@ fn new(slug: &str) -> NewTenant {
 
 /// A tenant with three secrets.
 async fn tenant(store: &Arc<Store>, slug: &str) -> Tenant {
-    let tenant = store.create_tenant(new(slug)).await.expect("a tenant");
+    let tenant = store.create_tenant(&Actor::Program, new(slug)).await.expect("a tenant");
     for name in ["a", "b", "c"] {
-        store.put_secret(tenant.id, name, Secret::new(slug)).await.expect("a secret");
+        store
+            .put_secret(&Actor::Program, tenant.id, name, Secret::new(slug))
+            .await
+            .expect("a secret");
     }
     tenant
 }

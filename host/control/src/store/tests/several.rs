@@ -5,7 +5,7 @@ use model::{clock::ManualClock, directory::Directory, secret::Secret};
 use services::Postgres;
 use tokio::{sync::watch, time::timeout};
 
-use super::{new, tenant, two_tenants};
+use super::{Actor, new, tenant, two_tenants};
 use crate::{
     store::{CreateError, Store, TenantPatch},
     testing::{Backend, Database},
@@ -36,12 +36,12 @@ async fn every_kind_of_change_reaches_another_process() {
         directory.tenants.first().is_some_and(|record| record.secrets.len() == 3)
     })
     .await;
-    let key = here.issue_api_key(one.id, None).await.expect("a key");
+    let key = here.issue_api_key(&Actor::Program, one.id, None).await.expect("a key");
     eventually(&mut directory, |directory| directory.keys.len() == 1).await;
-    here.revoke_api_key(one.id, &key.id).await.expect("a revocation");
+    here.revoke_api_key(&Actor::Program, one.id, &key.id).await.expect("a revocation");
     eventually(&mut directory, |directory| directory.keys.is_empty()).await;
     let patch = TenantPatch { plan: Some("free".to_owned()), ..TenantPatch::default() };
-    there.patch_tenant(one.id, patch, None).await.expect("a patch");
+    there.patch_tenant(&Actor::Program, one.id, patch, None).await.expect("a patch");
     eventually(&mut here.directory(), |held| held.tenants[0].tenant.plan == "free").await;
     assert_eq!(here.directory().borrow().version, directory.borrow().version);
 }
@@ -71,7 +71,13 @@ async fn many_changes_at_once_are_published_as_they_are_stored() {
     let (here, there) = (database.open().await, database.open().await);
     let slugs: Vec<_> = (0..200).map(|n| format!("t{n}")).collect();
     let both = [&here, &there];
-    join_all(slugs.iter().enumerate().map(|(n, slug)| both[n % 2].create_tenant(new(slug)))).await;
+    join_all(
+        slugs
+            .iter()
+            .enumerate()
+            .map(|(n, slug)| both[n % 2].create_tenant(&Actor::Program, new(slug))),
+    )
+    .await;
     for store in both {
         eventually(&mut store.directory(), |held| held.tenants.len() == slugs.len()).await;
         let held = store.directory().borrow().clone();
@@ -84,7 +90,7 @@ async fn many_changes_at_once_are_published_as_they_are_stored() {
 async fn of_many_creates_of_one_slug_by_two_processes_one_succeeds() {
     let database = Backend::Postgres.database();
     let both = [database.open().await, database.open().await];
-    let creates = (0..100).map(|n| both[n % 2].create_tenant(new("one")));
+    let creates = (0..100).map(|n| both[n % 2].create_tenant(&Actor::Program, new("one")));
     let outcomes = join_all(creates).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     let taken = |outcome: &&Result<_, _>| matches!(outcome, Err(CreateError::SlugTaken(_)));
@@ -99,7 +105,7 @@ async fn changes_by_two_processes_lose_nothing_of_each_other() {
     let before = here.tenant(one).await.expect("a store").expect("a tenant").tenant.version;
     let changes = (0..40).map(|n| {
         let name = format!("name{n}");
-        async move { both[n % 2].put_secret(one, &name, Secret::new("x")).await }
+        async move { both[n % 2].put_secret(&Actor::Program, one, &name, Secret::new("x")).await }
     });
     join_all(changes).await.into_iter().for_each(|outcome| outcome.expect("a change"));
     let stored = here.tenant(one).await.expect("a store").expect("a tenant");
@@ -125,10 +131,10 @@ async fn while_the_database_is_away_the_last_directory_stays_and_then_catches_up
     let mut directory = there.directory();
     eventually(&mut directory, has("one")).await;
     cluster.stop();
-    here.create_tenant(new("two")).await.expect_err("no database");
+    here.create_tenant(&Actor::Program, new("two")).await.expect_err("no database");
     assert_eq!(there.tenant_count(), 1);
     cluster.resume();
-    while here.create_tenant(new("two")).await.is_err() {
+    while here.create_tenant(&Actor::Program, new("two")).await.is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     eventually(&mut directory, has("two")).await;

@@ -1,0 +1,210 @@
+//! Who calls, and whether they may: every endpoint of the API passes through here.
+//!
+//! [`authorize`] is laid over each endpoint by `endpoint.rs`, before its body is read, and
+//! leaves a [`Caller`] for the handler. Invariant: every failure of a token has one answer;
+//! a tenant outside the caller's scope is answered like one that is not there (404), a
+//! missing right inside it with 403. Tokens are compared in constant time.
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams, Request, State},
+    http::{HeaderMap, header, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+use model::{
+    access::{Relation, Right, Rights, Role},
+    key,
+    tenant::TenantId,
+};
+
+use super::{Api, problem::ApiError};
+use crate::store::{Actor, TokenRecord};
+
+/// The name of a path's parameter that is the tenant which the request is about.
+pub(super) const TENANT_PARAMETER: &str = "tenant_id";
+
+/// Proof that the request may be made, and by whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    actor: Actor,
+    role: Role,
+    /// Whose token it is; `None` for the operator.
+    tenant: Option<TenantId>,
+    scopes: Rights,
+}
+
+impl Caller {
+    fn operator() -> Self {
+        Self { actor: Actor::Operator, role: Role::Admin, tenant: None, scopes: Rights::ALL }
+    }
+
+    fn of(token: TokenRecord) -> Self {
+        Self {
+            actor: Actor::Token(token.id),
+            role: token.role,
+            tenant: token.tenant,
+            scopes: token.scopes.unwrap_or(Rights::ALL),
+        }
+    }
+
+    /// For the audit chain.
+    pub(crate) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// Whose token it is; `None` for the operator, who is bound to no tenant.
+    pub(crate) fn tenant(&self) -> Option<TenantId> {
+        self.tenant
+    }
+
+    /// What it may do about a tenant; `None` when it may not even know of it.
+    pub(crate) fn rights_on(&self, api: &Api, id: TenantId) -> Option<Rights> {
+        let relation = match self.tenant {
+            None => Relation::Own,
+            Some(own) if own == id => Relation::Own,
+            Some(own) if api.store.is_in_subtree(own, id) => Relation::Below,
+            Some(_) => return None,
+        };
+        let rights = self.role.rights(relation).and(self.scopes);
+        let knows = !self.role.rights(relation).is_empty();
+        knows.then_some(rights)
+    }
+
+    /// Refuses what it may not do about a tenant.
+    pub(crate) fn must(&self, api: &Api, right: Right, id: TenantId) -> Result<(), ApiError> {
+        match self.rights_on(api, id) {
+            None => Err(ApiError::NotFound),
+            Some(rights) if rights.contains(right) => Ok(()),
+            Some(_) => Err(ApiError::Forbidden(right)),
+        }
+    }
+
+    /// Everything it may do about some tenant or other.
+    pub(crate) fn rights(&self) -> Rights {
+        self.role.rights_at_most().and(self.scopes)
+    }
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated)
+    }
+}
+
+/// What an endpoint asks of its callers.
+#[derive(Clone, Debug)]
+pub(super) struct Guard {
+    pub(super) api: Api,
+    pub(super) right: Right,
+    /// Whether the path names the tenant.
+    pub(super) of_tenant: bool,
+}
+
+/// Lets a request on, with its [`Caller`], or refuses it.
+pub(super) async fn authorize(
+    State(guard): State<Guard>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let caller = authenticate(&guard.api, &parts.headers).await?;
+    if guard.of_tenant {
+        let tenant = tenant_of(&mut parts).await.ok_or(ApiError::NotFound)?;
+        caller.must(&guard.api, guard.right, tenant)?;
+    } else if !caller.rights().contains(guard.right) {
+        return Err(ApiError::Forbidden(guard.right));
+    }
+    parts.extensions.insert(caller);
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+async fn authenticate(api: &Api, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let token = bearer(headers).ok_or(ApiError::Unauthenticated)?;
+    if api.admin_token.verifies(token) {
+        return Ok(Caller::operator());
+    }
+    let presented = key::parse_token(token).ok_or(ApiError::Unauthenticated)?;
+    let verified = api.store.verify_token(&presented).await?;
+    verified.map(Caller::of).ok_or(ApiError::Unauthenticated)
+}
+
+async fn tenant_of(parts: &mut Parts) -> Option<TenantId> {
+    let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    let (_, value) = params.iter().find(|(name, _)| *name == TENANT_PARAMETER)?;
+    value.parse().ok()
+}
+
+/// The bearer token of the only `Authorization` field.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    let (scheme, token) = field.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::Body,
+        http::{Request, request::Builder},
+    };
+
+    use crate::testing::{Backend, Control, on_both};
+
+    const PATHS: [(&str, &str); 11] = [
+        ("GET", "/api/v1/admin/tenants"),
+        ("POST", "/api/v1/admin/tenants"),
+        ("GET", "/api/v1/admin/tenants/1"),
+        ("PATCH", "/api/v1/admin/tenants/1"),
+        ("POST", "/api/v1/admin/tenants/1/suspend"),
+        ("POST", "/api/v1/admin/tenants/1/resume"),
+        ("GET", "/api/v1/admin/tenants/1/keys"),
+        ("POST", "/api/v1/admin/tenants/1/keys"),
+        ("DELETE", "/api/v1/admin/tenants/1/keys/1"),
+        ("GET", "/api/v1/admin/policies"),
+        ("GET", "/v1/tenants/1/usage"),
+    ];
+
+    on_both![
+        every_endpoint_refuses_every_wrong_token_in_the_same_words,
+        the_scheme_is_read_in_any_case,
+    ];
+
+    async fn every_endpoint_refuses_every_wrong_token_in_the_same_words(on: Backend) {
+        let control = Control::start(on).await;
+        let wrong: [&dyn Fn(Builder) -> Builder; 6] = [
+            &|request| request,
+            &|request| request.header("authorization", "Bearer admin-toke"),
+            &|request| request.header("authorization", "Bearer "),
+            &|request| request.header("authorization", "Basic admin-token"),
+            &|request| request.header("authorization", "admin-token"),
+            &|request| {
+                request
+                    .header("authorization", "Bearer admin-token")
+                    .header("authorization", "Bearer other")
+            },
+        ];
+        let mut bodies = std::collections::BTreeSet::new();
+        for (method, path) in PATHS {
+            for with in wrong {
+                let request = with(Request::builder().method(method).uri(path));
+                let answer = control.send(request.body(Body::from("{")).expect("a request")).await;
+                assert_eq!(answer.status, 401, "{method} {path}");
+                assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"leanvibe-edge\"");
+                bodies.insert(answer.text);
+            }
+        }
+        assert_eq!(bodies.len(), 1);
+    }
+
+    async fn the_scheme_is_read_in_any_case(on: Backend) {
+        let control = Control::start(on).await;
+        let request = Request::get("/api/v1/admin/tenants")
+            .header("authorization", "bearer  admin-token")
+            .body(Body::empty())
+            .expect("a request");
+        assert_eq!(control.send(request).await.status, 200);
+    }
+}

@@ -1,0 +1,301 @@
+//! Tokens of this API: `/tenants/{tenant_id}/tokens`, and the operator's own under
+//! `/admin/tokens`.
+//!
+//! Invariant: nobody issues a token that may do more than the caller itself may on that
+//! tenant; a service token names its scopes.
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use model::{
+    access::{Relation, Right, Rights, Role},
+    clock::UnixMs,
+    tenant::TenantId,
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    Api,
+    body::{Document, MaybeDocument},
+    caller::Caller,
+    fields::{Fields, Ruled},
+    json,
+    path::{TenantPath, TokenPath},
+    problem::ApiError,
+    rules,
+};
+use crate::store::{IssuedToken, NewToken, TokenError, TokenRecord};
+
+/// Longest name of a token, in characters: a label, not a text.
+const NAME_CHARS_MAX: usize = 100;
+/// How long a rotated token lives on unless asked otherwise, in seconds: a day covers a
+/// deployment that goes wrong once.
+const OVERLAP_S_DEFAULT: u64 = 86_400;
+/// Longest overlap of a rotation, in seconds: a month; beyond it both are simply tokens.
+const OVERLAP_S_MAX: u64 = 30 * 86_400;
+
+/// What a token is issued from.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `read` reads")]
+pub(super) struct NewTokenBody {
+    /// `parent-admin`, `tenant-admin` or `service` for a tenant; `admin` for the operator.
+    role: String,
+    /// Scopes such as `usage:read`; required for `service`, otherwise all of the role's.
+    scopes: Option<Vec<String>>,
+    /// A name for people.
+    name: String,
+    /// RFC 3339; none lives until it is revoked.
+    expires_at: Option<String>,
+}
+
+/// How a token is rotated.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `rotate` reads")]
+pub(super) struct Rotation {
+    /// Seconds that the old token lives on; a day unless given.
+    overlap_s: Option<u64>,
+    /// End of the new token's life, RFC 3339.
+    expires_at: Option<String>,
+}
+
+/// A token without its text.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct TokenView {
+    id: String,
+    role: &'static str,
+    /// What it may do at most.
+    scopes: Vec<&'static str>,
+    name: String,
+    created_at: String,
+    expires_at: Option<String>,
+    revoked_at: Option<String>,
+    /// To the minute.
+    last_used_at: Option<String>,
+    /// The token that it replaced.
+    rotated_from: Option<String>,
+}
+
+/// A new token: the only answer that holds its text.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct IssuedTokenView {
+    token: String,
+    #[serde(flatten)]
+    view: TokenView,
+}
+
+/// Tokens, oldest first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct TokenList {
+    items: Vec<TokenView>,
+}
+
+impl TokenView {
+    fn new(record: TokenRecord) -> Self {
+        let at_most = record.role.rights_at_most();
+        let rights = record.scopes.map_or(at_most, |scopes| scopes.and(at_most));
+        Self {
+            id: record.id.into(),
+            role: record.role.as_str(),
+            scopes: rights.iter().map(Right::scope).collect(),
+            name: record.name,
+            created_at: record.created_at.rfc3339(),
+            expires_at: record.expires_at.map(UnixMs::rfc3339),
+            revoked_at: record.revoked_at.map(UnixMs::rfc3339),
+            last_used_at: record.last_used_at.map(UnixMs::rfc3339),
+            rotated_from: record.rotated_from.map(String::from),
+        }
+    }
+}
+
+pub(super) async fn issue(
+    caller: Caller,
+    State(api): State<Api>,
+    TenantPath(tenant): TenantPath,
+    document: Document,
+) -> Result<Response, ApiError> {
+    issue_for(&caller, &api, Some(tenant), document).await
+}
+
+pub(super) async fn issue_platform(
+    caller: Caller,
+    State(api): State<Api>,
+    document: Document,
+) -> Result<Response, ApiError> {
+    issue_for(&caller, &api, None, document).await
+}
+
+async fn issue_for(
+    caller: &Caller,
+    api: &Api,
+    tenant: Option<TenantId>,
+    document: Document,
+) -> Result<Response, ApiError> {
+    let new = read(api, tenant, document)?;
+    not_beyond(caller, api, &new)?;
+    created(api.store.issue_token(caller.actor(), new).await?)
+}
+
+fn read(api: &Api, tenant: Option<TenantId>, document: Document) -> Result<NewToken, ApiError> {
+    let mut fields = Fields::new(document.members);
+    let role = fields.required("role", |value| role(value, tenant.is_some()));
+    let name = fields.required("name", name);
+    let expires_at = fields.optional("expires_at", |value| future(value, api.clock.now()));
+    let scopes = fields.items("scopes", Right::ALL.len(), |value| scope(value, role));
+    if role == Some(Role::Service) && scopes.as_ref().is_none_or(Vec::is_empty) {
+        fields.reject("scopes", "a service token names its scopes, for example usage:report");
+    }
+    let (Some(role), Some(name)) = (role, name) else { return Err(fields.refuse()) };
+    fields.finish()?;
+    let scopes = scopes.filter(|scopes| !scopes.is_empty()).map(|scopes| Rights::of(&scopes));
+    Ok(NewToken { tenant, role, scopes, name, expires_at })
+}
+
+/// Refuses a token that could do what its issuer cannot.
+fn not_beyond(caller: &Caller, api: &Api, new: &NewToken) -> Result<(), ApiError> {
+    let Some(tenant) = new.tenant else { return Ok(()) };
+    let own = caller.rights_on(api, tenant).ok_or(ApiError::NotFound)?;
+    let asked = new.scopes.unwrap_or(Rights::ALL).and(new.role.rights(Relation::Own));
+    // What a program of the tenant reports is the tenant's own to delegate.
+    let delegable = Rights::of(&[Right::UsageReport]);
+    match asked.without(own).without(delegable).iter().next() {
+        None => Ok(()),
+        Some(right) => Err(ApiError::Forbidden(right)),
+    }
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    TenantPath(tenant): TenantPath,
+) -> Result<Response, ApiError> {
+    if !api.store.knows(tenant) {
+        return Err(ApiError::NotFound);
+    }
+    list_of(&api, Some(tenant)).await
+}
+
+pub(super) async fn list_platform(State(api): State<Api>) -> Result<Response, ApiError> {
+    list_of(&api, None).await
+}
+
+async fn list_of(api: &Api, tenant: Option<TenantId>) -> Result<Response, ApiError> {
+    let records = api.store.tokens(tenant).await?;
+    Ok(json(TokenList { items: records.into_iter().map(TokenView::new).collect() }))
+}
+
+pub(super) async fn rotate(
+    caller: Caller,
+    State(api): State<Api>,
+    TenantPath(tenant): TenantPath,
+    TokenPath(token): TokenPath,
+    MaybeDocument(document): MaybeDocument,
+) -> Result<Response, ApiError> {
+    rotate_of(&caller, &api, Some(tenant), &token, document).await
+}
+
+pub(super) async fn rotate_platform(
+    caller: Caller,
+    State(api): State<Api>,
+    TokenPath(token): TokenPath,
+    MaybeDocument(document): MaybeDocument,
+) -> Result<Response, ApiError> {
+    rotate_of(&caller, &api, None, &token, document).await
+}
+
+async fn rotate_of(
+    caller: &Caller,
+    api: &Api,
+    tenant: Option<TenantId>,
+    token: &str,
+    document: Option<Document>,
+) -> Result<Response, ApiError> {
+    let now = api.clock.now();
+    let mut fields = Fields::new(document.map(|document| document.members).unwrap_or_default());
+    let overlap_s = fields.optional("overlap_s", |value| {
+        value
+            .as_u64()
+            .filter(|seconds| *seconds <= OVERLAP_S_MAX)
+            .ok_or_else(|| format!("must be a whole number of seconds from 0 to {OVERLAP_S_MAX}"))
+    });
+    let expires_at = fields.optional("expires_at", |value| future(value, now));
+    fields.finish()?;
+    let old_until = now.plus_ms(overlap_s.unwrap_or(OVERLAP_S_DEFAULT) * 1_000);
+    let issued =
+        api.store.rotate_token(caller.actor(), tenant, token, old_until, expires_at).await?;
+    created(issued)
+}
+
+pub(super) async fn revoke(
+    caller: Caller,
+    State(api): State<Api>,
+    TenantPath(tenant): TenantPath,
+    TokenPath(token): TokenPath,
+) -> Result<StatusCode, ApiError> {
+    api.store.revoke_token(caller.actor(), Some(tenant), &token).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn revoke_platform(
+    caller: Caller,
+    State(api): State<Api>,
+    TokenPath(token): TokenPath,
+) -> Result<StatusCode, ApiError> {
+    api.store.revoke_token(caller.actor(), None, &token).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn created(issued: IssuedToken) -> Result<Response, ApiError> {
+    let token = issued.text.expose().to_owned();
+    let answer = json(IssuedTokenView { token, view: TokenView::new(issued.record) });
+    Ok((StatusCode::CREATED, answer).into_response())
+}
+
+fn role(value: &Value, of_tenant: bool) -> Ruled<Role> {
+    let allowed = Role::ALL.into_iter().filter(|role| (*role == Role::Admin) != of_tenant);
+    let name = rules::text(value)?;
+    let names: Vec<_> = allowed.clone().map(Role::as_str).collect();
+    Role::from_name(name)
+        .filter(|role| allowed.clone().any(|allowed| allowed == *role))
+        .ok_or_else(|| format!("must be one of: {}", names.join(", ")))
+}
+
+fn scope(value: &Value, role: Option<Role>) -> Ruled<Right> {
+    let at_most = role.map_or(Rights::ALL, Role::rights_at_most);
+    let right = Right::from_scope(rules::text(value)?).filter(|right| at_most.contains(*right));
+    right.ok_or_else(|| {
+        let allowed: Vec<_> = at_most.iter().map(Right::scope).collect();
+        format!("must be one of: {}", allowed.join(", "))
+    })
+}
+
+fn name(value: &Value) -> Ruled<String> {
+    let name = rules::name(value)?;
+    if name.chars().count() > NAME_CHARS_MAX {
+        return Err(format!("must have 1 to {NAME_CHARS_MAX} characters"));
+    }
+    Ok(name)
+}
+
+fn future(value: &Value, now: UnixMs) -> Ruled<UnixMs> {
+    let end = rules::instant(value)?;
+    if end > now { Ok(end) } else { Err("must lie in the future".to_owned()) }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::NotFound => Self::NotFound,
+            TokenError::Dead => Self::TokenDead,
+            TokenError::TooMany => Self::TooMany(error.to_string()),
+            TokenError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

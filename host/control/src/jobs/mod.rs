@@ -1,0 +1,72 @@
+//! The periodic work of the control plane: one job a file, run by every process.
+//!
+//! [`Jobs::start`] runs each job at its own pace until dropped. Invariant: a job may run in
+//! several processes at once and may be cut off anywhere; what it writes is claimed by
+//! unique keys and row locks, so it happens once. To add a job, give it a file with a
+//! `run` and a line in [`Jobs::start`].
+
+mod tokens;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+
+use crate::api::Deps;
+
+/// What jobs work on: the same as the API.
+pub(crate) type JobDeps = Deps;
+
+/// The running jobs; dropping it ends them.
+#[derive(Debug)]
+pub struct Jobs {
+    tasks: JoinSet<()>,
+}
+
+impl Jobs {
+    /// Starts every job.
+    #[must_use]
+    pub fn start(deps: Deps) -> Self {
+        let deps = Arc::new(deps);
+        let mut jobs = Self { tasks: JoinSet::new() };
+        jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
+        jobs
+    }
+
+    /// How many jobs run.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Runs `run` every `every_ms` milliseconds, from now on; a failure is logged once until
+    /// it passes.
+    fn every<F, E>(
+        &mut self,
+        deps: &Arc<JobDeps>,
+        name: &'static str,
+        every_ms: u64,
+        run: impl Fn(Arc<JobDeps>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<(), E>> + Send,
+        E: std::fmt::Display + Send,
+    {
+        let deps = Arc::clone(deps);
+        self.tasks.spawn(async move {
+            let mut failing = false;
+            loop {
+                match run(Arc::clone(&deps)).await {
+                    Ok(()) if failing => {
+                        tracing::info!(job = name, "the job works again");
+                        failing = false;
+                    }
+                    Err(error) if !failing => {
+                        tracing::warn!(job = name, %error, "the job failed; it is tried again");
+                        failing = true;
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+                tokio::time::sleep(Duration::from_millis(every_ms)).await;
+            }
+        });
+    }
+}
