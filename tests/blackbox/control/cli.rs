@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::actors::{ADMIN_TOKEN, TenantActor, World, binary};
+use crate::actors::{ADMIN_TOKEN, TenantActor, World, WorldOptions, binary};
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -150,6 +150,8 @@ async fn lists_walk_through_their_pages() {
     assert!(some.err.contains("--all"), "{}", some.err);
     let suspended = edge(&world, "tenant list --status suspended").await.ok();
     assert_eq!(suspended.lines().count(), 1, "{suspended}");
+    assert_eq!(edge(&world, "tenant list --plan team").await.ok(), all);
+    assert_eq!(edge(&world, "tenant list --plan developer").await.ok(), suspended);
     let json = edge(&world, "tenant list --json").await.json();
     assert_eq!(json, api(&world, "/admin/tenants").await);
 }
@@ -307,4 +309,87 @@ async fn every_command_has_a_help_that_names_its_options() {
             assert!(help.contains(part), "{part} in {line}:\n{help}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_lives_from_its_issue_over_a_rotation_to_its_revocation() {
+    let world = World::start().await;
+    let acme = acme(&world).await;
+    let issue = "token issue --role tenant-admin --tenant acme --name ops --expires 90d --json";
+    let old = edge(&world, issue).await.json();
+    let (old_id, old) = (old["id"].as_str().expect("an id"), old["token"].as_str().expect("text"));
+    let usage = format!("tenant usage {}", acme.id);
+    as_bearer(&world, old, &usage).await.ok();
+    let rotate = format!("token rotate {old_id} --tenant acme --overlap 1h --json");
+    let new = edge(&world, &rotate).await.json();
+    let (new_id, new) = (new["id"].as_str().expect("an id"), new["token"].as_str().expect("text"));
+    for token in [old, new] {
+        as_bearer(&world, token, &usage).await.ok();
+    }
+    let listed = edge(&world, "token list --tenant acme").await.ok();
+    assert!(listed.contains(old_id) && listed.contains(new_id), "{listed}");
+    assert!(!listed.contains(old) && !listed.contains(new), "{listed}");
+    let revoked = edge(&world, &format!("token revoke {new_id} --tenant acme")).await;
+    assert_eq!((revoked.code, revoked.err.as_str()), (0, "revoked\n"), "{revoked:?}");
+    assert!(as_bearer(&world, new, &usage).await.fails(1).contains("does not take this token"));
+    as_bearer(&world, old, &usage).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_token_is_the_operators() {
+    let world = World::start().await;
+    acme(&world).await;
+    let out = edge(&world, "token issue --role admin --name ci").await.ok();
+    let token = line(&out, "token").split_off("token ".len());
+    as_bearer(&world, &token, "tenant show acme").await.ok();
+    assert!(edge(&world, "token list").await.ok().contains(" ci "));
+    let bad = edge(&world, "token issue --role service --tenant acme").await.fails(1);
+    assert!(bad.contains("\n  scopes: "), "{bad}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_own_token_needs_the_id_and_is_told_so() {
+    let world = World::start().await;
+    let acme = acme(&world).await;
+    let issued = edge(&world, "token issue --role tenant-admin --tenant acme --json").await.json();
+    let token = issued["token"].as_str().expect("a token");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{token}\n")).expect("a file");
+    let file = file.to_str().expect("text");
+    let by_id = ["tenant", "show", &acme.id, "--token-file", file];
+    run(&[server(&world)], &by_id).await.ok();
+    let by_slug = ["tenant", "show", "acme", "--token-file", file];
+    let told = run(&[server(&world)], &by_slug).await.fails(2);
+    assert!(told.contains("give the tenant's id"), "{told}");
+    let suspend = ["tenant", "suspend", &acme.id, "--token-file", file];
+    let refused = run(&[server(&world)], &suspend).await.fails(1);
+    assert!(refused.contains("role and scopes"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_is_verified_and_a_changed_entry_is_found() {
+    let url = services::postgres().database();
+    let config = format!("[store]\nurl = \"{url}\"");
+    let world = World::with(WorldOptions { config, prepare: None }).await;
+    let acme = acme(&world).await;
+    for plan in ["enterprise", "developer"] {
+        edge(&world, &format!("tenant set acme --plan {plan}")).await.ok();
+    }
+    let verified = edge(&world, "audit verify --tenant acme").await.ok();
+    let head = line(&verified, "head").split_off("head ".len());
+    assert_eq!(verified.lines().next(), Some("3 entries verified"), "{verified}");
+    edge(&world, "audit verify").await.ok();
+    edge(&world, "tenant set acme --plan team").await.ok();
+    let json = edge(&world, &format!("audit verify --tenant acme --through {head} --json")).await;
+    assert_eq!(json.json()["verified"], 4);
+    let of = format!("WHERE tenant_id = '{}'", acme.id);
+    let sql = |statement: String| services::postgres().superuser(&url, &statement);
+    sql(format!("DELETE FROM edge.audit_entry {of} AND seq > 2"));
+    edge(&world, "audit verify --tenant acme").await.ok();
+    let cut = edge(&world, &format!("audit verify --tenant acme --through {head}")).await.fails(1);
+    assert!(cut.contains("ends at entry 2"), "{cut}");
+    sql(format!("UPDATE edge.audit_entry SET actor = 'nobody' {of} AND seq = 2"));
+    let broken = edge(&world, "audit verify --tenant acme").await.fails(1);
+    assert!(broken.contains("entry 2 was changed"), "{broken}");
 }

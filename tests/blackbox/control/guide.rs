@@ -10,7 +10,7 @@ use model::clock::UnixMs;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::actors::{ADMIN_TOKEN, World};
+use crate::actors::{ADMIN_TOKEN, TenantActor, World};
 
 const GUIDE: &str = include_str!("guide.md");
 
@@ -58,6 +58,15 @@ impl<'a> Reader<'a> {
     /// The same with the admin token.
     fn admin(self) -> Self {
         self.with("Bearer admin-token", format!("Bearer {ADMIN_TOKEN}"))
+    }
+
+    /// The same with a tenant's id, and a token of its administrator.
+    async fn tenant_admin(self, tenant: &TenantActor) -> Self {
+        let path = format!("/api/v1/tenants/{}/tokens", tenant.id);
+        let body = json!({"role": "tenant-admin", "name": "the guide's reader"});
+        let issued = self.world.admin("POST", &path, Some(body)).await.expect(201).json();
+        let bearer = format!("Bearer {}", text(&issued, "token"));
+        self.with("{tenant_id}", &tenant.id).with("Bearer tenant-admin-token", bearer)
     }
 
     /// Runs the block after a line of the guide.
@@ -218,10 +227,7 @@ async fn usage_has_the_guides_members_in_the_guides_order() {
     for _ in 0..3 {
         acme.get("/").await.expect(200);
     }
-    let token = ADMIN_TOKEN;
-    let reader = Reader::new(&world)
-        .with("{tenant_id}", &acme.id)
-        .with("Bearer tenant-admin-token", format!("Bearer {token}"));
+    let reader = Reader::new(&world).tenant_admin(&acme).await;
     let answer = reader.runs("**Get Current Usage:**").await.expect(200);
     let mut guide = example("### Real-Time Usage Tracking");
     guide["tenant_id"] = json!(acme.id);
