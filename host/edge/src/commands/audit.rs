@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     output::{self, Progress},
     session::{ServerArgs, Session},
-
 };
 use crate::client::{Call, ClientError, Pages, TenantName};
 

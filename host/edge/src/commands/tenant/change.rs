@@ -1,6 +1,7 @@
 //! `tenant set`, `suspend`, `resume` and `move`.
 //!
-//! Invariant: each is sent once, and `set` only onto the version that it started from.
+//! Invariant: each is sent once; `set` and `move` only onto the version that they started
+//! from.
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
@@ -127,15 +128,19 @@ impl Changes {
 impl Set {
     pub(super) async fn run(self, session: &Session) -> Result<()> {
         let id = self.tenant.id(session).await?;
-        let path = ["admin", "tenants", id.as_str()];
-        let etag = match self.if_version {
-            Some(version) => Some(format!("\"{version}\"")),
-            None => session.client.send(&Call::get(&path)).await?.etag,
-        };
-        let etag = etag.ok_or(ClientError::Unreadable("ETag"))?;
-        let call = Call::patch(&path, self.changes.patch()).if_match(Some(etag));
-        session.print(&call, view::tenant).await
+        patch(session, &id, self.if_version, self.changes.patch()).await
     }
+}
+
+/// Patches the version that is asked for, or the one that the tenant has now.
+async fn patch(session: &Session, id: &str, version: Option<u64>, patch: Value) -> Result<()> {
+    let path = ["admin", "tenants", id];
+    let etag = match version {
+        Some(version) => Some(format!("\"{version}\"")),
+        None => session.client.send(&Call::get(&path)).await?.etag,
+    };
+    let etag = etag.ok_or(ClientError::Unreadable("ETag"))?;
+    session.print(&Call::patch(&path, patch).if_match(Some(etag)), view::tenant).await
 }
 
 /// Arguments of `tenant move`.
@@ -166,8 +171,6 @@ impl Move {
             Some(parent) => Some(session.client.tenant_id(parent).await?),
             None => None,
         };
-        let body = json!({"parent_tenant_id": parent});
-        let call = Call::post(&["admin", "tenants", &id, "move"]).body(body);
-        session.print(&call, view::tenant).await
+        patch(session, &id, None, json!({"parent_tenant_id": parent})).await
     }
 }

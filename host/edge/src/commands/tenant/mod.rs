@@ -3,10 +3,14 @@
 //! One file a family of commands. Invariant: nothing here knows more than the API tells,
 //! and what changes something is sent once.
 
+mod alerts;
 mod change;
 mod create;
+mod health;
+mod hierarchy;
 mod keys;
 mod list;
+mod trends;
 mod usage;
 mod view;
 
@@ -57,6 +61,14 @@ enum TenantCommand {
     Move(change::Move),
     /// Show how much of its quotas a tenant has used.
     Usage(Named),
+    /// Show a tenant's usage over time.
+    Trends(trends::Trends),
+    /// Show what a tenant wants to be told, or what it was told.
+    Alerts(alerts::Alerts),
+    /// Show a tenant's health.
+    Health(Named),
+    /// Show a tenant and those below it.
+    Hierarchy(Named),
     /// Keys with which a tenant's clients call the data plane.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -74,6 +86,10 @@ pub(super) fn run(args: TenantArgs) -> Result<()> {
             TenantCommand::Resume(named) => change::resume(&session, &named).await,
             TenantCommand::Move(moving) => moving.run(&session).await,
             TenantCommand::Usage(named) => usage::usage(&session, &named).await,
+            TenantCommand::Trends(trends) => trends.run(&session).await,
+            TenantCommand::Alerts(alerts) => alerts.run(&session).await,
+            TenantCommand::Health(named) => health::run(&session, &named).await,
+            TenantCommand::Hierarchy(named) => hierarchy::run(&session, &named).await,
             TenantCommand::Keys(command) => command.run(&session).await,
         }
     })
