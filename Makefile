@@ -4,13 +4,14 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DATA := data
 
-.PHONY: help run test lint bench plugins setup setup-test clean-data
+.PHONY: help run test lint bench fuzz-api plugins setup setup-test clean-data
 
 help:
 	@echo "make run      build everything, start the edge with demo origins and tenants"
 	@echo "make test     all tests"
 	@echo "make lint     rustfmt and clippy, warnings are errors"
 	@echo "make bench    CPU per request beside nginx, in one run"
+	@echo "make fuzz-api requests made from the API's own document, against a real edge"
 	@echo "make plugins  build the first-party plugins into plugins/dist"
 
 # What a fresh Debian lacks; asks for nothing when everything is there.
@@ -46,6 +47,11 @@ bench: setup
 	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-tests
 	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
 	$(TARGET)/release/leanvibe-bench
+
+fuzz-api: setup
+	$(CARGO) build --locked -p leanvibe-edge
+	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/build.sh
+	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge tests/fuzz/api.sh
 
 clean-data:
 	rm -rf $(DATA)

@@ -301,7 +301,7 @@ pub(crate) fn path_of(tenant: &Value) -> String {
 }
 
 /// The guide's plans and residency groups.
-fn guide() -> Catalog {
+pub(crate) fn guide() -> Catalog {
     let plan = |name: &str, [users, projects, api_calls, storage, ai, sessions]: [u64; 6]| {
         let plan = json!({
             "name": name,

@@ -5,6 +5,9 @@
 //! which endpoint asks, so that a right means the same everywhere. To add a right, add it
 //! to [`Right`] and to the roles that have it.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 macro_rules! rights {
@@ -80,6 +83,17 @@ rights! {
     PlatformManage = "platform:manage",
 }
 
+impl JsonSchema for Right {
+    fn schema_name() -> Cow<'static, str> {
+        "Scope".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let names: Vec<_> = Self::ALL.iter().map(|right| right.scope()).collect();
+        json_schema!({ "type": "string", "enum": names })
+    }
+}
+
 impl Right {
     /// The right of a scope's name.
     #[must_use]
@@ -142,7 +156,7 @@ impl Rights {
 }
 
 /// What a token is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// The operator: everything, on every tenant.

@@ -19,6 +19,7 @@ pub mod key;
 pub mod ledger;
 pub mod plan;
 pub mod policy;
+pub mod pool;
 pub mod problem;
 pub mod quota;
 pub mod region;

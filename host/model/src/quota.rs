@@ -13,6 +13,15 @@ use serde::{Deserialize, Serialize};
 pub const UNLIMITED_API_CALLS: u64 = 999_999_999;
 /// The same for users and projects.
 pub const UNLIMITED_COUNT: u64 = 999_999;
+/// Bytes of the MB of quotas and usage figures.
+pub const BYTES_PER_MB: u64 = 1 << 20;
+
+/// Bytes as the MB of usage figures: rounded up, so that what is stored is never shown as
+/// nothing.
+#[must_use]
+pub const fn whole_mb(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_MB)
+}
 
 /// What a plan allots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,6 +51,9 @@ impl Metric {
         Self::AiRequests,
         Self::ConcurrentSessions,
     ];
+
+    /// The metrics that a tenant's backends report as levels.
+    pub const REPORTED: [Self; 3] = [Self::Users, Self::Projects, Self::Storage];
 
     /// The metrics that the edge takes tokens for, with a window.
     pub const CONSUMABLE: [Self; 2] = [Self::ApiCalls, Self::AiRequests];
@@ -164,6 +176,16 @@ impl Quotas {
             Metric::Storage => self.max_storage_mb,
             Metric::Users => self.max_users,
             Metric::Projects => self.max_projects,
+        }
+    }
+
+    /// The quota of one metric in the unit in which levels are counted: bytes for storage,
+    /// which a plan gives in MB.
+    #[must_use]
+    pub const fn level_limit(&self, metric: Metric) -> u64 {
+        match metric {
+            Metric::Storage => self.max_storage_mb.saturating_mul(BYTES_PER_MB),
+            other => self.of(other),
         }
     }
 

@@ -393,3 +393,105 @@ async fn a_chain_is_verified_and_a_changed_entry_is_found() {
     let broken = edge(&world, "audit verify --tenant acme").await.fails(1);
     assert!(broken.contains("entry 2 was changed"), "{broken}");
 }
+
+/// The guide's tree: slug, plan, and the parent's place in this list.
+const TREE: [(&str, &str, Option<usize>); 8] = [
+    ("parent-corporation", "enterprise", None),
+    ("subsidiary-a", "team", Some(0)),
+    ("division-1", "developer", Some(1)),
+    ("division-2", "developer", Some(1)),
+    ("subsidiary-b", "enterprise", Some(0)),
+    ("regional-office-eu", "team", Some(4)),
+    ("regional-office-apac", "team", Some(4)),
+    ("subsidiary-c", "team", Some(0)),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guides_tree_is_drawn_as_the_guide_draws_it_and_a_branch_can_be_moved() {
+    let world = World::start().await;
+    for (slug, plan, parent) in TREE {
+        let place = match parent {
+            None => "--residency us".to_owned(),
+            Some(parent) => format!("--parent {}", TREE[parent].0),
+        };
+        let create = format!(
+            "tenant create --slug {slug} --organization {slug} --email a@a.example --plan {plan} \
+             {place}"
+        );
+        edge(&world, &create).await.ok();
+        // Children are drawn in the order of their creation, which the clock tells.
+        world.clock.advance_ms(1);
+    }
+    let drawn = "parent-corporation (enterprise) trial\n\
+                 ├── subsidiary-a (team) trial\n\
+                 │   ├── division-1 (developer) trial\n\
+                 │   └── division-2 (developer) trial\n\
+                 ├── subsidiary-b (enterprise) trial\n\
+                 │   ├── regional-office-eu (team) trial\n\
+                 │   └── regional-office-apac (team) trial\n\
+                 └── subsidiary-c (team) trial\n";
+    assert_eq!(edge(&world, "tenant hierarchy parent-corporation").await.ok(), drawn);
+    edge(&world, "tenant move division-2 --parent subsidiary-c").await.ok();
+    let moved = edge(&world, "tenant hierarchy subsidiary-c").await.ok();
+    assert_eq!(moved, "subsidiary-c (team) trial\n└── division-2 (developer) trial\n");
+    let cycle = "tenant move parent-corporation --parent division-1";
+    assert!(edge(&world, cycle).await.fails(1).contains("cannot stand below itself"));
+    edge(&world, "tenant move division-2 --root").await.ok();
+    let root = edge(&world, "tenant show division-2 --json").await.json();
+    assert_eq!(root["parent_tenant_id"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trends_alerts_and_health_are_shown() {
+    let world = World::start().await;
+    let acme = acme(&world).await;
+    let levels = Some(json!({"users": 7}));
+    let path = format!("/api/v1/tenants/{}/usage/levels", acme.id);
+    world.admin("PUT", &path, levels).await.expect(200);
+    let trends =
+        edge(&world, "tenant trends acme --period 7d --metrics users,api_calls").await.ok();
+    assert_eq!(line(&trends, "users"), "users 0 7 - 7 ······█");
+    let bad = edge(&world, "tenant trends acme --metrics cats").await.fails(1);
+    assert!(bad.contains("\n  metrics: "), "{bad}");
+    let rules = json!({"quota_alerts": {"storage": {"warning_threshold": 70}}});
+    let path = format!("/api/v1/tenants/{}/alerts", acme.id);
+    world.admin("PUT", &path, Some(rules)).await.expect(200);
+    let alerts = edge(&world, "tenant alerts acme").await.ok();
+    assert!(line(&alerts, "storage").starts_with("storage 70"), "{alerts}");
+    assert_eq!(edge(&world, "tenant alerts acme --events").await.ok().lines().count(), 1);
+    let health = edge(&world, "tenant health acme").await.ok();
+    assert_eq!(health.lines().next(), Some("healthy"), "{health}");
+    assert!(line(&health, "database_connection").starts_with("database_connection healthy"));
+    for (command, path) in
+        [("alerts", "alerts"), ("hierarchy", "hierarchy"), ("trends", "usage/trends")]
+    {
+        let json = edge(&world, &format!("tenant {command} acme --json")).await.json();
+        assert_eq!(json, api(&world, &format!("/tenants/{}/{path}", acme.id)).await, "{command}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_the_readme_run() {
+    let world = World::start().await;
+    let readme = include_str!("../../../README.md");
+    let (_, section) = readme.split_once("\n## Command line\n").expect("the section");
+    let (_, lines) = section.split_once("```sh\n").expect("the lines");
+    let (lines, _) = lines.split_once("```").expect("their end");
+    let folder = binary().parent().expect("a folder").display().to_string();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("sh")
+        .args(["-e", "-c", lines])
+        .current_dir(world.dir.path())
+        .envs([server(&world), ("LEANVIBE_EDGE_TOKEN", ADMIN_TOKEN.to_owned()), ("PATH", path)])
+        .output()
+        .await
+        .expect("a shell");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), err.as_str()), (Some(0), ""), "{out}");
+    for part in
+        ["acme-three", "└── acme-child (team) trial", "entries verified", "nothing to apply"]
+    {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+}

@@ -263,3 +263,129 @@ async fn a_parent_and_its_child_are_created_as_the_guide_says() {
         assert_eq!(child[member], value, "{member}");
     }
 }
+
+/// Sends a JSON example of the guide with curl, as its other lines do.
+async fn send(reader: &Reader<'_>, method: &str, path: &str, example: &str) -> Printed {
+    let lines = format!(
+        "curl -X {method} \"https://api.leanvibe.ai/v1{path}\" \\\n  \
+         -H \"Authorization: Bearer tenant-admin-token\" \\\n  \
+         -H \"Content-Type: application/json\" \\\n  -d '{example}'"
+    );
+    reader.shell(&lines).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trends_are_read_as_the_guide_says() {
+    let world = World::start().await;
+    let acme = world.tenant("acme", "enterprise", "us").await;
+    report(&world, &acme, json!({"users": 45, "storage_bytes": 8_500_u64 << 20})).await;
+    let reader = Reader::new(&world).tenant_admin(&acme).await;
+    let answer = reader.runs("#### Usage Monitoring Dashboard").await.expect(200);
+    assert_eq!(answer["tenant_id"], acme.id.as_str());
+    assert_eq!(answer["metrics"], json!(["api_calls", "storage", "users"]));
+    let buckets = answer["buckets"].as_array().expect("buckets");
+    assert_eq!(buckets.len(), 30);
+    assert_eq!(buckets[29]["start"], "2026-03-15T00:00:00Z");
+    assert_eq!(buckets[29]["values"], json!({"api_calls": 0, "storage": 8_500, "users": 45}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_are_configured_with_the_guides_document() {
+    let world = World::start().await;
+    let acme = world.tenant("acme", "enterprise", "us").await;
+    let reader = Reader::new(&world).tenant_admin(&acme).await;
+    let after = "#### Quota Alert Configuration";
+    let path = "/tenants/{tenant_id}/alerts";
+    let answer = send(&reader, "PUT", path, block(after, "json")).await.expect(200);
+    same(&example(after), &answer, &[]);
+    let read = world.admin("GET", &format!("/v1/tenants/{}/alerts", acme.id), None).await;
+    same(&example(after), &read.expect(200).json(), &[]);
+}
+
+/// A parent and the three children of the guide's examples.
+async fn family(world: &World) -> (TenantActor, Vec<TenantActor>) {
+    let parent = world.tenant("parent", "enterprise", "us").await;
+    let mut children = Vec::new();
+    for number in 1..=3 {
+        let slug = format!("child-{number}");
+        let child = json!({
+            "organization_name": slug, "slug": slug, "plan": "enterprise",
+            "admin_email": format!("admin@{slug}.example"), "parent_tenant_id": parent.id,
+        });
+        children.push(world.create(child).await);
+    }
+    (parent, children)
+}
+
+/// The same reader with the operator's token in the guide's place of a tenant's.
+fn operator<'a>(world: &'a World, tenant: &TenantActor) -> Reader<'a> {
+    Reader::new(world)
+        .with("{tenant_id}", &tenant.id)
+        .with("Bearer tenant-admin-token", format!("Bearer {ADMIN_TOKEN}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn billing_is_consolidated_with_the_guides_document() {
+    let world = World::start().await;
+    let (parent, children) = family(&world).await;
+    let after = "#### Consolidated Billing";
+    let mut document = block(after, "json").replace("parent-uuid", &parent.id);
+    for (number, child) in children.iter().enumerate() {
+        document = document.replace(&format!("child-{}-uuid", number + 1), &child.id);
+    }
+    let reader = operator(&world, &parent);
+    let answer = send(&reader, "PUT", "/tenants/{tenant_id}/billing", &document).await.expect(200);
+    let document: Value = serde_json::from_str(&document).expect("JSON");
+    same(&document, &answer, &[]);
+    let path = format!("/v1/tenants/{}/billing", parent.id);
+    same(&document, &world.admin("GET", &path, None).await.expect(200).json(), &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_shared_with_the_guides_document() {
+    let world = World::start().await;
+    let (parent, children) = family(&world).await;
+    // What the guide's children use: GB of storage, and 287 seats among them.
+    for (child, (gb, users)) in children.iter().zip([(350_u64, 150), (150, 100), (200, 37)]) {
+        report(&world, child, json!({"users": users, "storage_bytes": gb << 30})).await;
+    }
+    let after = "#### Cross-Tenant Resource Sharing";
+    let reader = operator(&world, &parent);
+    let path = "/tenants/{tenant_id}/pools";
+    let answer = send(&reader, "PUT", path, block(after, "json")).await.expect(200);
+    same(&example(after), &answer, &[]);
+    let path = format!("/v1/tenants/{}/pools", parent.id);
+    same(&example(after), &world.admin("GET", &path, None).await.expect(200).json(), &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_has_the_guides_members() {
+    let world = World::start().await;
+    let acme = world.tenant("acme", "enterprise", "us").await;
+    let code = block("#### Health Check Endpoints", "python");
+    let (_, path) = code.split_once("@router.get(\"").expect("a route");
+    let path = path.split('"').next().expect("a path");
+    let lines = format!(
+        "curl \"https://api.leanvibe.ai{path}\" -H \"Authorization: Bearer tenant-admin-token\""
+    );
+    let reader = Reader::new(&world).tenant_admin(&acme).await;
+    let answer = reader.shell(&lines).await.expect(200);
+    assert_eq!(answer["tenant_id"], acme.id.as_str());
+    assert_eq!(answer["status"], "healthy");
+    let names: Vec<_> = code.lines().filter_map(|line| line.trim().strip_prefix('"')).collect();
+    let names: Vec<_> = names.iter().filter_map(|line| Some(line.split_once("\":")?.0)).collect();
+    let members =
+        |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    let mut answered = members(&answer);
+    answered.truncate(3);
+    answered.extend(members(&answer["checks"]));
+    answered.push("metrics".to_owned());
+    answered.extend(members(&answer["metrics"]));
+    assert_eq!(names, answered);
+}
+
+/// Reports levels, as a tenant's backend does.
+async fn report(world: &World, tenant: &TenantActor, levels: Value) {
+    let path = format!("/v1/tenants/{}/usage/levels", tenant.id);
+    world.admin("PUT", &path, Some(levels)).await.expect(200);
+}

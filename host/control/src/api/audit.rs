@@ -53,10 +53,8 @@ struct AuditEntryShape {
     action: String,
     target: String,
     /// SHA-256 in hex.
-    #[schemars(required)]
     before: Option<String>,
     /// SHA-256 in hex.
-    #[schemars(required)]
     after: Option<String>,
     /// JSON text.
     detail: String,

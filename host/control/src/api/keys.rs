@@ -29,6 +29,7 @@ use super::{
 #[expect(dead_code, reason = "documents the shape that `issue` reads")]
 pub(super) struct NewKeyBody {
     /// RFC 3339; none lives until it is revoked.
+    #[schemars(extend("format" = "date-time"))]
     expires_at: Option<String>,
 }
 

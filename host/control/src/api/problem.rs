@@ -60,6 +60,8 @@ pub(crate) enum ApiError {
     KeyReused,
     /// SQLite cannot do it.
     NeedsPostgresql(Capability),
+    /// A claim found no room under its quota.
+    QuotaExceeded(Box<Problem>),
     /// The quota authority did not answer.
     UsageUnavailable,
     /// The store failed; logged here.
@@ -144,6 +146,7 @@ impl ApiError {
                     .with("needs", "postgresql")
                     .with("alternatives", capability.alternatives)
             }
+            Self::QuotaExceeded(problem) => *problem,
             Self::UsageUnavailable | Self::Store(_) => {
                 Problem::new(503, "temporary-reduced-capacity", "Temporarily unavailable")
                     .of_type(problem::TEMPORARY_REDUCED_CAPACITY)

@@ -44,12 +44,14 @@ const OVERLAP_S_MAX: u64 = 30 * 86_400;
 #[expect(dead_code, reason = "documents the shape that `read` reads")]
 pub(super) struct NewTokenBody {
     /// `parent-admin`, `tenant-admin` or `service` for a tenant; `admin` for the operator.
-    role: String,
-    /// Scopes such as `usage:read`; required for `service`, otherwise all of the role's.
-    scopes: Option<Vec<String>>,
+    role: Role,
+    /// Required for `service`, otherwise all of the role's.
+    scopes: Option<Vec<Right>>,
     /// A name for people.
+    #[schemars(length(min = 1, max = 100))]
     name: String,
     /// RFC 3339; none lives until it is revoked.
+    #[schemars(extend("format" = "date-time"))]
     expires_at: Option<String>,
 }
 
@@ -59,8 +61,10 @@ pub(super) struct NewTokenBody {
 #[expect(dead_code, reason = "documents the shape that `rotate` reads")]
 pub(super) struct Rotation {
     /// Seconds that the old token lives on; a day unless given.
+    #[schemars(range(max = 2_592_000))]
     overlap_s: Option<u64>,
     /// End of the new token's life, RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     expires_at: Option<String>,
 }
 

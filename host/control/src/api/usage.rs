@@ -1,21 +1,29 @@
-//! `GET /tenants/{id}/usage`: the product guide's figures, in its order.
+//! `GET /tenants/{tenant_id}/usage`: the product guide's figures, in its order.
 //!
-//! API calls and AI requests are exact, from the quota authority. Users, projects,
-//! storage and sessions are reported levels; nothing reports them in this release, so
-//! they are 0. Invariant: an authority that does not answer is a 503, never a stale or
-//! invented figure.
+//! API calls and AI requests are exact, from the quota authority; users, projects and
+//! storage are levels that backends report (`levels.rs`, `claims.rs`); sessions are not
+//! counted in this release, so they are 0. Quotas are the plan's; where a pool replaces
+//! one, `pools` says so and the percentage is of what the pool allows. Invariant: an
+//! authority that does not answer is a 503, never a stale or invented figure.
+
+pub(super) mod claims;
+pub(super) mod levels;
+#[cfg(test)]
+mod tests;
+pub(super) mod trends;
 
 use axum::{extract::State, response::Response};
 use model::{
     gate::MeteredUsage,
-    quota::{Metric, Quotas, utilization_percent},
+    quota::{BYTES_PER_MB, Metric, Quotas, utilization_percent, whole_mb},
     tenant::TenantId,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Api, json, path::TenantPath, problem::ApiError};
+use crate::store::PoolCap;
 
 /// Usage and quotas of a tenant.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -27,6 +35,31 @@ pub(super) struct Usage {
     quotas: Option<Quotas>,
     utilization_percentages: Option<Percentages>,
     last_calculated_at: String,
+    /// Where a share of the parent's pool replaces a quota.
+    #[serde(skip_serializing_if = "Pools::is_empty")]
+    pools: Pools,
+}
+
+/// Shares in the place of quotas, in the units of these.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UsagePools")]
+struct Pools {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_users: Option<Share>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_storage_mb: Option<Share>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UsagePoolShare")]
+struct Share {
+    /// Whose pool.
+    #[schemars(with = "uuid::Uuid")]
+    pool_tenant_id: TenantId,
+    /// Set aside for this tenant.
+    guaranteed: u64,
+    /// The most that all pools above allow.
+    limit: u64,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
@@ -57,25 +90,58 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let stored = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
     let metered = api.usage.usage(id).await.map_err(|_| ApiError::UsageUnavailable)?;
-    let current = Current::new(metered, &api.store.gauges(id).await?);
-    let quotas = api.catalog.borrow().quotas_of(&stored.tenant);
+    let current = Current::new(metered, &api.store.levels(id).await?);
+    let catalog = Arc::clone(&api.catalog.borrow());
+    let quotas = catalog.quotas_of(&stored.tenant);
+    let pools = Pools::new(&api.store.pool_caps(id, &catalog).await?);
+    let limits = quotas.map(|quotas| pools.replace(quotas));
     Ok(json(Usage {
         tenant_id: id,
         current_usage: current,
         quotas,
-        utilization_percentages: quotas.map(|quotas| Percentages::new(current, &quotas)),
+        utilization_percentages: limits.map(|limits| Percentages::new(current, &limits)),
         last_calculated_at: metered.as_of.rfc3339(),
+        pools,
     }))
 }
 
+impl Pools {
+    fn new(caps: &BTreeMap<Metric, PoolCap>) -> Self {
+        let share = |metric, unit: u64| {
+            caps.get(&metric).map(|cap| Share {
+                pool_tenant_id: cap.owner,
+                guaranteed: cap.share.guaranteed / unit,
+                limit: cap.limit / unit,
+            })
+        };
+        Self {
+            max_users: share(Metric::Users, 1),
+            max_storage_mb: share(Metric::Storage, BYTES_PER_MB),
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.max_users.is_none() && self.max_storage_mb.is_none()
+    }
+
+    /// The quotas with what the pools allow in their place.
+    fn replace(&self, quotas: Quotas) -> Quotas {
+        Quotas {
+            max_users: self.max_users.map_or(quotas.max_users, |share| share.limit),
+            max_storage_mb: self.max_storage_mb.map_or(quotas.max_storage_mb, |share| share.limit),
+            ..quotas
+        }
+    }
+}
+
 impl Current {
-    fn new(metered: MeteredUsage, gauges: &BTreeMap<Metric, u64>) -> Self {
-        let level = |metric| gauges.get(&metric).copied().unwrap_or(0);
+    fn new(metered: MeteredUsage, levels: &BTreeMap<Metric, u64>) -> Self {
+        let level = |metric| levels.get(&metric).copied().unwrap_or(0);
         Self {
             users_count: level(Metric::Users),
             projects_count: level(Metric::Projects),
             api_calls_this_month: metered.api_calls_this_month,
-            storage_used_mb: level(Metric::Storage),
+            storage_used_mb: whole_mb(level(Metric::Storage)),
             ai_requests_today: metered.ai_requests_today,
             concurrent_sessions: level(Metric::ConcurrentSessions),
         }
@@ -92,85 +158,6 @@ impl Percentages {
             storage: percent(used.storage_used_mb, Metric::Storage),
             ai_requests: percent(used.ai_requests_today, Metric::AiRequests),
             concurrent_sessions: percent(used.concurrent_sessions, Metric::ConcurrentSessions),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use model::{clock::UnixMs, gate::MeteredUsage, quota::Metric};
-    use serde_json::json;
-
-    use crate::testing::{Backend, Control, acme, id_of, on_both};
-
-    on_both![
-        the_guides_example_is_answered_field_by_field,
-        an_authority_that_does_not_answer_is_a_503_with_retry_after,
-        an_unknown_tenant_is_not_found,
-    ];
-
-    async fn the_guides_example_is_answered_field_by_field(on: Backend) {
-        let control = Control::start(on).await;
-        let tenant = control.create(&acme()).await;
-        for (metric, value) in
-            [("users", 45), ("projects", 23), ("storage", 8_500), ("concurrent_sessions", 12)]
-        {
-            let metric = Metric::from_name(metric).expect("a metric");
-            control.store.put_gauge(id_of(&tenant), metric, value).await.expect("a gauge");
-        }
-        *control.usage.0.lock().expect("not poisoned") = Some(MeteredUsage {
-            api_calls_this_month: 85_000,
-            ai_requests_today: 750,
-            as_of: UnixMs(1_705_314_600_000),
-        });
-        let guide = json!({
-            "tenant_id": tenant["id"],
-            "current_usage": {
-                "users_count": 45,
-                "projects_count": 23,
-                "api_calls_this_month": 85000,
-                "storage_used_mb": 8500,
-                "ai_requests_today": 750,
-                "concurrent_sessions": 12
-            },
-            "quotas": {
-                "max_users": 999999,
-                "max_projects": 999999,
-                "max_api_calls_per_month": 999999999,
-                "max_storage_mb": 1048576,
-                "max_ai_requests_per_day": 10000,
-                "max_concurrent_sessions": 100
-            },
-            "utilization_percentages": {
-                "users": 0.0045,
-                "projects": 0.0023,
-                "api_calls": 0.0085,
-                "storage": 0.81,
-                "ai_requests": 7.5,
-                "concurrent_sessions": 12.0
-            },
-            "last_calculated_at": "2024-01-15T10:30:00Z"
-        });
-        for prefix in ["/api/v1", "/v1"] {
-            let answer = control.get(&format!("{prefix}/tenants/{}/usage", id_of(&tenant))).await;
-            assert_eq!(answer.text, guide.to_string());
-        }
-    }
-
-    async fn an_authority_that_does_not_answer_is_a_503_with_retry_after(on: Backend) {
-        let control = Control::start(on).await;
-        let tenant = control.create(&acme()).await;
-        let answer = control.get(&format!("/api/v1/tenants/{}/usage", id_of(&tenant))).await;
-        assert_eq!(answer.status, 503);
-        assert_eq!(answer.headers["retry-after"], "1");
-        assert_eq!(answer.json["code"], "temporary-reduced-capacity");
-    }
-
-    async fn an_unknown_tenant_is_not_found(on: Backend) {
-        let control = Control::start(on).await;
-        for id in ["00000000-0000-0000-0000-000000000000", "acme-corp", "%ff", "1"] {
-            let answer = control.get(&format!("/api/v1/tenants/{id}/usage")).await;
-            assert_eq!((answer.status, &answer.json["code"]), (404, &"not-found".into()), "{id}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! unique keys and row locks, so it happens once. To add a job, give it a file with a
 //! `run` and a line in [`Jobs::start`].
 
+mod sample;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -28,6 +29,7 @@ impl Jobs {
     pub fn start(deps: Deps) -> Self {
         let deps = Arc::new(deps);
         let mut jobs = Self { tasks: JoinSet::new() };
+        jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs
     }

@@ -84,11 +84,11 @@ fn of<'q>(statement: Statement<'q>, key: &WindowKey) -> Statement<'q> {
 }
 
 /// A figure for the database, whose integers are signed.
-fn int(value: u64) -> i64 {
+pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// A figure from the database; the schema keeps it from being negative.
-fn uint(value: i64) -> u64 {
+pub(super) fn uint(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }

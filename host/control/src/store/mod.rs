@@ -17,11 +17,12 @@ mod directory;
 mod dispatch;
 mod error;
 mod family;
-mod gauges;
 mod idempotency;
 mod keys;
+mod levels;
 mod lifecycle;
 mod lint;
+mod pools;
 mod publish;
 mod random;
 mod rows;
@@ -31,6 +32,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod trends;
 
 use std::sync::Arc;
 
@@ -45,14 +47,17 @@ pub use self::{
     error::StoreError,
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
+    levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     schema::{PendingMigration, Schema},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
     },
     tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
+    trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
     db::Db,

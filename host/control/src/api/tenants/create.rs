@@ -46,11 +46,13 @@ pub(in crate::api) struct NewTenantBody {
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     slug: String,
     /// Where notices go.
-    #[schemars(length(max = 254))]
+    #[schemars(length(max = 254), extend("format" = "email"))]
     admin_email: String,
     /// A declared plan.
+    #[schemars(example = &"team")]
     plan: String,
     /// A declared residency group; a child inherits its parent's unless given.
+    #[schemars(example = &"eu")]
     data_residency: Option<String>,
     parent_tenant_id: Option<uuid::Uuid>,
 }

@@ -162,7 +162,7 @@ async fn the_policy_alone_is_an_index_condition_on_every_table() {
         "EXPLAIN SELECT plan FROM tenant",
         "EXPLAIN SELECT domain FROM tenant_domain",
         "EXPLAIN SELECT value FROM tenant_secret WHERE name = 'a'",
-        "EXPLAIN SELECT value FROM tenant_gauge",
+        "EXPLAIN SELECT value FROM usage_level",
         "EXPLAIN SELECT hash FROM api_key",
     ] {
         let plan: Vec<(String,)> = sql(statement).all(&mut tx).await.expect("a plan");

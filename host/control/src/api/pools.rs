@@ -1,0 +1,105 @@
+//! `/tenants/{tenant_id}/pools`: what a parent sets aside for its children, in the product
+//! guide's shape.
+//!
+//! Storage is given in GB of 2^30 bytes, users in seats. A share of the guide's form is all
+//! guaranteed; the extended form gives `guaranteed_…` and `max_…`. Invariants: what is
+//! computed (used, committed) is answered, and accepted back without being stored; every
+//! broken rule is named with its field.
+
+mod read;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use model::quota::Metric;
+
+pub(super) use self::{read::PoolsBody, view::Pools};
+use super::{Api, body::Document, caller::Caller, json, path::TenantPath, problem::ApiError};
+use crate::store::PoolsError;
+
+/// How the pools of a metric are spelled.
+struct Spelling {
+    metric: Metric,
+    pool: &'static str,
+    total: &'static str,
+    allocated: &'static str,
+    guaranteed: &'static str,
+    max: &'static str,
+    /// Members of a pool that are computed.
+    computed: [&'static str; 2],
+    /// Member of a share that is computed.
+    used: &'static str,
+    /// Stored units in one of these.
+    unit: u64,
+    /// Name of the unit in refusals.
+    unit_name: &'static str,
+}
+
+const SPELLINGS: [Spelling; 2] = [
+    Spelling {
+        metric: Metric::Storage,
+        pool: "shared_storage_pool",
+        total: "total_allocation_gb",
+        allocated: "allocated_gb",
+        guaranteed: "guaranteed_gb",
+        max: "max_gb",
+        computed: ["used_gb", "committed_gb"],
+        used: "used_gb",
+        unit: 1 << 30,
+        unit_name: "GB",
+    },
+    Spelling {
+        metric: Metric::Users,
+        pool: "shared_user_pool",
+        total: "total_seats",
+        allocated: "allocated_seats",
+        guaranteed: "guaranteed_seats",
+        max: "max_seats",
+        computed: ["utilized_seats", "committed_seats"],
+        used: "used_seats",
+        unit: 1,
+        unit_name: "seats",
+    },
+];
+
+/// The member that holds both pools.
+const SHARING: &str = "resource_sharing";
+/// The member of a pool that holds the shares.
+const ALLOCATIONS: &str = "child_allocations";
+
+pub(super) async fn get(
+    State(api): State<Api>,
+    TenantPath(tenant): TenantPath,
+) -> Result<Response, ApiError> {
+    if !api.store.knows(tenant) {
+        return Err(ApiError::NotFound);
+    }
+    Ok(json(Pools::new(&api.store.pools(tenant).await?)))
+}
+
+pub(super) async fn put(
+    caller: Caller,
+    State(api): State<Api>,
+    TenantPath(tenant): TenantPath,
+    document: Document,
+) -> Result<Response, ApiError> {
+    let wanted = read::pools(document)?;
+    let catalog = Arc::clone(&api.catalog.borrow());
+    let set = api.store.put_pools(caller.actor(), tenant, &wanted, &catalog).await;
+    Ok(json(Pools::new(&set.map_err(refusal)?)))
+}
+
+fn refusal(error: PoolsError) -> ApiError {
+    match error {
+        PoolsError::NotFound => ApiError::NotFound,
+        PoolsError::Faults(faults) => ApiError::Invalid(read::errors(faults)),
+        PoolsError::PlanUnknown(plan) => {
+            tracing::error!(plan, "pools were refused: the plan is not declared");
+            ApiError::UsageUnavailable
+        }
+        PoolsError::Store(error) => ApiError::Store(error),
+    }
+}

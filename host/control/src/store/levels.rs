@@ -1,0 +1,110 @@
+//! Levels that a tenant's backends report: users, projects, and storage in bytes.
+//!
+//! A backend states a fact ([`Store::put_levels`]), which no quota refuses, or claims room
+//! before it takes it (`claim.rs`), which one may. Invariant: whoever changes a level holds
+//! its row, and the hour's bucket of the history is written with it, so that counts and
+//! history survive together.
+
+mod claim;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use model::{clock::UnixMs, quota::Metric, tenant::TenantId};
+
+pub(super) use self::claim::KEPT_MS as CLAIM_KEPT_MS;
+pub use self::claim::{Claim, ClaimError, ClaimTaken, Exceeded};
+use super::{
+    ChangeError, Store, StoreError,
+    audit::{self, Act, Actor},
+    authority::{int, uint},
+    db::{Purpose, TenantTx, Tx, sql},
+    rows::stored,
+    trends,
+};
+
+impl Store {
+    /// A tenant's levels; a metric that nobody reported is absent and means 0.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn levels(&self, tenant: TenantId) -> Result<BTreeMap<Metric, u64>, StoreError> {
+        let mut tx = self.db.tenant(tenant, Purpose::Read).await?;
+        let levels = read(&mut tx).await;
+        tx.end(levels).await
+    }
+
+    /// Sets levels to what a backend counted, and answers all of them.
+    ///
+    /// # Errors
+    /// There is no such tenant, or the store failed.
+    pub async fn put_levels(
+        &self,
+        by: &Actor,
+        tenant: TenantId,
+        facts: &BTreeMap<Metric, u64>,
+    ) -> Result<BTreeMap<Metric, u64>, ChangeError> {
+        let act = Act::new(by, "usage.report", "levels");
+        let mut tx = self.db.tenant(tenant, Purpose::Write).await?;
+        let outcome = put(&mut tx, act, facts, self.clock.now()).await;
+        tx.end(outcome).await
+    }
+}
+
+/// In the order of the metrics, so that two reports never wait for each other.
+async fn put(
+    tx: &mut TenantTx,
+    mut act: Act,
+    facts: &BTreeMap<Metric, u64>,
+    now: UnixMs,
+) -> Result<BTreeMap<Metric, u64>, ChangeError> {
+    let tenant = tx.tenant();
+    let known: Option<(String,)> =
+        sql("SELECT slug FROM tenant WHERE id = $1").bind(tenant.0).optional(tx).await?;
+    if known.is_none() {
+        return Err(ChangeError::NotFound);
+    }
+    let before = read(tx).await?;
+    for (&metric, &level) in facts {
+        set(tx, tenant, metric, level, now).await?;
+    }
+    let after = read(tx).await?;
+    act.describe(Some(&before), Some(&after));
+    audit::append(tx, tenant, &act, now).await?;
+    Ok(after)
+}
+
+/// Writes a level and its place in the history.
+async fn set<S>(
+    tx: &mut Tx<S>,
+    tenant: TenantId,
+    metric: Metric,
+    level: u64,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    sql("INSERT INTO usage_level (tenant_id, metric, value, updated_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (tenant_id, metric)
+         DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at")
+    .bind(tenant.0)
+    .bind(metric.as_str())
+    .bind(int(level))
+    .bind(stored(now))
+    .execute(tx)
+    .await?;
+    trends::put_level(tx, tenant, metric, level, now).await
+}
+
+async fn read(tx: &mut TenantTx) -> Result<BTreeMap<Metric, u64>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        sql("SELECT metric, value FROM usage_level WHERE tenant_id = $1")
+            .bind(tx.tenant().0)
+            .all(tx)
+            .await?;
+    let level = |(name, value): (String, i64)| {
+        let metric = Metric::from_name(&name)
+            .ok_or_else(|| StoreError::Decode(format!("level {name:?}")))?;
+        Ok((metric, uint(value)))
+    };
+    rows.into_iter().map(level).collect()
+}

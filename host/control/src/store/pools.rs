@@ -1,0 +1,187 @@
+//! Shared pools: what a tenant sets aside for its children, set, reported and enforced.
+//!
+//! The rules are `model::pool`'s; here they are applied to rows, under the lock of the
+//! family's root, so that no two changes of one family's pools cross. Claims lock the pools
+//! only. Use that exists when a pool is made, a claim under way included, counts as a fact.
+//! Invariant: stored shares keep every rule of `model::pool::faults` at every level.
+
+pub(in crate::store) mod family;
+mod put;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use model::{
+    catalog::Catalog,
+    pool::{POOLED, Share, Terms},
+    quota::Metric,
+    tenant::TenantId,
+};
+use uuid::Uuid;
+
+pub use self::put::{NewPool, PoolFault, PoolRule, PoolsError};
+use super::{
+    Store, StoreError,
+    authority::uint,
+    db::{ControlTx, Purpose, Tx, sql},
+    rows::{self, Span},
+};
+
+/// A pool as it stands, in the metric's own unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolReport {
+    /// Its size.
+    pub total: u64,
+    /// What its members use, those of pools further down included.
+    pub used: u64,
+    /// Guaranteed shares in full, and use beyond them; facts may bring it above the total.
+    pub committed: u64,
+    /// The members in the order of their slugs; `None` when every child is one.
+    pub shares: Option<Vec<ShareReport>>,
+}
+
+/// A member's part of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareReport {
+    /// Whose.
+    pub slug: String,
+    /// What it may have.
+    pub share: Share,
+    /// What it uses, with those who draw from its own pool.
+    pub used: u64,
+}
+
+/// What a pool puts in the place of a plan's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolCap {
+    /// The tenant whose pool it is.
+    pub owner: TenantId,
+    /// The share of it.
+    pub share: Share,
+    /// The least of what the pools above allow, and the quota above them.
+    pub limit: u64,
+}
+
+impl Store {
+    /// The pools of a tenant, by metric.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn pools(&self, owner: TenantId) -> Result<BTreeMap<Metric, PoolReport>, StoreError> {
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let reports = reports(&mut tx, owner).await;
+        tx.end(reports).await
+    }
+
+    /// Where a pool replaces the quota of a tenant's plan, by metric. A quota that is not
+    /// known, because the plan is not declared, bounds nothing here.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn pool_caps(
+        &self,
+        tenant: TenantId,
+        catalog: &Catalog,
+    ) -> Result<BTreeMap<Metric, PoolCap>, StoreError> {
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let caps = caps(&mut tx, tenant, catalog).await;
+        tx.end(caps).await
+    }
+}
+
+async fn caps(
+    tx: &mut ControlTx,
+    tenant: TenantId,
+    catalog: &Catalog,
+) -> Result<BTreeMap<Metric, PoolCap>, StoreError> {
+    let mut caps = BTreeMap::new();
+    for metric in POOLED {
+        let (top, family) = family::around(tx, tenant, metric).await?;
+        let Some(membership) = family.membership(tenant) else { continue };
+        let top = rows::tenants(tx, Span::one(top)).await?;
+        let quotas = top.first().and_then(|top| catalog.quotas_of(top));
+        let plan = quotas.map_or(u64::MAX, |quotas| quotas.level_limit(metric));
+        let limit = family.limit(tenant, plan);
+        caps.insert(metric, PoolCap { owner: membership.owner, share: membership.share, limit });
+    }
+    Ok(caps)
+}
+
+async fn reports(
+    tx: &mut ControlTx,
+    owner: TenantId,
+) -> Result<BTreeMap<Metric, PoolReport>, StoreError> {
+    let mut reports = BTreeMap::new();
+    for metric in POOLED {
+        if let Some(terms) = terms(tx, owner, metric).await? {
+            reports.insert(metric, report(tx, owner, metric, terms).await?);
+        }
+    }
+    Ok(reports)
+}
+
+async fn report(
+    tx: &mut ControlTx,
+    owner: TenantId,
+    metric: Metric,
+    terms: Terms,
+) -> Result<PoolReport, StoreError> {
+    let family = family::below(tx, owner, metric).await?;
+    let mut shares = None;
+    if terms.shares.is_some() {
+        let slugs = slugs(tx, owner).await?;
+        let reported = family.members_of(owner).filter_map(|(child, share)| {
+            let slug = slugs.get(&child)?.clone();
+            let used = family.used(child).saturating_add(family.used_below(child));
+            Some(ShareReport { slug, share, used })
+        });
+        let mut reported: Vec<_> = reported.collect();
+        reported.sort_by(|a, b| a.slug.cmp(&b.slug));
+        shares = Some(reported);
+    }
+    Ok(PoolReport {
+        total: terms.total,
+        used: family.used_below(owner),
+        committed: family.committed(owner),
+        shares,
+    })
+}
+
+/// A tenant's pool as set, with the shares of those who are its children now.
+async fn terms<S>(
+    tx: &mut Tx<S>,
+    owner: TenantId,
+    metric: Metric,
+) -> Result<Option<Terms>, StoreError> {
+    let pool: Option<(i64, i64)> =
+        sql("SELECT total, open FROM pool WHERE tenant_id = $1 AND metric = $2")
+            .bind(owner.0)
+            .bind(metric.as_str())
+            .optional(tx)
+            .await?;
+    let Some((total, open)) = pool else { return Ok(None) };
+    let rows: Vec<(Uuid, i64, i64)> = sql("SELECT share.child, share.guaranteed, share.maximum
+         FROM pool_share share
+         JOIN tenant ON tenant.id = share.child AND tenant.parent = share.tenant_id
+         WHERE share.tenant_id = $1 AND share.metric = $2 ORDER BY share.child")
+    .bind(owner.0)
+    .bind(metric.as_str())
+    .all(tx)
+    .await?;
+    let share = |(child, guaranteed, maximum)| {
+        (TenantId(child), Share { guaranteed: uint(guaranteed), max: uint(maximum) })
+    };
+    let shares = (open == 0).then(|| rows.into_iter().map(share).collect());
+    Ok(Some(Terms { total: uint(total), shares }))
+}
+
+/// The slugs of a tenant's children.
+async fn slugs<S>(
+    tx: &mut Tx<S>,
+    parent: TenantId,
+) -> Result<BTreeMap<TenantId, String>, StoreError> {
+    let rows: Vec<(Uuid, String)> =
+        sql("SELECT id, slug FROM tenant WHERE parent = $1").bind(parent.0).all(tx).await?;
+    Ok(rows.into_iter().map(|(id, slug)| (TenantId(id), slug)).collect())
+}
