@@ -9,12 +9,14 @@
 
 mod api;
 mod jobs;
+mod plans;
 mod serve;
 pub mod store;
 #[cfg(test)]
 mod testing;
 
-pub use api::{Deps, router};
-pub use jobs::Jobs;
+pub use api::{Deps, Readiness, router};
+pub use jobs::{Jobs, TrialEnd};
+pub use plans::numbered;
 pub use serve::serve;
 pub use store::{Actor, AdminToken, Store, StoreError};

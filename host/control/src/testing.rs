@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::{Deps, Store, router};
+use crate::{Deps, Readiness, Store, TrialEnd, router};
 
 pub(crate) const TOKEN: &str = "admin-token";
 /// 2024-01-01T00:00:00Z, the product guide's day.
@@ -41,7 +41,7 @@ pub(crate) struct Control {
     pub(crate) usage: Arc<FixedUsage>,
     pub(crate) catalog: watch::Sender<Arc<Catalog>>,
     pub(crate) reload: watch::Sender<Arc<ReloadStatus>>,
-    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) ready: watch::Sender<Readiness>,
     pub(crate) deps: Deps,
     router: Router,
     database: Database,
@@ -188,7 +188,7 @@ impl Control {
         let usage = Arc::new(FixedUsage::default());
         let catalog = watch::Sender::new(Arc::new(guide()));
         let reload = watch::Sender::new(Arc::new(ReloadStatus::default()));
-        let ready = watch::Sender::new(true);
+        let ready = watch::Sender::new(Readiness::Ready);
         let mut deps = Deps {
             store: Arc::clone(&store),
             usage: Arc::clone(&usage) as _,
@@ -199,6 +199,7 @@ impl Control {
             admin_token: token.token,
             base_domain: "localhost".into(),
             default_residency: None,
+            trial_end: TrialEnd::default(),
             clock: Arc::clone(&clock) as _,
         };
         adjust(&mut deps);
@@ -334,5 +335,6 @@ pub(crate) fn guide() -> Catalog {
                 (name.to_owned(), regions.iter().map(|region| (*region).to_owned()).collect())
             })
             .collect(),
+        plan_versions: BTreeMap::new(),
     }
 }

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use control::TrialEnd;
 use model::secret::Secret;
 use proxy::{JwtConfig, Limits};
 use serde::Deserialize;
@@ -95,12 +96,14 @@ pub struct ControlSection {
     pub listen: SocketAddr,
     /// Residency group of a root tenant whose create names none; absent: it must.
     pub default_residency: Option<String>,
+    /// What becomes of a tenant at the end of its trial.
+    pub trial_end: TrialEnd,
 }
 
 impl Default for ControlSection {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 9080));
-        Self { listen, default_residency: None }
+        Self { listen, default_residency: None, trial_end: TrialEnd::default() }
     }
 }
 

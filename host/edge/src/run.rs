@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use control::{
-    Store,
+    Readiness, Store,
     store::{AdminTokenSource, DispatchClaim},
 };
 use model::{
@@ -26,8 +26,8 @@ use tokio::{
 
 use crate::{
     config::Config,
-    publish::{self, Channels, Publisher},
-    reload::{self, FileWatch},
+    publish::{self, Channels, Preparer, Publisher},
+    reload::FileWatch,
 };
 
 /// Reload requests that may wait: one is as good as many.
@@ -55,7 +55,7 @@ pub struct Running {
     stop_control: oneshot::Sender<()>,
     control_task: JoinHandle<std::io::Result<()>>,
     jobs: control::Jobs,
-    ready: watch::Sender<bool>,
+    ready: watch::Sender<Readiness>,
 }
 
 /// Builds and starts everything. Port 0 works; the addresses come back.
@@ -90,16 +90,28 @@ pub async fn start(
     let (reload_tx, reload) = watch::channel(Arc::new(ReloadStatus::default()));
     let directory = store.directory();
     let first = Arc::clone(&directory.borrow());
+    let (applied_tx, applied) = watch::channel(0);
+    let problems = |problems: Vec<_>| anyhow!(publish::lines(&config.policies.dir, &problems));
+    let mut preparer = Preparer::new(config.policies.dir.clone(), Arc::clone(&sandbox));
+    let prepared = preparer.prepare().await.map_err(problems)?;
     let publisher = Publisher::start(
         config.policies.dir.clone(),
+        prepared,
         config.edge.base_domain.clone(),
         sandbox,
         Arc::clone(&clock),
         first,
-        Channels { snapshot: snapshot_tx, catalog: catalog_tx, reload: reload_tx },
+        Channels {
+            snapshot: snapshot_tx,
+            catalog: catalog_tx,
+            reload: reload_tx,
+            applied: applied_tx,
+        },
     )
     .await
-    .map_err(|problems| anyhow!(publish::lines(&config.policies.dir, &problems)))?;
+    .map_err(problems)?;
+    store.set_applied(applied);
+    let catalog = control::numbered(Arc::clone(&store), catalog).await;
 
     let quota_config = quota::QuotaConfig {
         admit_wait_ms_max: config.quota.admit_wait_ms_max,
@@ -130,7 +142,7 @@ pub async fn start(
         AdminTokenSource::Given | AdminTokenSource::Stored => None,
     };
 
-    let (ready, ready_rx) = watch::channel(true);
+    let (ready, ready_rx) = watch::channel(Readiness::Ready);
     let deps = control::Deps {
         store: Arc::clone(&store),
         usage: Arc::clone(&quota) as _,
@@ -141,6 +153,7 @@ pub async fn start(
         admin_token: admin.token,
         base_domain: config.edge.base_domain.as_str().into(),
         default_residency: config.control.default_residency.clone(),
+        trial_end: config.control.trial_end,
         clock,
     };
     let jobs = control::Jobs::start(deps.clone());
@@ -150,7 +163,8 @@ pub async fn start(
     }));
 
     let (stop_publisher, stopped) = oneshot::channel();
-    let publisher = tokio::spawn(publish(publisher, directory, reload_rx, files, stopped));
+    let publisher =
+        tokio::spawn(publish::task::run(publisher, preparer, directory, reload_rx, files, stopped));
 
     Ok(Running {
         edge: proxy.addrs().to_vec(),
@@ -192,7 +206,7 @@ impl Running {
     /// # Errors
     /// What could not be finished; the quota promise holds all the same.
     pub async fn stop(self) -> Result<()> {
-        self.ready.send_replace(false);
+        self.ready.send_replace(Readiness::Draining);
         self.proxy.drain(self.drain_timeout).await;
         self.quota.shutdown().await;
         drop(self.dispatch);
@@ -204,38 +218,6 @@ impl Running {
         self.store.close().await;
         publisher.context("the publisher")?;
         control.context("the control API")?.context("the control API")
-    }
-}
-
-/// Publishes a snapshot for every change of the directory or the declarations.
-async fn publish(
-    mut publisher: Publisher,
-    mut directory: watch::Receiver<Arc<model::directory::Directory>>,
-    mut reloads: mpsc::Receiver<()>,
-    mut files: Option<FileWatch>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    loop {
-        if let Some(files) = &mut files {
-            files.also(publisher.component_folders());
-        }
-        tokio::select! {
-            changed = directory.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let current = Arc::clone(&directory.borrow_and_update());
-                publisher.directory_changed(current).await;
-            }
-            asked = reloads.recv() => {
-                if asked.is_none() {
-                    return;
-                }
-                reload::settle(&mut reloads).await;
-                publisher.reload().await;
-            }
-            _ = &mut stopped => return,
-        }
     }
 }
 

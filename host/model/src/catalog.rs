@@ -16,6 +16,8 @@ use crate::{clock::UnixMs, plan::Plan, policy::OnFailure, quota::Quotas, tenant:
 pub struct Catalog {
     /// Plans by name.
     pub plans: BTreeMap<String, Arc<Plan>>,
+    /// The version of each plan's content; a content that is not recorded yet has none.
+    pub plan_versions: BTreeMap<String, u64>,
     /// Names of each residency group's regions, preferred first.
     pub groups: BTreeMap<String, Vec<String>>,
 }

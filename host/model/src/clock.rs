@@ -49,6 +49,12 @@ impl UnixMs {
         whole.format(&Rfc3339).unwrap_or_default()
     }
 
+    /// RFC 3339 to the millisecond, without a fraction where there is none.
+    #[must_use]
+    pub fn rfc3339_exact(self) -> String {
+        self.date_time().format(&Rfc3339).unwrap_or_default()
+    }
+
     /// The instant of a calendar time; 0 before 1970.
     #[must_use]
     pub fn from_date_time(at: OffsetDateTime) -> Self {

@@ -17,6 +17,7 @@ pub mod headers;
 pub mod host;
 pub mod key;
 pub mod ledger;
+pub mod overrides;
 pub mod plan;
 pub mod policy;
 pub mod pool;

@@ -279,6 +279,8 @@ pub struct Tenant {
     pub custom_domains: Vec<String>,
     /// Quotas that replace the plan's, by metric.
     pub quota_overrides: BTreeMap<String, u64>,
+    /// Those of its overrides with dates that are in force; they go over the ones without.
+    pub dated_quotas: BTreeMap<String, u64>,
     /// Operator-defined attributes that policies may read.
     pub attributes: BTreeMap<String, String>,
     /// Creation time.
@@ -320,7 +322,7 @@ impl Tenant {
     #[must_use]
     pub fn effective_quotas(&self, plan: &Quotas) -> Quotas {
         let mut quotas = *plan;
-        for (name, value) in &self.quota_overrides {
+        for (name, value) in self.quota_overrides.iter().chain(&self.dated_quotas) {
             quotas.set_by_name(name, *value);
         }
         quotas

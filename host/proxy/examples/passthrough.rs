@@ -101,6 +101,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         grace_ends_at: None,
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
+        dated_quotas: BTreeMap::new(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,

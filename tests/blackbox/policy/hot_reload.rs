@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use serde_json::Value;
+use tokio::{io::AsyncWriteExt, net::unix::pipe, process::Command};
 
 use crate::actors::{TenantActor, World, WorldOptions, eventually, guest, responder};
 
@@ -182,6 +183,41 @@ async fn a_refused_reload_leaves_the_running_component_too() {
     // A change of the directory publishes again; what was refused stays out.
     world.tenant("newcomer", "team", "eu").await.get("/").await.expect(200);
     other.get("/").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_takes_its_time_delays_no_change_of_a_tenant() {
+    let world = World::start().await;
+    let acme = world.tenant("acme", "team", "us").await;
+    let plans = world.policy_file("plans.toml");
+    let changed = std::fs::read_to_string(&plans)
+        .expect("text")
+        .replace("max_api_calls_per_month = 100000", "max_api_calls_per_month = 123456");
+    // A file that is read for as long as the test likes.
+    let slow = world.policy_file("plans.slow");
+    assert!(Command::new("mkfifo").arg(&slow).status().await.expect("mkfifo(1)").success());
+    std::fs::rename(&slow, &plans).expect("a rename");
+    let mut writer = eventually("the reload has begun", || async {
+        pipe::OpenOptions::new().open_sender(&plans).ok()
+    })
+    .await;
+
+    let path = format!("/api/v1/admin/tenants/{}", acme.id);
+    world.admin("POST", &format!("{path}/suspend"), None).await.expect(200);
+    acme.get("/").await.expect(403);
+    world.admin("POST", &format!("{path}/resume"), None).await.expect(200);
+    let served = acme.get("/").await.expect(200);
+    assert!(served.header("ratelimit-policy").contains("q=100000"), "the reload is not over");
+
+    writer.write_all(changed.as_bytes()).await.expect("written");
+    let aside = world.policy_file("plans.edit");
+    std::fs::write(&aside, changed).expect("a file");
+    std::fs::rename(&aside, &plans).expect("a rename");
+    drop(writer);
+    eventually("the plan changed", || async {
+        acme.get("/").await.header("ratelimit-policy").contains("q=123456").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

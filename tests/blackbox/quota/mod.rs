@@ -4,6 +4,8 @@ use serde_json::json;
 
 use crate::actors::{TenantActor, World, eventually};
 
+mod plans;
+
 /// A tenant with these quotas of calls and of AI requests.
 pub async fn limited(world: &World, slug: &str, calls: u64, ai: u64) -> TenantActor {
     let tenant = world.tenant(slug, "team", "us").await;

@@ -156,6 +156,40 @@ impl Fields {
         Some(ruled)
     }
 
+    /// A list of objects that must be there, each with its position; faults within are
+    /// named by `name[position].`.
+    pub(crate) fn objects<T>(
+        &mut self,
+        name: &str,
+        most: usize,
+        read: impl Fn(&mut Self) -> Option<T>,
+    ) -> Option<Vec<(usize, T)>> {
+        let items = match self.take(name) {
+            Some(Value::Array(items)) if items.len() <= most => items,
+            Some(Value::Array(_)) => {
+                self.reject(name, format!("may have at most {most} items"));
+                return None;
+            }
+            _ => {
+                self.reject(name, "must be a list");
+                return None;
+            }
+        };
+        let mut objects = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let Value::Object(members) = item else {
+                self.reject(format!("{name}[{at}]"), "must be an object");
+                continue;
+            };
+            let mut fields = Self::new(members);
+            objects.extend(read(&mut fields).map(|object| (at, object)));
+            for error in fields.faults() {
+                self.reject(format!("{name}[{at}].{}", error.field), error.detail);
+            }
+        }
+        Some(objects)
+    }
+
     /// Ends the reading: whatever was not taken is unknown.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.refuse() {
@@ -165,11 +199,15 @@ impl Fields {
     }
 
     /// The refusal that names every fault, where one is known to be.
-    pub(crate) fn refuse(mut self) -> ApiError {
+    pub(crate) fn refuse(self) -> ApiError {
+        ApiError::Invalid(self.faults())
+    }
+
+    fn faults(mut self) -> Vec<FieldError> {
         for (name, _) in std::mem::take(&mut self.members) {
             self.reject(name, "is not a field of this request");
         }
-        ApiError::Invalid(self.errors)
+        self.errors
     }
 
     fn ruled<T>(&mut self, name: &str, ruled: Ruled<T>) -> Option<T> {

@@ -3,6 +3,9 @@
 //! Invariant: liveness says only that the process answers; nothing of a tenant's business
 //! state is mixed into either.
 
+mod checks;
+pub(super) mod tenant;
+
 use axum::{
     extract::State,
     http::{HeaderValue, StatusCode, header},
@@ -16,6 +19,27 @@ use super::{Api, json};
 const PROMETHEUS_TEXT: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
+/// Whether the edge serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet.
+    Starting,
+    /// Yes.
+    Ready,
+    /// No longer: exchanges in flight finish, and nothing new should be sent here.
+    Draining,
+}
+
+impl Readiness {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Health {
     status: &'static str,
@@ -26,10 +50,13 @@ pub(super) async fn live() -> Response {
 }
 
 pub(super) async fn ready(State(api): State<Api>) -> Response {
-    if *api.ready.borrow() {
-        json(Health { status: "ready" })
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, json(Health { status: "starting" })).into_response()
+    let readiness = *api.ready.borrow();
+    let health = json(Health { status: readiness.as_str() });
+    match readiness {
+        Readiness::Ready => health,
+        Readiness::Starting | Readiness::Draining => {
+            (StatusCode::SERVICE_UNAVAILABLE, health).into_response()
+        }
     }
 }
 
@@ -41,6 +68,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
 mod tests {
     use axum::{body::Body, http::Request};
 
+    use super::Readiness;
     use crate::testing::{Backend, Control};
 
     #[tokio::test]
@@ -51,8 +79,13 @@ mod tests {
         };
         assert_eq!(get("/livez").await.status, 200);
         assert_eq!(get("/readyz").await.status, 200);
-        control.ready.send_replace(false);
-        assert_eq!(get("/readyz").await.status, 503);
+        for (readiness, status) in
+            [(Readiness::Starting, "starting"), (Readiness::Draining, "draining")]
+        {
+            control.ready.send_replace(readiness);
+            let answer = get("/readyz").await;
+            assert_eq!((answer.status, &answer.json["status"]), (503, &status.into()));
+        }
         assert_eq!(get("/livez").await.status, 200);
         let metrics = get("/metrics").await;
         assert_eq!(metrics.text, "edge_up 1\n");

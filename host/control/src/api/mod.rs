@@ -16,7 +16,10 @@ mod fields;
 mod health;
 mod keys;
 mod openapi;
+mod overrides;
 mod path;
+mod plan_changes;
+mod plans;
 mod policies;
 mod pools;
 mod problem;
@@ -43,8 +46,12 @@ use model::{
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::store::{AdminToken, Store};
+use crate::{
+    jobs::TrialEnd,
+    store::{AdminToken, Store},
+};
 use endpoint::Endpoint;
+pub use health::Readiness;
 use openapi::OpenApi;
 use problem::ApiError;
 
@@ -60,7 +67,7 @@ pub struct Deps {
     /// How the declarations were loaded.
     pub reload: watch::Receiver<Arc<ReloadStatus>>,
     /// Whether the edge serves.
-    pub ready: watch::Receiver<bool>,
+    pub ready: watch::Receiver<Readiness>,
     /// Makes the text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Verifies the operator's token.
@@ -69,6 +76,8 @@ pub struct Deps {
     pub base_domain: Box<str>,
     /// Residency group of a root tenant that names none; `None` requires one.
     pub default_residency: Option<String>,
+    /// What becomes of a tenant at the end of its trial.
+    pub trial_end: TrialEnd,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -84,6 +93,7 @@ impl fmt::Debug for Deps {
 pub(crate) struct Api {
     deps: Arc<Deps>,
     openapi: OpenApi,
+    health: health::tenant::Recent,
 }
 
 impl Deref for Api {
@@ -230,6 +240,48 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("The audit chain of the platform")
             .query::<audit::AuditQuery>()
             .answers::<audit::AuditPage>(200),
+        // Plans and dates of a tenant.
+        Endpoint::get("/admin/tenants/{tenant_id}/overrides", overrides::read)
+            .right(Right::TenantRead)
+            .summary("Quotas of a tenant with dates")
+            .answers::<overrides::OverridesView<'_>>(200),
+        Endpoint::put("/admin/tenants/{tenant_id}/overrides", overrides::replace)
+            .right(Right::TenantPlan)
+            .summary("Replace the quotas of a tenant with dates")
+            .header(IF_MATCH.0, IF_MATCH.1)
+            .body::<overrides::OverridesBody>()
+            .answers::<overrides::OverridesView<'_>>(200),
+        Endpoint::get("/admin/tenants/{tenant_id}/plan-changes", plan_changes::list)
+            .right(Right::TenantRead)
+            .summary("Changes of a tenant's plan at a later time")
+            .answers::<plan_changes::PlanChangesView>(200),
+        Endpoint::post("/admin/tenants/{tenant_id}/plan-changes", plan_changes::schedule)
+            .right(Right::TenantPlan)
+            .summary("Have a tenant's plan change at a time")
+            .body::<plan_changes::NewPlanChangeBody>()
+            .answers::<plan_changes::PlanChangeView>(201),
+        Endpoint::delete(
+            "/admin/tenants/{tenant_id}/plan-changes/{change_id}",
+            plan_changes::cancel,
+        )
+        .right(Right::TenantPlan)
+        .summary("Cancel a change of plan")
+        .answers_empty(204),
+        Endpoint::get("/admin/plans", plans::list)
+            .right(Right::PlatformRead)
+            .summary("The plans in force")
+            .answers::<plans::PlansView<'_>>(200),
+        Endpoint::get("/admin/plans/{plan}/versions", plans::versions)
+            .right(Right::PlatformRead)
+            .summary("Contents of a plan, the newest first")
+            .query::<plans::VersionsQuery>()
+            .answers::<plans::VersionsView>(200),
+        // Health of a tenant.
+        Endpoint::get("/tenants/{tenant_id}/health", health::tenant::read)
+            .right(Right::HealthRead)
+            .summary("Health of a tenant: as its worst check")
+            .answers::<health::tenant::TenantHealth>(200),
+        health_as_the_guide_spells_it(),
         // The installation.
         Endpoint::get("/admin/policies", policies::read)
             .right(Right::PlatformRead)
@@ -238,16 +290,30 @@ fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
+/// The product guide's path, which stands beside `/api/v1` too.
+fn health_as_the_guide_spells_it() -> Endpoint {
+    Endpoint::get("/health/tenant/{tenant_id}", health::tenant::read)
+        .right(Right::HealthRead)
+        .summary("Health of a tenant, in the product guide's spelling")
+        .answers::<health::tenant::TenantHealth>(200)
+}
+
 /// All endpoints of the control listener.
 pub fn router(deps: Deps) -> Router {
     let endpoints = endpoints();
-    let api = Api { deps: Arc::new(deps), openapi: OpenApi::of(&endpoints) };
+    let api = Api {
+        deps: Arc::new(deps),
+        openapi: OpenApi::of(&endpoints),
+        health: health::tenant::Recent::default(),
+    };
+    let health = health_as_the_guide_spells_it();
     let routes = endpoints
         .iter()
         .fold(Router::new(), |routes, endpoint| routes.route(endpoint.path, endpoint.route(&api)));
     Router::new()
         .nest("/api/v1", routes.clone())
         .nest("/v1", routes)
+        .route(health.path, health.route(&api))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

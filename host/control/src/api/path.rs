@@ -6,12 +6,21 @@ use axum::{
     http::request::Parts,
 };
 use model::tenant::TenantId;
+use uuid::Uuid;
 
 use super::{Api, caller::TENANT_PARAMETER, problem::ApiError};
 
 /// The tenant of `{tenant_id}`; not yet looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TenantPath(pub(crate) TenantId);
+
+/// The change of plan of `{change_id}`; not yet looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlanChangePath(pub(crate) Uuid);
+
+/// The plan of `{plan}`; not yet looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct PlanPath(pub(crate) String);
 
 /// The key of `{key_id}`; not yet looked up.
 #[derive(Clone, Debug)]
@@ -43,6 +52,23 @@ impl FromRequestParts<Api> for TokenPath {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         segment(parts, api, "token_id").await.map(Self)
+    }
+}
+
+impl FromRequestParts<Api> for PlanChangePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let id = segment(parts, api, "change_id").await?;
+        id.parse().map(Self).map_err(|_| ApiError::NotFound)
+    }
+}
+
+impl FromRequestParts<Api> for PlanPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        segment(parts, api, "plan").await.map(Self)
     }
 }
 

@@ -17,6 +17,8 @@ use super::fields::Ruled;
 
 /// Longest name of an organisation, in characters.
 const NAME_CHARS_MAX: usize = 200;
+/// Longest reason, in characters: a sentence or two, and the number of a ticket.
+const REASON_CHARS_MAX: usize = 500;
 /// Longest address that SMTP can carry (RFC 5321 4.5.3.1.3), in bytes.
 const EMAIL_BYTES_MAX: usize = 254;
 /// Longest name of an attribute or secret, in bytes.
@@ -30,6 +32,18 @@ const QUOTA_MAX: u64 = (1 << 53) - 1;
 
 pub(crate) fn text(value: &Value) -> Ruled<&str> {
     value.as_str().ok_or_else(|| "must be a string".to_owned())
+}
+
+/// Why something was done, for people.
+pub(crate) fn reason(value: &Value) -> Ruled<String> {
+    let reason = text(value)?.trim();
+    if reason.is_empty() || reason.chars().count() > REASON_CHARS_MAX {
+        return Err(format!("must have 1 to {REASON_CHARS_MAX} characters"));
+    }
+    if reason.chars().any(char::is_control) {
+        return Err("may not hold control characters".to_owned());
+    }
+    Ok(reason.to_owned())
 }
 
 /// A whole number from `least` to `most`, as JSON or as the text of a query.
@@ -117,6 +131,17 @@ pub(crate) fn domain(value: &Value, base_domain: &str) -> Ruled<String> {
 pub(crate) fn quota(name: &str, value: &Value) -> Ruled<u64> {
     let known = Metric::ALL.into_iter().map(Metric::quota_name);
     one_of(name, known).map_err(|detail| format!("is no quota; its name {detail}"))?;
+    quota_value(value)
+}
+
+/// The metric of a quota's name.
+pub(crate) fn quota_name(value: &Value) -> Ruled<Metric> {
+    let name = one_of(text(value)?, Metric::ALL.into_iter().map(Metric::quota_name))?;
+    let named = Metric::ALL.into_iter().find(|metric| metric.quota_name() == name);
+    named.ok_or_else(|| "is no quota".to_owned())
+}
+
+pub(crate) fn quota_value(value: &Value) -> Ruled<u64> {
     value
         .as_u64()
         .filter(|quota| *quota <= QUOTA_MAX)

@@ -5,6 +5,7 @@
 //! unique keys and row locks, so it happens once. To add a job, give it a file with a
 //! `run` and a line in [`Jobs::start`].
 
+mod lifecycle;
 mod sample;
 mod tokens;
 
@@ -12,6 +13,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
+pub use self::lifecycle::TrialEnd;
 use crate::api::Deps;
 
 /// What jobs work on: the same as the API.
@@ -30,6 +32,7 @@ impl Jobs {
         let deps = Arc::new(deps);
         let mut jobs = Self { tasks: JoinSet::new() };
         jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
+        jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs
     }

@@ -53,6 +53,7 @@ impl fmt::Display for Actor {
 #[derive(Clone, Debug)]
 pub(super) struct Act {
     actor: String,
+    by_job: bool,
     action: &'static str,
     target: String,
     before: Option<String>,
@@ -65,12 +66,18 @@ impl Act {
     pub(super) fn new(by: &Actor, action: &'static str, target: impl Into<String>) -> Self {
         Self {
             actor: by.to_string(),
+            by_job: matches!(by, Actor::Job(_)),
             action,
             target: target.into(),
             before: None,
             after: None,
             detail: json!({}),
         }
+    }
+
+    /// Whether nobody waits for it.
+    pub(super) fn is_by_job(&self) -> bool {
+        self.by_job
     }
 
     /// Names the thing, when it was not known before.

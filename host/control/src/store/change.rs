@@ -122,6 +122,11 @@ impl<S> Change<S> {
         let value = self.tx.end(outcome).await?;
         if self.published {
             self.store.published.catch_up().await?;
+            // The next change need not wait for the data plane.
+            drop(self._turn);
+            if !self.act.is_by_job() {
+                self.store.in_force().await;
+            }
         }
         Ok(value)
     }

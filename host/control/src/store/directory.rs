@@ -48,7 +48,7 @@ pub(super) struct News {
 /// What has changed since `known`, if anything; all of it when `known` is 0, or lies
 /// beyond the head because the database was restored from a backup.
 pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>, StoreError> {
-    let (head,): (i64,) = sql("SELECT revision FROM directory_head").one(tx).await?;
+    let head = head(tx).await?;
     if head == known {
         return Ok(None);
     }
@@ -66,6 +66,12 @@ pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>,
         part = load(tx, Span { first: *first, last: *last }).await?;
     }
     Ok(Some(News { head, whole: false, part }))
+}
+
+/// The number of the last change.
+pub(super) async fn head(tx: &mut ControlTx) -> Result<i64, StoreError> {
+    let (head,) = sql("SELECT revision FROM directory_head").one(tx).await?;
+    Ok(head)
 }
 
 impl Part {
@@ -197,6 +203,7 @@ mod tests {
                 grace_ends_at: None,
                 custom_domains: Vec::new(),
                 quota_overrides: BTreeMap::new(),
+                dated_quotas: BTreeMap::new(),
                 attributes: BTreeMap::new(),
                 created_at: UnixMs(0),
                 version: 1,

@@ -1,11 +1,19 @@
 //! Changes of status: which are allowed, and what else they change.
 //!
-//! Called within the transaction of a patch. Invariant: nothing here admits a tenant that
+//! Called within the transaction of a patch, whoever asks for it; the lifecycle job finds
+//! by [`Store::overdue`] whom time moves on. Invariant: nothing here admits a tenant that
 //! the edge would refuse a moment later, and erasure is not a status that one sets.
 
 use model::{
     clock::UnixMs,
-    tenant::{Status, SuspendReason, Tenant},
+    tenant::{Status, SuspendReason, Tenant, TenantId},
+};
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError,
+    db::{Purpose, sql},
+    rows::stored,
 };
 
 /// Days that a past-due tenant is still served: two weeks to pay an open invoice.
@@ -31,6 +39,47 @@ pub struct InvalidTransition {
     pub to: Option<Status>,
     /// What it may become now.
     pub allowed: Vec<Status>,
+}
+
+/// A tenant that may no longer be what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overdue {
+    pub(crate) tenant: TenantId,
+    /// The version that it was found at.
+    pub(crate) version: u64,
+    pub(crate) over: Over,
+}
+
+/// What is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    Trial,
+    Grace,
+}
+
+impl Store {
+    /// Up to `limit` tenants whose trial is over and as many whose grace is, those that
+    /// are overdue longest first.
+    pub(crate) async fn overdue(&self, limit: u32) -> Result<Vec<Overdue>, StoreError> {
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let rows = sql("SELECT id, version, 'trial' FROM (
+                 SELECT id, version FROM tenant WHERE status = 'trial' AND trial_ends_at <= $1
+                 ORDER BY trial_ends_at LIMIT $2) AS trials
+             UNION ALL
+             SELECT id, version, 'grace' FROM (
+                 SELECT id, version FROM tenant WHERE status = 'past_due' AND grace_ends_at <= $1
+                 ORDER BY grace_ends_at LIMIT $2) AS graces")
+        .bind(stored(self.clock.now()))
+        .bind(i64::from(limit))
+        .all::<(Uuid, i64, String), _>(&mut tx)
+        .await;
+        let overdue = |(id, version, over): (Uuid, i64, String)| Overdue {
+            tenant: TenantId(id),
+            version: u64::try_from(version).unwrap_or(0),
+            over: if over == "trial" { Over::Trial } else { Over::Grace },
+        };
+        Ok(tx.end(rows).await?.into_iter().map(overdue).collect())
+    }
 }
 
 /// Applies a change of status. Asking for the status it has already changes nothing, but
@@ -102,6 +151,7 @@ mod tests {
             grace_ends_at: None,
             custom_domains: Vec::new(),
             quota_overrides: std::collections::BTreeMap::new(),
+            dated_quotas: std::collections::BTreeMap::new(),
             attributes: std::collections::BTreeMap::new(),
             created_at: UnixMs(0),
             version: 1,

@@ -9,12 +9,14 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
+mod applied;
 mod audit;
 mod authority;
 mod change;
 mod db;
 mod directory;
 mod dispatch;
+mod due;
 mod error;
 mod family;
 mod idempotency;
@@ -22,6 +24,9 @@ mod keys;
 mod levels;
 mod lifecycle;
 mod lint;
+mod overrides;
+mod plan_changes;
+mod plans;
 mod pools;
 mod publish;
 mod random;
@@ -39,6 +44,7 @@ use std::sync::Arc;
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
+pub(crate) use self::lifecycle::Over;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
     audit::{AUDIT_PAGE_MAX, Actor},
@@ -50,6 +56,9 @@ pub use self::{
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    overrides::Overridden,
+    plan_changes::{PlanChange, PlanChangeState},
+    plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     schema::{PendingMigration, Schema},
     tenants::{
@@ -60,6 +69,7 @@ pub use self::{
     trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
+    applied::Applied,
     db::Db,
     publish::{Following, Published},
 };
@@ -71,6 +81,7 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     published: Arc<Published>,
     turn: Arc<Mutex<()>>,
+    applied: Applied,
     following: Option<Following>,
 }
 
@@ -92,7 +103,7 @@ impl Store {
         let published = Arc::new(Published::open(db.clone()).await?);
         let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
-        Ok(Arc::new(Self { db, clock, published, turn, following }))
+        Ok(Arc::new(Self { db, clock, published, turn, applied: Applied::default(), following }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.

@@ -67,6 +67,19 @@ impl Published {
         Ok(())
     }
 
+    /// Waits until the directory holds what the database has committed by now.
+    pub(super) async fn reach_head(&self) -> Result<(), StoreError> {
+        let mut directory = self.directory.subscribe();
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let head = directory::head(&mut tx).await;
+        let head = tx.end(head).await?;
+        while *self.complete_to.lock().await < head {
+            // It fails only when nobody publishes any more.
+            let _ended = directory.changed().await;
+        }
+        Ok(())
+    }
+
     /// Follows the changes of other processes, if there can be any, until dropped.
     pub(super) fn follow(self: &Arc<Self>) -> Option<Following> {
         let notices = self.db.notices()?;

@@ -50,6 +50,7 @@ pub(super) struct TenantRow {
     trial_ends_at: Option<i64>,
     grace_ends_at: Option<i64>,
     quota_overrides: String,
+    dated_quotas: String,
     attributes: String,
     created_at: i64,
     version: i64,
@@ -116,6 +117,7 @@ impl TenantRow {
             grace_ends_at: self.grace_ends_at.map(instant),
             custom_domains,
             quota_overrides: object(&self.quota_overrides)?,
+            dated_quotas: object(&self.dated_quotas)?,
             attributes: object(&self.attributes)?,
             created_at: instant(self.created_at),
             version: u64::try_from(self.version).unwrap_or(0),
@@ -206,7 +208,7 @@ pub(super) fn instant(at: i64) -> UnixMs {
     UnixMs(u64::try_from(at).unwrap_or(0))
 }
 
-fn json(value: &impl Serialize) -> Result<String, StoreError> {
+pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Decode(error.to_string()))
 }
 

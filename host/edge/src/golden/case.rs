@@ -151,6 +151,7 @@ impl Case {
             grace_ends_at: None,
             custom_domains: Vec::new(),
             quota_overrides: BTreeMap::new(),
+            dated_quotas: BTreeMap::new(),
             attributes: part.attributes.clone(),
             created_at: UnixMs(0),
             version: 1,

@@ -1,7 +1,7 @@
 //! Joins the control plane's directory with the declarations of `policies/` into the
 //! snapshot that the data plane serves from.
 //!
-//! One task owns it; nothing else writes a snapshot. Invariant: a reload is taken whole
+//! One task ([`task::run`]) owns it; nothing else writes a snapshot. Invariant: a reload is taken whole
 //! or not at all. A change of the declarations that does not hold leaves the last
 //! snapshot in force and is reported by file, key and reason; a change of the directory
 //! never fails for one tenant's fault: that tenant's policy then fails by its rule.
@@ -10,6 +10,8 @@ mod bindings;
 mod chains;
 mod entries;
 pub(crate) mod merge;
+mod prepare;
+pub mod task;
 mod unavailable;
 mod versions;
 
@@ -29,6 +31,7 @@ use tokio::sync::watch;
 
 use crate::declare::Declarations;
 
+pub use self::prepare::{Prepared, Preparer};
 use self::{bindings::Bindings, entries::Entries, versions::Versions};
 
 /// Where published state goes.
@@ -40,6 +43,9 @@ pub struct Channels {
     pub catalog: watch::Sender<Arc<Catalog>>,
     /// To the control plane: how the last reload went.
     pub reload: watch::Sender<Arc<ReloadStatus>>,
+    /// To the control plane: the version of the directory that the snapshot in force was
+    /// built from.
+    pub applied: watch::Sender<u64>,
 }
 
 /// Builds and publishes snapshots.
@@ -59,71 +65,63 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Loads the declarations and publishes the first snapshot. Compiles components, so
-    /// it takes as long as they do.
+    /// Publishes the first snapshot, of the declarations prepared from `dir`.
     ///
     /// # Errors
     /// Every problem of the declarations; then nothing is published.
     pub async fn start(
         dir: PathBuf,
+        prepared: Prepared,
         base_domain: String,
         sandbox: Arc<Sandbox>,
         clock: Arc<dyn Clock>,
         directory: Arc<Directory>,
         channels: Channels,
     ) -> Result<Self, Vec<ReloadProblem>> {
-        let declared = Declarations::load(&dir)?;
+        let Prepared { declared, versions } = prepared;
         let mut publisher = Self {
             dir,
             base_domain,
             clock,
             channels,
             declared,
-            versions: Versions::new(Arc::clone(&sandbox)),
+            versions,
             bindings: Bindings::new(sandbox),
             entries: Entries::default(),
             directory,
             version: 0,
             status: ReloadStatus::default(),
         };
-        let standing = publisher.versions.load_all(&publisher.declared.policies).await?;
-        publisher.versions.stand(standing);
         let built = publisher.build(Strictness::Declarations).await?;
         publisher.publish(built);
         Ok(publisher)
     }
 
-    /// Reads the declarations again. On a problem everything stays as it was.
-    pub async fn reload(&mut self) {
-        let dir = self.dir.clone();
-        let load = tokio::task::spawn_blocking(move || Declarations::load(&dir));
-        let loaded = load.await.unwrap_or_else(|error| {
-            let reason = format!("the reload itself failed: {error}");
-            Err(vec![ReloadProblem { file: ".".into(), key: ".".into(), reason }])
-        });
-        match self.take(loaded).await {
+    /// Publishes declarations that were prepared. On a problem everything stays as it was.
+    pub async fn take(&mut self, prepared: Result<Prepared, Vec<ReloadProblem>>) {
+        match self.replace(prepared).await {
             Ok(()) => tracing::info!(snapshot = self.version, "policies reloaded"),
             Err(problems) => self.refuse(problems),
         }
     }
 
-    /// Publishes loaded declarations, or puts everything back to where it stood.
-    async fn take(
+    /// Publishes, or puts everything back to where it stood.
+    async fn replace(
         &mut self,
-        loaded: Result<Declarations, Vec<ReloadProblem>>,
+        prepared: Result<Prepared, Vec<ReloadProblem>>,
     ) -> Result<(), Vec<ReloadProblem>> {
-        let declared = loaded?;
-        let standing = self.versions.load_all(&declared.policies).await?;
-        let stood = self.versions.stand(standing);
+        let Prepared { declared, versions } = prepared?;
         let declared_before = std::mem::replace(&mut self.declared, declared);
+        let versions_before = std::mem::replace(&mut self.versions, versions);
         match self.build(Strictness::Declarations).await {
             Ok(built) => {
+                self.status.last_error = None;
                 self.publish(built);
                 Ok(())
             }
             Err(problems) => {
                 self.declared = declared_before;
-                self.versions.stand(stood);
+                self.versions = versions_before;
                 Err(problems)
             }
         }
@@ -157,7 +155,6 @@ impl Publisher {
 
     fn publish(&mut self, built: Built) {
         self.bindings.forget_unused();
-        self.versions.forget_unused();
         self.version += 1;
         let snapshot = Snapshot::new(
             self.version,
@@ -170,20 +167,24 @@ impl Publisher {
         self.status = ReloadStatus {
             snapshot_version: self.version,
             loaded_at: self.clock.now(),
-            last_error: None,
+            last_error: self.status.last_error.take(),
             policies: built.policies,
         };
         let groups = self.declared.groups.iter().map(|(name, group)| {
             (name.clone(), group.regions.iter().map(|region| region.name.to_string()).collect())
         });
-        let catalog = Catalog { plans: self.declared.plans.clone(), groups: groups.collect() };
+        let catalog = Catalog {
+            plans: self.declared.plans.clone(),
+            groups: groups.collect(),
+            ..Catalog::default()
+        };
         self.channels.catalog.send_replace(Arc::new(catalog));
         self.channels.snapshot.send_replace(Arc::new(snapshot));
+        self.channels.applied.send_replace(self.directory.version);
         self.channels.reload.send_replace(Arc::new(self.status.clone()));
     }
 
     fn refuse(&mut self, problems: Vec<ReloadProblem>) {
-        self.versions.forget_unused();
         for problem in &problems {
             tracing::error!(
                 file = problem.file,
@@ -208,11 +209,15 @@ pub async fn check(dir: &Path, base_domain: &str) -> anyhow::Result<()> {
         snapshot: watch::Sender::default(),
         catalog: watch::Sender::default(),
         reload: watch::Sender::default(),
+        applied: watch::Sender::default(),
     };
-    let (dir, base_domain) = (dir.to_owned(), base_domain.to_owned());
-    let started =
-        Publisher::start(dir.clone(), base_domain, sandbox, clock, Arc::default(), channels).await;
-    started.map(drop).map_err(|problems| anyhow::anyhow!(lines(&dir, &problems)))
+    let start = async {
+        let prepared = Preparer::new(dir.to_owned(), Arc::clone(&sandbox)).prepare().await?;
+        let (owned, base_domain) = (dir.to_owned(), base_domain.to_owned());
+        Publisher::start(owned, prepared, base_domain, sandbox, clock, Arc::default(), channels)
+            .await
+    };
+    start.await.map(drop).map_err(|problems| anyhow::anyhow!(lines(dir, &problems)))
 }
 
 /// Problems for a person, one a line.

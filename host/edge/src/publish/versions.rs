@@ -1,9 +1,12 @@
-//! Loaded component versions, one per digest: an unchanged file is not compiled again.
+//! Compiled components, one per digest: an unchanged file is not compiled again.
+//!
+//! Used by [`super::prepare`], beside the publisher. Invariant: a version is remembered
+//! only while somebody holds it, so what a refused reload compiled goes with it.
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use model::catalog::ReloadProblem;
@@ -16,40 +19,39 @@ type Key = [u8; 32];
 
 /// At which version each policy stands.
 #[derive(Debug, Default)]
-pub(super) struct Standing(HashMap<String, Key>);
-
-/// The versions in use.
-#[derive(Debug)]
-pub(super) struct Versions {
-    sandbox: Arc<Sandbox>,
-    by_digest: HashMap<Key, Arc<Version>>,
-    by_policy: HashMap<String, Key>,
-}
+pub(super) struct Versions(HashMap<String, Arc<Version>>);
 
 impl Versions {
-    /// None yet.
-    pub(super) fn new(sandbox: Arc<Sandbox>) -> Self {
-        Self { sandbox, by_digest: HashMap::new(), by_policy: HashMap::new() }
-    }
-
     /// The version that a policy stands at.
     pub(super) fn of(&self, policy: &str) -> Option<&Arc<Version>> {
-        self.by_digest.get(self.by_policy.get(policy)?)
+        self.0.get(policy)
+    }
+}
+
+/// Loads components.
+#[derive(Debug)]
+pub(super) struct Loader {
+    sandbox: Arc<Sandbox>,
+    loaded: HashMap<Key, Weak<Version>>,
+}
+
+impl Loader {
+    /// Knows none yet.
+    pub(super) fn new(sandbox: Arc<Sandbox>) -> Self {
+        Self { sandbox, loaded: HashMap::new() }
     }
 
-    /// Loads the component of every policy; compiles the ones not seen before, off the
-    /// async threads. Changes nothing: [`Versions::stand`] does.
+    /// Loads the component of every policy; compiles the ones that nobody holds, off the
+    /// async threads.
     pub(super) async fn load_all(
         &mut self,
         policies: &BTreeMap<String, PolicyDeclaration>,
-    ) -> Result<Standing, Vec<ReloadProblem>> {
+    ) -> Result<Versions, Vec<ReloadProblem>> {
         let mut problems = Vec::new();
-        let mut by_policy = HashMap::new();
+        let mut versions = HashMap::new();
         for (name, policy) in policies {
             match self.load(&policy.component).await {
-                Ok(key) => {
-                    by_policy.insert(name.clone(), key);
-                }
+                Ok(version) => drop(versions.insert(name.clone(), version)),
                 Err(reason) => problems.push(ReloadProblem {
                     file: format!("{name}/policy.toml"),
                     key: "component".into(),
@@ -57,38 +59,26 @@ impl Versions {
                 }),
             }
         }
-        if problems.is_empty() { Ok(Standing(by_policy)) } else { Err(problems) }
+        self.loaded.retain(|_, version| version.strong_count() > 0);
+        if problems.is_empty() { Ok(Versions(versions)) } else { Err(problems) }
     }
 
-    /// Puts the policies at these versions; gives back where they stood.
-    pub(super) fn stand(&mut self, at: Standing) -> Standing {
-        Standing(std::mem::replace(&mut self.by_policy, at.0))
-    }
-
-    /// Drops the versions that no policy stands at any more.
-    pub(super) fn forget_unused(&mut self) {
-        let used: Vec<Key> = self.by_policy.values().copied().collect();
-        self.by_digest.retain(|key, _| used.contains(key));
-    }
-
-    async fn load(&mut self, path: &Path) -> Result<Key, String> {
+    async fn load(&mut self, path: &Path) -> Result<Arc<Version>, String> {
         let sandbox = Arc::clone(&self.sandbox);
         let path = path.to_owned();
-        let known: Vec<Key> = self.by_digest.keys().copied().collect();
-        let work = move || -> Result<(Key, Option<Arc<Version>>), String> {
+        let loaded = self.loaded.clone();
+        let work = move || -> Result<(Key, Arc<Version>), String> {
             let bytes = std::fs::read(&path).map_err(|error| error.to_string())?;
             let key: Key = Sha256::digest(&bytes).into();
-            if known.contains(&key) {
-                return Ok((key, None));
+            if let Some(version) = loaded.get(&key).and_then(Weak::upgrade) {
+                return Ok((key, version));
             }
             let version = sandbox.load(&bytes).map_err(|error| error.to_string())?;
-            Ok((key, Some(version)))
+            Ok((key, version))
         };
         let (key, version) =
             tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
-        if let Some(version) = version {
-            self.by_digest.insert(key, version);
-        }
-        Ok(key)
+        self.loaded.insert(key, Arc::downgrade(&version));
+        Ok(version)
     }
 }

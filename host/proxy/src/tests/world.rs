@@ -238,6 +238,7 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
         grace_ends_at: None,
         custom_domains: vec![format!("www.{slug}-custom.example")],
         quota_overrides: BTreeMap::new(),
+        dated_quotas: BTreeMap::new(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,

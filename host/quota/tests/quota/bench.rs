@@ -200,6 +200,7 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         grace_ends_at: None,
         custom_domains: Vec::new(),
         quota_overrides: Default::default(),
+        dated_quotas: Default::default(),
         attributes: Default::default(),
         created_at: UnixMs(0),
         version: 1,

@@ -256,6 +256,7 @@ fn tenant_of(number: u128) -> Tenant {
         grace_ends_at: None,
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
+        dated_quotas: BTreeMap::new(),
         attributes: BTreeMap::from([("tier".into(), "gold".into())]),
         created_at: NOW,
         version: 1,

@@ -35,10 +35,11 @@ use crate::{
 };
 
 /// Members that no patch changes.
-const READ_ONLY: [&str; 8] = [
+const READ_ONLY: [&str; 9] = [
     "id",
     "slug",
     "quotas",
+    "plan_version",
     "created_at",
     "trial_ends_at",
     "grace_ends_at",
@@ -159,7 +160,7 @@ fn status(fields: &mut Fields, held: &StoredTenant) -> Option<StatusChange> {
 }
 
 /// The version that `If-Match` asks for. A tag that was never given out matches nothing.
-fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+pub(in crate::api) fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(field) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let tag = field.to_str().unwrap_or_default().trim();
     if tag == "*" {

@@ -41,6 +41,8 @@ pub(in crate::api) struct TenantView<'a> {
     parent_tenant_id: Option<TenantId>,
     suspend_reason: Option<SuspendReason>,
     grace_ends_at: Option<String>,
+    /// Of the plan's content in force; `null` until it is recorded.
+    plan_version: Option<u64>,
     custom_domains: &'a [String],
     quota_overrides: &'a BTreeMap<String, u64>,
     attributes: &'a BTreeMap<String, String>,
@@ -66,6 +68,7 @@ impl<'a> TenantView<'a> {
             parent_tenant_id: tenant.parent,
             suspend_reason: tenant.suspend_reason,
             grace_ends_at: tenant.grace_ends_at.map(UnixMs::rfc3339),
+            plan_version: catalog.plan_versions.get(&tenant.plan).copied(),
             custom_domains: &tenant.custom_domains,
             quota_overrides: &tenant.quota_overrides,
             attributes: &tenant.attributes,
@@ -85,7 +88,7 @@ pub(super) fn answer(stored: &StoredTenant, catalog: &Catalog) -> Response {
 }
 
 /// The entity tag of a version.
-pub(super) fn etag(version: u64) -> [(HeaderName, HeaderValue); 1] {
+pub(in crate::api) fn etag(version: u64) -> [(HeaderName, HeaderValue); 1] {
     let tag = HeaderValue::try_from(format!("\"{version}\""));
     [(header::ETAG, tag.unwrap_or_else(|_| HeaderValue::from_static("\"\"")))]
 }
