@@ -26,6 +26,8 @@ async fn server(answers: &'static [&'static str]) -> (Client, Arc<AtomicUsize>) 
             let mut request = [0; 4_096];
             let _bytes = stream.read(&mut request).await.expect("a request");
             stream.write_all(answers[number].as_bytes()).await.expect("written");
+            // One request a connection: the next answer belongs to the next one.
+            stream.shutdown().await.expect("closed");
         }
     });
     (client(&url), served)
@@ -152,4 +154,29 @@ fn what_looks_like_an_id_is_one() {
     {
         assert_eq!(name(slug), TenantName::Slug(slug.to_owned()));
     }
+}
+
+const FIRST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 34\r\n\r\n{\"items\": [1], \"next_cursor\": \"a\"}";
+const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 35\r\n\r\n{\"items\": [2], \"next_cursor\": null}";
+
+#[tokio::test]
+async fn pages_end_with_the_last_and_a_cursor_that_leads_nowhere_is_refused() {
+    let (two, served) = server(&[FIRST, LAST]).await;
+    let mut pages = Pages::new(&two, Call::get(&["x"]));
+    let mut seen = Vec::new();
+    while let Some(page) = pages.next(Some(1)).await.expect("a page") {
+        seen.extend_from_slice(page.items().expect("items"));
+    }
+    assert_eq!((seen, served.load(Ordering::SeqCst)), (vec![1.into(), 2.into()], 2));
+    assert!(!pages.more());
+
+    let (endless, _) = server(&[FIRST]).await;
+    let mut pages = Pages::new(&endless, Call::get(&["x"]));
+    assert!(pages.next(None).await.is_ok() && pages.more());
+    let error = pages.next(None).await.expect_err("the same cursor again");
+    assert!(matches!(error, ClientError::Unreadable("next_cursor")), "{error:?}");
+
+    let (no_list, _) = server(&[OK]).await;
+    let error = Pages::new(&no_list, Call::get(&["x"])).next(None).await.expect_err("no page");
+    assert!(matches!(error, ClientError::Unreadable("items")), "{error:?}");
 }

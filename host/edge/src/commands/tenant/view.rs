@@ -5,14 +5,16 @@ use serde_json::Value;
 use crate::commands::table::sheet;
 
 /// Lines of a tenant: heading and JSON pointer.
-const LINES: [(&str, &str); 19] = [
+const LINES: [(&str, &str); 21] = [
     ("slug", "/slug"),
     ("id", "/id"),
     ("organization", "/organization_name"),
     ("display name", "/display_name"),
     ("email", "/admin_email"),
     ("plan", "/plan"),
+    ("plan version", "/plan_version"),
     ("status", "/status"),
+    ("in effect", "/effective_status"),
     ("suspended for", "/suspend_reason"),
     ("trial ends", "/trial_ends_at"),
     ("grace ends", "/grace_ends_at"),
