@@ -10,6 +10,7 @@
 mod api;
 mod jobs;
 mod plans;
+pub mod notify;
 mod serve;
 pub mod store;
 #[cfg(test)]

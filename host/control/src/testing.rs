@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::{Deps, Readiness, Store, TrialEnd, router};
+use crate::{Deps, Store, notify::NotifyConfig, router};
 
 pub(crate) const TOKEN: &str = "admin-token";
 /// 2024-01-01T00:00:00Z, the product guide's day.
@@ -200,6 +201,7 @@ impl Control {
             base_domain: "localhost".into(),
             default_residency: None,
             trial_end: TrialEnd::default(),
+            notify: NotifyConfig::default(),
             clock: Arc::clone(&clock) as _,
         };
         adjust(&mut deps);

@@ -98,12 +98,69 @@ pub struct ControlSection {
     pub default_residency: Option<String>,
     /// What becomes of a tenant at the end of its trial.
     pub trial_end: TrialEnd,
+    /// Networks that tenants' webhooks may reach beside the public ones, also without TLS.
+    #[serde(deserialize_with = "proxy::networks")]
+    pub webhook_allow_networks: Vec<proxy::IpNet>,
+    /// The mail server for notices.
+    pub smtp: SmtpSection,
+}
+
+/// `[control.smtp]`.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SmtpSection {
+    /// `smtp://[USER:PASSWORD@]HOST[:PORT]` or `smtps://…`; without one, mail fails and says
+    /// so.
+    pub url: Option<String>,
+    /// The sender of notices.
+    pub from: Option<String>,
+}
+
+/// The URL may hold a password.
+impl std::fmt::Debug for SmtpSection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = self.url.as_ref().map(|_| "[redacted]");
+        f.debug_struct("SmtpSection").field("url", &url).field("from", &self.from).finish()
+    }
+}
+
+impl ControlSection {
+    /// Where notices may go, and through what.
+    ///
+    /// # Errors
+    /// The key that is wrong or missing, and why.
+    pub fn notify(&self) -> Result<control::notify::NotifyConfig, (&'static str, String)> {
+        use control::notify::{AllowedNetworks, NotifyConfig, SmtpConfig, SmtpConfigError};
+        let smtp = match (&self.smtp.url, &self.smtp.from) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(("control.smtp.url", "goes with a sender".to_owned())),
+            (Some(_), None) => {
+                return Err(("control.smtp.from", "is required with a server".to_owned()));
+            }
+            (Some(url), Some(from)) => {
+                let key = |error: &SmtpConfigError| match error {
+                    SmtpConfigError::Url => "control.smtp.url",
+                    SmtpConfigError::From => "control.smtp.from",
+                };
+                let server = SmtpConfig::new(url, from);
+                Some(server.map_err(|error| (key(&error), error.to_string()))?)
+            }
+        };
+        let webhook_allow_networks = AllowedNetworks::new(self.webhook_allow_networks.clone());
+        Ok(NotifyConfig { smtp, webhook_allow_networks })
+    }
 }
 
 impl Default for ControlSection {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 9080));
         Self { listen, default_residency: None, trial_end: TrialEnd::default() }
+        Self {
+            listen,
+            default_residency: None,
+            webhook_allow_networks: Vec::new(),
+            smtp: SmtpSection::default(),
+        }
     }
 }
 
@@ -309,6 +366,9 @@ impl Config {
             "must be sqlite://PATH or postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
+        if let Err((key, reason)) = self.control.notify() {
+            check(false, key, &reason);
+        }
         errors
     }
 }
@@ -430,6 +490,25 @@ mod tests {
         for url in ["sqlite://x.db", "postgres://edge@h/d", "postgresql://edge:pw@h:5432/d"] {
             let config = load(&format!("[store]\nurl = \"{url}\""), &[]).expect("a config");
             assert_eq!(config.store_url(), url);
+        }
+    }
+
+    #[test]
+    fn a_mail_server_has_a_url_and_a_sender() {
+        let smtp = |lines: &str| load(&format!("[control.smtp]\n{lines}"), &[]);
+        let (url, from) = ("url = \"smtp://u:hunter2@h:587\"", "from = \"a@b.example\"");
+        let config = smtp(&format!("{url}\n{from}")).expect("a config");
+        assert!(config.control.notify().expect("channels").smtp.is_some());
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for (lines, key) in [
+            (url.to_owned(), "control.smtp.from"),
+            (from.to_owned(), "control.smtp.url"),
+            (format!("url = \"http://u:hunter2@h\"\n{from}"), "control.smtp.url"),
+            (format!("{url}\nfrom = \"nobody\""), "control.smtp.from"),
+        ] {
+            let refused = smtp(&lines).expect_err(key).to_string();
+            assert!(refused.contains(&format!(": {key}: ")), "{refused}");
+            assert!(!refused.contains("hunter2"), "{refused}");
         }
     }
 

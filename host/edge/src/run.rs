@@ -154,6 +154,7 @@ pub async fn start(
         base_domain: config.edge.base_domain.as_str().into(),
         default_residency: config.control.default_residency.clone(),
         trial_end: config.control.trial_end,
+        notify: config.control.notify().map_err(|(key, why)| anyhow::anyhow!("{key}: {why}"))?,
         clock,
     };
     let jobs = control::Jobs::start(deps.clone());

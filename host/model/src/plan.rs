@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{policy::OnFailure, quota::Quotas};
+use crate::{billing::Price, policy::OnFailure, quota::Quotas};
 
 /// A plan as declared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Plan {
     /// The policies that run for every tenant of the plan.
     #[serde(default)]
     pub chain: Vec<ChainLink>,
+    /// What it costs; `None` is free.
+    #[serde(default)]
+    pub price: Option<Price>,
 }
 
 const fn yes() -> bool {

@@ -101,12 +101,9 @@ impl TenantEntry {
     /// The reason, which decides the answer.
     pub fn admission(&self, now: UnixMs) -> Result<(), NotAdmitted> {
         self.record.tenant.admission(now)?;
-        use crate::tenant::Status;
-        let inherited =
-            |status| matches!(status, Status::Suspended | Status::Erasing | Status::Erased);
         self.ancestors
             .iter()
-            .filter(|ancestor| inherited(ancestor.tenant.status))
+            .filter(|ancestor| ancestor.tenant.status.applies_below())
             .try_for_each(|ancestor| ancestor.tenant.admission(now))
     }
 }

@@ -213,6 +213,22 @@ impl Status {
         }
     }
 
+    /// Whether it applies to the whole subtree of whoever has it.
+    #[must_use]
+    pub const fn applies_below(self) -> bool {
+        matches!(self, Self::Suspended | Self::Erasing | Self::Erased)
+    }
+
+    /// The status in effect below ancestors with these statuses, nearest first: its own if
+    /// that alone refuses service, else what the nearest such ancestor imposes.
+    #[must_use]
+    pub fn effective(self, ancestors: impl IntoIterator<Item = Self>) -> Self {
+        if self == Self::Provisioning || self.applies_below() {
+            return self;
+        }
+        ancestors.into_iter().find(|status| status.applies_below()).unwrap_or(self)
+    }
+
     /// The stable name used in JSON and SQL.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

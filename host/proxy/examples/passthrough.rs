@@ -85,6 +85,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         offered: true,
         charge_on: ChargeOn::Answered,
         chain: Vec::new(),
+        price: None,
     });
     let tenant = Tenant {
         id: TenantId(uuid::Uuid::nil()),

@@ -71,7 +71,6 @@ macro_rules! methods {
     )*};
 }
 
-#[expect(dead_code, reason = "the endpoints that use the rest come with the next commits")]
 impl Endpoint {
     methods! { get GET, post POST, put PUT, patch PATCH, delete DELETE, }
 

@@ -45,6 +45,11 @@ impl Fields {
         self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// The members that were not read yet.
+    pub(crate) fn rest(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.members.iter()
+    }
+
     /// Takes a member out, `null` or not.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.members.shift_remove(name)
@@ -188,6 +193,13 @@ impl Fields {
             }
         }
         Some(objects)
+    /// Takes over the faults of an object inside, named from here: `prefix.field`.
+    pub(crate) fn absorb(&mut self, prefix: &str, inner: Self) {
+        if let ApiError::Invalid(errors) = inner.refuse() {
+            for error in errors {
+                self.reject(format!("{prefix}.{}", error.field), error.detail);
+            }
+        }
     }
 
     /// Ends the reading: whatever was not taken is unknown.

@@ -8,15 +8,20 @@
 //! metrics are open, because the listener is on loopback by default, and so is the
 //! document. Every mutation leaves one entry in an audit chain, in its own transaction.
 
+mod alerts;
 mod audit;
+mod billing;
 mod body;
 mod caller;
+mod capabilities;
 mod endpoint;
 mod fields;
 mod health;
+mod hierarchy;
 mod keys;
 mod openapi;
 mod overrides;
+mod partitions;
 mod path;
 mod plan_changes;
 mod plans;
@@ -48,6 +53,7 @@ use tokio::sync::watch;
 
 use crate::{
     jobs::TrialEnd,
+    notify::NotifyConfig,
     store::{AdminToken, Store},
 };
 use endpoint::Endpoint;
@@ -78,6 +84,8 @@ pub struct Deps {
     pub default_residency: Option<String>,
     /// What becomes of a tenant at the end of its trial.
     pub trial_end: TrialEnd,
+    /// Where notices may go.
+    pub notify: NotifyConfig,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -229,6 +237,27 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Set what a tenant shares with its children")
             .body::<pools::PoolsBody>()
             .answers::<pools::Pools>(200),
+        // Alerts.
+        Endpoint::get("/tenants/{tenant_id}/alerts", alerts::read)
+            .right(Right::AlertsRead)
+            .summary("What a tenant wants to be told")
+            .answers::<alerts::AlertsView>(200),
+        Endpoint::put("/tenants/{tenant_id}/alerts", alerts::put)
+            .right(Right::AlertsManage)
+            .summary("Say what a tenant wants to be told, as a whole")
+            .header(IF_MATCH.0, IF_MATCH.1)
+            .body::<alerts::AlertsBody>()
+            .answers::<alerts::AlertsView>(200),
+        Endpoint::post("/tenants/{tenant_id}/alerts/webhook-secret", alerts::rotate_secret)
+            .right(Right::AlertsManage)
+            .summary("Make a new secret for webhooks; the one before signs for another day")
+            .optional_body::<alerts::WebhookSecretRotation>()
+            .answers::<alerts::NewWebhookSecret>(201),
+        Endpoint::get("/tenants/{tenant_id}/alerts/events", alerts::list)
+            .right(Right::AlertsRead)
+            .summary("What happened to a tenant and how telling it goes, newest first")
+            .query::<alerts::EventsQuery>()
+            .answers::<alerts::EventsView>(200),
         // Audit.
         Endpoint::get("/tenants/{tenant_id}/audit", audit::of_tenant)
             .right(Right::AuditRead)
@@ -282,7 +311,62 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Health of a tenant: as its worst check")
             .answers::<health::tenant::TenantHealth>(200),
         health_as_the_guide_spells_it(),
+        // Families and what they are billed.
+        Endpoint::get("/tenants/{tenant_id}/hierarchy", hierarchy::read)
+            .right(Right::TenantRead)
+            .summary("A tenant's ancestors and subtree")
+            .answers::<hierarchy::Hierarchy>(200),
+        Endpoint::get("/tenants/{tenant_id}/children", hierarchy::children)
+            .right(Right::TenantRead)
+            .summary("The children of a tenant")
+            .query::<hierarchy::ChildrenQuery>()
+            .answers::<hierarchy::Children>(200),
+        Endpoint::get("/tenants/{tenant_id}/billing", billing::settings::show)
+            .right(Right::BillingRead)
+            .summary("How the bills of a tenant and its subtree are made out")
+            .answers::<billing::settings::Billing>(200),
+        Endpoint::put("/tenants/{tenant_id}/billing", billing::settings::put)
+            .right(Right::BillingManage)
+            .summary("Consolidate the bills of a tenant and its subtree")
+            .body::<billing::settings::BillingBody>()
+            .answers::<billing::settings::Billing>(200),
+        Endpoint::get("/tenants/{tenant_id}/billing/invoices", billing::invoices::show)
+            .right(Right::BillingRead)
+            .summary("The invoice of a month")
+            .query::<billing::invoices::InvoiceQuery>()
+            .answers::<billing::invoices::InvoiceView>(200)
+            .answers_text(200, "text/csv"),
+        Endpoint::post("/tenants/{tenant_id}/billing/invoices", billing::invoices::issue)
+            .right(Right::InvoicesIssue)
+            .summary("Issue the invoice of a month that is over")
+            .body::<billing::invoices::IssueBody>()
+            .answers::<billing::invoices::InvoiceView>(201)
+            .answers::<billing::invoices::InvoiceView>(200),
+        // Partitions.
+        Endpoint::get("/admin/partitions", partitions::read)
+            .right(Right::PlatformRead)
+            .summary("The parts of the tenants' data, with sizes and moves")
+            .answers::<partitions::Tree>(200),
+        Endpoint::post("/admin/partitions/split", partitions::split)
+            .right(Right::PlatformManage)
+            .summary("Split a part in two while it is in use")
+            .body::<partitions::SplitBody>()
+            .answers::<partitions::MoveView>(202),
+        Endpoint::post("/admin/partitions/isolate", partitions::isolate)
+            .right(Right::PlatformManage)
+            .summary("Give a huge tenant a part of its own")
+            .body::<partitions::IsolateBody>()
+            .answers::<partitions::MoveView>(202),
+        Endpoint::post("/admin/partitions/run", partitions::run)
+            .right(Right::PlatformManage)
+            .summary("Make months, end retention, split what is too large, now")
+            .answers::<partitions::Run>(200)
+            .answers::<partitions::Run>(202),
         // The installation.
+        Endpoint::get("/admin/capabilities", capabilities::read)
+            .right(Right::PlatformRead)
+            .summary("What this database can do, and what is missing")
+            .answers::<capabilities::Capabilities>(200),
         Endpoint::get("/admin/policies", policies::read)
             .right(Right::PlatformRead)
             .summary("What is declared and in force")

@@ -54,6 +54,12 @@ pub(crate) enum ApiError {
     TokenDead,
     /// There are as many as there may be.
     TooMany(String),
+    /// Something stands against it.
+    Conflict(Conflict),
+    /// A part of the tenants' data is being moved: its move's number.
+    MoveRunning(i64),
+    /// The tenant has a part of its own.
+    AlreadyIsolated,
     /// `If-Match` names another version.
     VersionMismatch,
     /// The `Idempotency-Key` was used for another request.
@@ -66,6 +72,17 @@ pub(crate) enum ApiError {
     UsageUnavailable,
     /// The store failed; logged here.
     Store(StoreError),
+}
+
+/// What stands against a request that is valid in itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Conflict {
+    /// Stable short code.
+    pub(crate) code: &'static str,
+    /// The same text for every occurrence.
+    pub(crate) title: &'static str,
+    /// What it is here, and what to do about it.
+    pub(crate) detail: String,
 }
 
 /// Something that only PostgreSQL offers.
@@ -126,10 +143,21 @@ impl ApiError {
             Self::DomainTaken(domain) => Problem::new(409, "domain-taken", "The domain is taken")
                 .detail(format!("Another tenant has the domain {domain:?}.")),
             Self::Transition(refused) => transition(&refused),
+            Self::Conflict(Conflict { code, title, detail }) => {
+                Problem::new(409, code, title).detail(detail)
+            }
             Self::TokenDead => Problem::new(409, "token-dead", "The token no longer lives")
                 .detail("It is revoked or expired; issue a new one."),
             Self::TooMany(detail) => {
                 Problem::new(409, "too-many", "There are too many").detail(detail)
+            }
+            Self::MoveRunning(id) => {
+                Problem::new(409, "partition-move-running", "A part is being moved")
+                    .detail("One part is split or isolated at a time; try again when it is done.")
+                    .with("move_id", id)
+            }
+            Self::AlreadyIsolated => {
+                Problem::new(409, "already-isolated", "The tenant has a part of its own")
             }
             Self::VersionMismatch => {
                 Problem::new(412, "version-mismatch", "The tenant has changed")

@@ -7,6 +7,9 @@
 
 mod lifecycle;
 mod sample;
+mod alerts;
+mod deliver;
+mod partitions;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -15,6 +18,8 @@ use tokio::task::JoinSet;
 
 pub use self::lifecycle::TrialEnd;
 use crate::api::Deps;
+use self::deliver::Courier;
+use crate::{api::Deps, notify::Channels};
 
 /// What jobs work on: the same as the API.
 pub(crate) type JobDeps = Deps;
@@ -33,7 +38,13 @@ impl Jobs {
         let mut jobs = Self { tasks: JoinSet::new() };
         jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
+        let channels = Channels::new(&deps.notify);
+        jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
+        jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
+        jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {
+            deliver::run(Courier::new(&deps, channels.clone()))
+        });
         jobs
     }
 

@@ -10,15 +10,18 @@
 
 mod admin;
 mod applied;
+pub(crate) mod alerts;
 mod audit;
 mod authority;
+mod billing;
 mod change;
+mod data;
 mod db;
 mod directory;
 mod dispatch;
 mod due;
 mod error;
-mod family;
+mod hierarchy;
 mod idempotency;
 mod keys;
 mod levels;
@@ -28,6 +31,8 @@ mod overrides;
 mod plan_changes;
 mod plans;
 mod pools;
+mod outbox;
+mod partitions;
 mod publish;
 mod random;
 mod rows;
@@ -45,12 +50,20 @@ use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::lifecycle::Over;
+pub(crate) use self::outbox::Claimed;
 pub use self::{
     admin::{AdminToken, AdminTokenError, AdminTokenOutcome, AdminTokenSource},
+    alerts::{
+        AlertRule, AlertSettings, AlertsPut, Channel, Evaluated, NewSecret, SECRET_GRACE_MS,
+        SecretRecord, Severity, StoredAlerts, Threshold, ThresholdError,
+    },
     audit::{AUDIT_PAGE_MAX, Actor},
     authority::QuotaViolation,
+    billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
+    data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
     error::StoreError,
+    hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KeyRecord},
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
@@ -61,6 +74,11 @@ pub use self::{
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     schema::{PendingMigration, Schema},
+    outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
+    partitions::{
+        COPY_ROWS, MONTHS_AHEAD, Managed, MoveError, MoveKind, MoveState, Partition, PartitionMove,
+        PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
+    },
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,
@@ -92,9 +110,9 @@ impl Store {
     /// `sqlite://PATH` creates folder and file, for this process alone.
     /// `postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE` is shared with other processes,
     /// whose changes arrive within a second. The login owns the database, or may create
-    /// schemas in it, and may act as `schema_owner` (migrations, one process at a time),
-    /// `application_user` and `control_plane` (everything else); with CREATEROLE it makes
-    /// these roles itself.
+    /// schemas in it, and may act as `schema_owner` (migrations and partitions, one process at
+    /// a time), `application_user` and `control_plane` (everything else); with CREATEROLE it
+    /// makes these roles itself.
     ///
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.

@@ -212,6 +212,6 @@ pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Decode(error.to_string()))
 }
 
-fn object<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+pub(super) fn object<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Decode(error.to_string()))
 }

@@ -219,6 +219,7 @@ fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
         offered: true,
         charge_on,
         chain: Vec::new(),
+        price: None,
     }
 }
 

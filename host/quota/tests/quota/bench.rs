@@ -184,6 +184,7 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         offered: true,
         charge_on: Default::default(),
         chain: Vec::new(),
+        price: None,
     };
     let tenant = Tenant {
         id,

@@ -227,6 +227,7 @@ fn tenant_entry(number: u128) -> Arc<TenantEntry> {
         offered: true,
         charge_on: ChargeOn::Answered,
         chain: Vec::new(),
+        price: None,
     };
     let region = Arc::new(Region { name: "eu-central-1".into(), backends: BTreeMap::new() });
     let group = ResidencyGroup { name: "eu".into(), regions: vec![Arc::clone(&region)] };

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use super::view::{TenantView, etag};
 use crate::{
     api::{Api, body::Document, caller::Caller, fields::Fields, problem::ApiError, rules},
-    store::{Created, IdempotencyKey, NewTenant, Once, Seen, StoredAnswer},
+    store::{Created, IdempotencyKey, NewTenant, Once, Seen, Store, StoredAnswer},
 };
 
 /// Longest `Idempotency-Key`, in bytes.
@@ -76,9 +76,10 @@ pub(in crate::api) async fn create(
     may_create(&caller, &api, &new)?;
     let Some(key) = key else {
         let tenant = api.store.create_tenant(caller.actor(), new).await?;
-        return Ok(created(tenant.id, body(&tenant, &catalog)));
+        return Ok(created(tenant.id, body(&tenant, &catalog, &api.store)));
     };
-    let answer = Box::new(move |tenant: &_| body(tenant, &catalog));
+    let store = Arc::clone(&api.store);
+    let answer = Box::new(move |tenant: &_| body(tenant, &catalog, &store));
     match api.store.create_tenant_once(caller.actor(), new, Once { key, answer }).await? {
         Created::Now(answer) => Ok(created(answer.tenant, answer.body)),
         Created::Before(answer) => Ok(replay(answer)),
@@ -155,8 +156,8 @@ fn idempotency_key(
     }))
 }
 
-fn body(tenant: &Tenant, catalog: &Catalog) -> Vec<u8> {
-    serde_json::to_vec(&TenantView::new(tenant, &[], catalog)).unwrap_or_default()
+fn body(tenant: &Tenant, catalog: &Catalog, store: &Store) -> Vec<u8> {
+    serde_json::to_vec(&TenantView::new(tenant, &[], catalog, store)).unwrap_or_default()
 }
 
 fn created(id: TenantId, body: Vec<u8>) -> Response {

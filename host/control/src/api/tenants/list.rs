@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Tenants of a page unless asked otherwise.
-const LIMIT_DEFAULT: u32 = 50;
+pub(in crate::api) const LIMIT_DEFAULT: u32 = 50;
 /// Tenants of the longest page: about 200 KB of JSON.
-const LIMIT_MAX: u32 = 200;
+pub(in crate::api) const LIMIT_MAX: u32 = 200;
 
 /// Which tenants.
 #[derive(JsonSchema)]
@@ -63,8 +63,9 @@ pub(in crate::api) async fn list(
     let asked = read(&caller, &uri)?;
     let page = api.store.tenants(&asked.filter, asked.after, asked.limit).await?;
     let catalog = api.catalog.borrow();
+    let view = |stored| TenantView::of(stored, &catalog, &api.store);
     Ok(json(Page {
-        items: page.tenants.iter().map(|stored| TenantView::of(stored, &catalog)).collect(),
+        items: page.tenants.iter().map(view).collect(),
         next_cursor: page.next_after.map(cursor),
     }))
 }
@@ -85,11 +86,11 @@ fn read(caller: &Caller, uri: &Uri) -> Result<Asked, ApiError> {
     Ok(Asked { filter, after, limit: limit.unwrap_or(LIMIT_DEFAULT) })
 }
 
-fn cursor(after: TenantId) -> String {
+pub(in crate::api) fn cursor(after: TenantId) -> String {
     URL_SAFE_NO_PAD.encode(after.0.as_bytes())
 }
 
-fn position(cursor: &str) -> Option<TenantId> {
+pub(in crate::api) fn position(cursor: &str) -> Option<TenantId> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     uuid::Uuid::from_slice(&bytes).ok().map(TenantId)
 }

@@ -15,7 +15,7 @@ use axum::{
 use model::{
     access::Right,
     catalog::Catalog,
-    tenant::{Status, SuspendReason},
+    tenant::{Status, SuspendReason, TenantId},
 };
 use schemars::JsonSchema;
 use serde_json::Value;
@@ -43,9 +43,10 @@ const READ_ONLY: [&str; 9] = [
     "created_at",
     "trial_ends_at",
     "grace_ends_at",
-    "parent_tenant_id",
+    "effective_status",
     "version",
 ];
+const PARENT: &str = "parent_tenant_id";
 /// Hosts of one tenant beside its slug: each costs an entry in every snapshot.
 const DOMAINS_MAX: usize = 32;
 
@@ -64,6 +65,8 @@ pub(in crate::api) struct TenantPatchBody {
     admin_email: Option<String>,
     plan: Option<String>,
     data_residency: Option<String>,
+    /// Moves the tenant with its subtree; `null` makes it a root. A request of its own.
+    parent_tenant_id: Option<uuid::Uuid>,
     status: Option<Status>,
     suspend_reason: Option<SuspendReason>,
     /// All exact hosts beside the slug's.
@@ -89,9 +92,24 @@ pub(in crate::api) async fn patch(
     let held = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
     let expected = expected_version(&headers)?;
     let catalog = Arc::clone(&api.catalog.borrow());
-    let patch = read(document, &held, &catalog, &api.base_domain)?;
-    let stored = api.store.patch_tenant(caller.actor(), id, patch, expected).await?;
-    Ok(answer(&stored, &catalog))
+    let stored = match read(document, &held, &catalog, &api)? {
+        Asked::Patch(patch) => api.store.patch_tenant(caller.actor(), id, *patch, expected).await?,
+        Asked::Move(_) if !rights.contains(Right::TenantMove) => {
+            return Err(ApiError::Forbidden(Right::TenantMove));
+        }
+        Asked::Move(parent) => {
+            let tenant = api.store.move_tenant(caller.actor(), id, parent, expected).await?;
+            StoredTenant { tenant, secret_names: held.secret_names }
+        }
+    };
+    Ok(answer(&stored, &catalog, &api.store))
+}
+
+/// What a patch asks for.
+enum Asked {
+    Patch(Box<TenantPatch>),
+    /// Another parent; `None` makes a root.
+    Move(Option<TenantId>),
 }
 
 /// A parent changes the plans of those below it, and nothing else of them.
@@ -106,10 +124,13 @@ fn read(
     document: Document,
     held: &StoredTenant,
     catalog: &Catalog,
-    base_domain: &str,
-) -> Result<TenantPatch, ApiError> {
+    api: &Api,
+) -> Result<Asked, ApiError> {
+    let shown = TenantView::of(held, catalog, &api.store);
+    let shown = serde_json::to_value(shown).unwrap_or_default();
     let mut fields = Fields::new(document.members);
-    refuse_read_only(&mut fields, held, catalog);
+    let place = place(&mut fields, held, &shown);
+    refuse_read_only(&mut fields, &shown);
     let moves_to = fields.changed("data_residency", |value| rules::residency(value, catalog));
     let patch = TenantPatch {
         organization_name: fields.changed("organization_name", rules::name),
@@ -118,7 +139,7 @@ fn read(
         plan: fields.changed("plan", |value| rules::plan(value, catalog)),
         status: status(&mut fields, held),
         custom_domains: fields
-            .items("custom_domains", DOMAINS_MAX, |value| rules::domain(value, base_domain)),
+            .items("custom_domains", DOMAINS_MAX, |value| rules::domain(value, &api.base_domain)),
         quota_overrides: fields.members("quota_overrides", rules::quota),
         attributes: fields.members("attributes", rules::attribute),
         secrets: fields.members("secrets", rules::secret),
@@ -127,11 +148,27 @@ fn read(
     if moves_to.is_some_and(|group| group != held.tenant.data_residency) {
         return Err(ApiError::NeedsPostgresql(ONLINE_MOVE));
     }
-    Ok(patch)
+    Ok(place.map_or_else(|| Asked::Patch(Box::new(patch)), Asked::Move))
 }
 
-fn refuse_read_only(fields: &mut Fields, held: &StoredTenant, catalog: &Catalog) {
-    let shown = serde_json::to_value(TenantView::of(held, catalog)).unwrap_or_default();
+/// Another place in the family, if one is asked for. Whose child a tenant is concerns other
+/// tenants, so it changes in a transaction of its own, without anything else.
+fn place(fields: &mut Fields, held: &StoredTenant, shown: &Value) -> Option<Option<TenantId>> {
+    let parent = match fields.has(PARENT) {
+        true => Some(fields.optional(PARENT, rules::tenant_id)?),
+        false => fields.take(PARENT).map(|_| None)?,
+    };
+    if parent == held.tenant.parent {
+        return None;
+    }
+    if fields.rest().any(|(name, value)| shown.get(name) != Some(value)) {
+        fields.reject(PARENT, "a move is a request of its own: send it without other changes");
+        return None;
+    }
+    Some(parent)
+}
+
+fn refuse_read_only(fields: &mut Fields, shown: &Value) {
     for name in READ_ONLY {
         if fields.take(name).is_some_and(|value| shown.get(name) != Some(&value)) {
             fields.reject(name, "cannot be changed");

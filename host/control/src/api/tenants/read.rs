@@ -10,5 +10,5 @@ pub(in crate::api) async fn read(
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {
     let stored = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
-    Ok(answer(&stored, &api.catalog.borrow()))
+    Ok(answer(&stored, &api.catalog.borrow(), &api.store))
 }

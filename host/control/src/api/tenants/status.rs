@@ -61,7 +61,7 @@ async fn change(
     let patch = TenantPatch { status: Some(status), ..TenantPatch::default() };
     let stored = api.store.patch_tenant(caller.actor(), id, patch, None).await?;
     let catalog = Arc::clone(&api.catalog.borrow());
-    Ok(answer(&stored, &catalog))
+    Ok(answer(&stored, &catalog, &api.store))
 }
 
 #[cfg(test)]

@@ -17,7 +17,10 @@ use model::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{api::json, store::StoredTenant};
+use crate::{
+    api::json,
+    store::{Store, StoredTenant},
+};
 
 /// The body of every answer about one tenant.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -48,11 +51,18 @@ pub(in crate::api) struct TenantView<'a> {
     attributes: &'a BTreeMap<String, String>,
     /// Names only.
     secrets: &'a [String],
+    /// The status in effect: a suspension or erasure of an ancestor applies here too.
+    effective_status: Status,
     version: u64,
 }
 
 impl<'a> TenantView<'a> {
-    pub(super) fn new(tenant: &'a Tenant, secrets: &'a [String], catalog: &Catalog) -> Self {
+    pub(super) fn new(
+        tenant: &'a Tenant,
+        secrets: &'a [String],
+        catalog: &Catalog,
+        store: &Store,
+    ) -> Self {
         Self {
             id: tenant.id,
             organization_name: &tenant.organization_name,
@@ -73,18 +83,19 @@ impl<'a> TenantView<'a> {
             quota_overrides: &tenant.quota_overrides,
             attributes: &tenant.attributes,
             secrets,
+            effective_status: store.effective_status(tenant),
             version: tenant.version,
         }
     }
 
-    pub(super) fn of(stored: &'a StoredTenant, catalog: &Catalog) -> Self {
-        Self::new(&stored.tenant, &stored.secret_names, catalog)
+    pub(super) fn of(stored: &'a StoredTenant, catalog: &Catalog, store: &Store) -> Self {
+        Self::new(&stored.tenant, &stored.secret_names, catalog, store)
     }
 }
 
 /// The answer about one tenant, with its version as entity tag.
-pub(super) fn answer(stored: &StoredTenant, catalog: &Catalog) -> Response {
-    (etag(stored.tenant.version), json(TenantView::of(stored, catalog))).into_response()
+pub(super) fn answer(stored: &StoredTenant, catalog: &Catalog, store: &Store) -> Response {
+    (etag(stored.tenant.version), json(TenantView::of(stored, catalog, store))).into_response()
 }
 
 /// The entity tag of a version.

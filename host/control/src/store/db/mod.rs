@@ -5,6 +5,7 @@
 //! file of each. Invariant: no pool and no connection leaves this folder, so that there is
 //! no statement outside a transaction whose scope is known.
 
+mod owner;
 mod postgres;
 mod roles;
 mod sqlite;
@@ -17,6 +18,7 @@ use sqlx::migrate::Migrator;
 #[cfg(test)]
 pub(super) use self::statement::Row;
 pub(super) use self::{
+    owner::{SchemaOwner, SchemaTx, Step},
     postgres::{Claim, Notices},
     statement::{Statement, locking, sql, sql_each},
     transaction::{ControlTx, Installation, OneTenant, TenantTx, Tx},
@@ -71,6 +73,8 @@ impl Scope for Installation {
 pub(super) enum Purpose {
     /// Sees one committed state throughout, and cannot write.
     Read,
+    /// As `Read`, for `tenant_data`: its parts stay as they are until the end.
+    ReadData,
     /// A change of the directory: excludes every other one, whichever process makes it.
     Change,
     /// A change of what the directory does not show; excludes nobody on PostgreSQL from the
@@ -87,6 +91,11 @@ pub(super) enum Claimed {
     /// Claimed for as long as the value lives, if it needs one.
     Yes(Option<Claim>),
     ByAnother,
+}
+
+/// Whether a URL is PostgreSQL's.
+pub(super) fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
 impl Db {
@@ -146,11 +155,24 @@ impl Db {
         match self {
             // Owned by this process as a whole.
             Self::Sqlite(_) => Ok(Claimed::Yes(None)),
-            Self::Postgres(database) => Ok(match database.claim().await? {
+            Self::Postgres(database) => Ok(match database.claim_dispatch().await? {
                 Some(claim) => Claimed::Yes(Some(claim)),
                 None => Claimed::ByAnother,
             }),
         }
+    }
+
+    /// Who makes partitions; `None` where there are none.
+    pub(super) fn schema_owner(&self) -> Option<SchemaOwner> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(database) => Some(SchemaOwner(database.clone())),
+        }
+    }
+
+    /// A PostgreSQL as it is, without a migration; `None` while it is empty.
+    pub(super) async fn inspect(url: &str) -> Result<Option<Self>, StoreError> {
+        Ok(postgres::inspect(url).await?.map(Self::Postgres))
     }
 
     /// Whether the database itself keeps tenants apart.

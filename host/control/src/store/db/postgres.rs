@@ -15,7 +15,7 @@ use sqlx::{
 };
 
 use super::{
-    APPLIED, Purpose, Scope, roles,
+    APPLIED, Purpose, Scope, owner, roles,
     roles::{APPLICATION, CONTROL, OWNER},
     statement::sql,
     transaction::{Connection, Tx},
@@ -23,7 +23,7 @@ use super::{
 use crate::store::StoreError;
 
 /// The schema of all tables.
-const SCHEMA: &str = "edge";
+pub(super) const SCHEMA: &str = "edge";
 /// Where a changed directory is announced.
 const CHANNEL: &str = "edge_directory";
 /// Connections for statements of tenants: API calls are short and few run at a time.
@@ -72,6 +72,7 @@ pub(in crate::store) struct Database {
     control: PgPool,
     quota: PgPool,
     listener: PgPool,
+    owner: PgPool,
 }
 
 /// Brings the database to this release's schema, one process at a time, and opens it.
@@ -95,11 +96,26 @@ pub(super) async fn open(url: &str) -> Result<Database, StoreError> {
     MIGRATIONS.run(&mut owner).await?;
     owner.close().await?;
     bootstrap.close().await?;
-    Ok(Database {
-        tenant: pool(&login, APPLICATION, TENANT_CONNECTIONS),
-        control: pool(&login, CONTROL, CONTROL_CONNECTIONS),
-        quota: pool(&login, CONTROL, QUOTA_CONNECTIONS),
-        listener: pool(&login, CONTROL, 1),
+    Ok(Database::of(&login))
+}
+
+/// The database as it is, without a migration; `None` while it has no schema of ours.
+pub(super) async fn inspect(url: &str) -> Result<Option<Database>, StoreError> {
+    let login = login(url)?;
+    let mut connection = connect(&login).await?;
+    check_version(&mut connection).await?;
+    let there: bool = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
+        .bind(SCHEMA)
+        .fetch_one(&mut connection)
+        .await?;
+    connection.close().await?;
+    Ok(there.then(|| Database::of(&login)))
+}
+
+async fn connect(login: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    login.connect().await.map_err(|error| StoreError::Unreachable {
+        server: format!("{}:{}", login.get_host(), login.get_port()),
+        reason: error.to_string(),
     })
 }
 
@@ -120,13 +136,6 @@ pub(super) async fn applied(url: &str) -> Result<Vec<i64>, StoreError> {
     let applied = sqlx::query_scalar(APPLIED).fetch_all(&mut owner).await?;
     owner.close().await?;
     Ok(applied)
-}
-
-async fn connect(login: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    login.connect().await.map_err(|error| StoreError::Unreachable {
-        server: format!("{}:{}", login.get_host(), login.get_port()),
-        reason: error.to_string(),
-    })
 }
 
 /// The parts of a URL. Its text may hold a password, so no error repeats it.
@@ -175,6 +184,21 @@ fn pool(login: &PgConnectOptions, role: &str, connections: u32) -> PgPool {
 }
 
 impl Database {
+    fn of(login: &PgConnectOptions) -> Self {
+        Self {
+            tenant: pool(login, APPLICATION, TENANT_CONNECTIONS),
+            control: pool(login, CONTROL, CONTROL_CONNECTIONS),
+            quota: pool(login, CONTROL, QUOTA_CONNECTIONS),
+            listener: pool(login, CONTROL, 1),
+            owner: owner::pool(login),
+        }
+    }
+
+    /// Connections of the schema's owner.
+    pub(super) fn owner(&self) -> &PgPool {
+        &self.owner
+    }
+
     /// A transaction on the first connection that is alive and clean.
     pub(super) async fn begin<S: Scope>(
         &self,
@@ -208,11 +232,16 @@ impl Database {
     }
 
     /// Claims the database for one dispatcher; `None` while another process has it.
-    pub(super) async fn claim(&self) -> Result<Option<Claim>, StoreError> {
+    pub(super) async fn claim_dispatch(&self) -> Result<Option<Claim>, StoreError> {
+        self.claim(DISPATCH_LOCK).await
+    }
+
+    /// Takes an advisory lock until the claim is dropped; `None` while another has it.
+    pub(super) async fn claim(&self, lock: i64) -> Result<Option<Claim>, StoreError> {
         let options = (*self.listener.connect_options()).clone().options(CLAIM_SETTINGS);
         let mut connection = options.connect().await?;
         let claimed: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(DISPATCH_LOCK)
+            .bind(lock)
             .fetch_one(&mut connection)
             .await?;
         Ok(claimed.then_some(Claim { _connection: connection }))
@@ -232,6 +261,7 @@ impl Database {
     }
 
     pub(super) async fn close(&self) {
+        self.owner.close().await;
         self.listener.close().await;
         self.quota.close().await;
         self.control.close().await;
@@ -248,6 +278,11 @@ async fn enter<S: Scope>(
 ) -> Result<(), StoreError> {
     tx.run(match purpose {
         Purpose::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        // Locked before the first look, so that the snapshot is not older than the parts.
+        Purpose::ReadData => {
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+             LOCK TABLE ONLY tenant_data IN ACCESS SHARE MODE"
+        }
         Purpose::Change | Purpose::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
         // A tranche that is handed out must not be forgotten by a crash.
         Purpose::Account => {

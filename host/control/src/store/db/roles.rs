@@ -8,7 +8,8 @@ use sqlx::PgConnection;
 
 use crate::store::StoreError;
 
-/// Owns schema and tables; migrations run as it, nothing else does.
+/// Owns schema and tables; migrations and the manager of partitions run as it, nothing else
+/// does.
 pub(super) const OWNER: &str = "schema_owner";
 /// Statements on the rows of one tenant run as it. Owns nothing.
 pub(super) const APPLICATION: &str = "application_user";

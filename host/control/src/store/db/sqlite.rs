@@ -54,7 +54,7 @@ impl Database {
         purpose: Purpose,
     ) -> Result<Tx<S>, StoreError> {
         let (pool, begin) = match purpose {
-            Purpose::Read => (&self.reader, "BEGIN"),
+            Purpose::Read | Purpose::ReadData => (&self.reader, "BEGIN"),
             Purpose::Change | Purpose::Write | Purpose::Account => {
                 (&self.writer, "BEGIN IMMEDIATE")
             }

@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
-use crate::testing::{Backend, Database};
+use crate::{
+    Store,
+    testing::{Backend, Database},
+};
 
 /// A table without fault.
 const GOOD: &str = "
@@ -38,6 +41,27 @@ async fn broken_by(changes: &[(&str, &[&'static str])]) {
 async fn the_migrated_schema_has_no_fault() {
     let store = Backend::Postgres.database().open().await;
     assert_eq!(store.schema_findings().await.expect("findings"), []);
+}
+
+#[tokio::test]
+async fn a_database_is_inspected_as_it_is() {
+    let database = Backend::Postgres.database();
+    let (url, Database::Postgres(plain)) = (database.url(), &database) else {
+        panic!("PostgreSQL")
+    };
+    let inspected = async || Store::inspect_schema(&url).await.expect("an answer");
+    assert_eq!(inspected().await, None, "no release was here");
+    let there = "SELECT to_regnamespace('edge') IS NOT NULL";
+    assert_eq!(services::postgres().superuser(plain, there), "f", "looking makes nothing");
+    database.open().await.close().await;
+    assert_eq!(inspected().await, Some(Vec::new()));
+    let open = "ALTER TABLE edge.tenant_data_h8_5_rest DISABLE ROW LEVEL SECURITY";
+    services::postgres().superuser(plain, open);
+    let findings = inspected().await.expect("findings");
+    let objects: Vec<_> =
+        findings.iter().map(|finding| (finding.rule, finding.object.as_str())).collect();
+    assert_eq!(objects, [("row-security", "tenant_data_h8_5_rest")]);
+    assert_eq!(Store::inspect_schema("sqlite:///nowhere/edge.db").await.expect("an answer"), None);
 }
 
 #[tokio::test]
@@ -116,10 +140,73 @@ async fn a_partition_is_a_table_of_its_own() {
          ALTER TABLE note_0 FORCE ROW LEVEL SECURITY"
     );
     let granted = format!("{walls}; GRANT SELECT ON note_0 TO application_user");
+    let owner = "CREATE POLICY moving ON note_0 TO schema_owner USING (true)";
+    let moved = format!("{walls}; {owner}; ALTER TABLE note DETACH PARTITION note_0");
     broken_by(&[
         (partitioned, &["row-security", "row-security-forced"]),
         (&walls, &[]),
+        (&format!("{partitioned}; ALTER TABLE note_0 ENABLE ROW LEVEL SECURITY"), &[
+            "row-security-forced",
+        ]),
         (&granted, &["grants"]),
+        (&format!("{walls}; GRANT SELECT (id) ON note_0 TO control_plane"), &["grants"]),
+        (&format!("{walls}; CREATE POLICY open ON note_0 USING (true)"), &["policy-context"]),
+        (&format!("{walls}; CREATE INDEX note_0_id ON note_0 (id)"), &["key"]),
+        (&format!("{walls}; CREATE INDEX note_0_kind ON note_0 (tenant_id, (id::text::bytea::text::jsonb))"), &[
+            "leakproof",
+        ]),
+        (&format!("{walls}; {owner}"), &[]),
+        (&format!("{moved}; DROP TABLE note_0"), &[]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_policy_of_the_owner_is_for_tables_of_nobody_else() {
+    let owner = "CREATE POLICY moving ON note TO schema_owner USING (true)";
+    broken_by(&[
+        (owner, &["policy-context"]),
+        (
+            &format!(
+                "{owner}; DROP POLICY one_tenant ON note; REVOKE ALL ON note FROM application_user"
+            ),
+            &[],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_made_later_is_nobody_elses_either() {
+    let grant = |what: &str| {
+        format!("ALTER DEFAULT PRIVILEGES FOR ROLE schema_owner {what} TO application_user")
+    };
+    let undo = "ALTER DEFAULT PRIVILEGES FOR ROLE schema_owner REVOKE SELECT ON TABLES
+        FROM application_user";
+    broken_by(&[
+        (&grant("IN SCHEMA edge GRANT SELECT ON TABLES"), &["default-privileges"]),
+        (
+            "ALTER DEFAULT PRIVILEGES FOR ROLE schema_owner IN SCHEMA edge
+          REVOKE SELECT ON TABLES FROM application_user",
+            &[],
+        ),
+        (&grant("GRANT SELECT ON TABLES"), &["default-privileges"]),
+        (undo, &[]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn rights_beside_tables_are_found() {
+    broken_by(&[
+        ("GRANT CREATE ON SCHEMA edge TO application_user", &["schema"]),
+        ("REVOKE CREATE ON SCHEMA edge FROM application_user", &[]),
+        ("GRANT USAGE ON SCHEMA edge TO PUBLIC", &["schema"]),
+        ("REVOKE USAGE ON SCHEMA edge FROM PUBLIC", &[]),
+        ("CREATE SEQUENCE numbers; GRANT USAGE ON SEQUENCE numbers TO edge", &["grants-beside"]),
+        ("DROP SEQUENCE numbers", &[]),
+        ("CREATE FUNCTION one() RETURNS bigint LANGUAGE sql AS 'SELECT 1'", &["grants-beside"]),
+        ("REVOKE ALL ON FUNCTION one() FROM PUBLIC", &[]),
     ])
     .await;
 }
@@ -131,9 +218,16 @@ async fn what_acts_as_its_owner_is_found() {
         ("CREATE VIEW notes WITH (security_invoker = true) AS SELECT * FROM note", &[]),
         (
             "CREATE FUNCTION notes() RETURNS bigint LANGUAGE sql SECURITY DEFINER
-             AS 'SELECT count(*) FROM note'",
+             AS 'SELECT count(*) FROM note'; REVOKE ALL ON FUNCTION notes() FROM PUBLIC",
             &["definer"],
         ),
+        ("DROP FUNCTION notes()", &[]),
+        (
+            "CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+             AS 'BEGIN RETURN NULL; END'; REVOKE ALL ON FUNCTION told() FROM PUBLIC",
+            &["definer"],
+        ),
+        ("ALTER FUNCTION told() SET search_path = edge, pg_temp", &[]),
     ])
     .await;
 }

@@ -13,8 +13,10 @@ use model::{
 use crate::store::{
     Store, StoreError,
     audit::{Act, Actor},
+    billing::terms,
     change::{Change, detached},
-    db::{ControlTx, Installation, Purpose, sql},
+    db::{ControlTx, Installation, Purpose},
+    hierarchy::closure,
     idempotency::{self, IdempotencyKey, Seen, StoredAnswer},
     random,
     rows::{self, Span},
@@ -196,11 +198,12 @@ async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, 
         created_at: now,
         version: 1,
     };
-    if rows::insert(tx, &tenant).await? {
-        Ok(tenant)
-    } else {
-        Err(CreateError::SlugTaken(tenant.slug))
+    if !rows::insert(tx, &tenant).await? {
+        return Err(CreateError::SlugTaken(tenant.slug));
     }
+    closure::add(tx, tenant.id, tenant.parent, now).await?;
+    terms::keep(tx, &tenant, now).await?;
+    Ok(tenant)
 }
 
 /// The parent's residency group, if it may have one more level below it.
@@ -209,15 +212,7 @@ async fn residency_for_child(tx: &mut ControlTx, parent: TenantId) -> Result<Str
     let tenant = tenant
         .filter(|tenant| !matches!(tenant.status, Status::Erasing | Status::Erased))
         .ok_or(CreateError::ParentUnknown)?;
-    let (levels,): (i64,) = sql("WITH RECURSIVE line (id, parent) AS (
-             SELECT id, parent FROM tenant WHERE id = $1
-             UNION
-             SELECT tenant.id, tenant.parent FROM tenant JOIN line ON tenant.id = line.parent
-         )
-         SELECT COUNT(*) FROM line")
-    .bind(parent.0)
-    .one(tx)
-    .await?;
+    let levels = closure::levels_above(tx, parent).await?;
     if levels >= i64::from(FAMILY_DEPTH_MAX) {
         return Err(CreateError::TooDeep);
     }

@@ -106,12 +106,8 @@ async fn page(
              WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND id > $3
                AND ($5 IS NULL OR plan = $5)
              ORDER BY id LIMIT $4"),
-        Some(_) => sql("WITH RECURSIVE family (id) AS (
-                 SELECT id FROM tenant WHERE id = $6
-                 UNION
-                 SELECT tenant.id FROM tenant JOIN family ON tenant.parent = family.id
-             )
-             SELECT tenant.* FROM tenant JOIN family ON family.id = tenant.id
+        Some(_) => sql("SELECT tenant.* FROM tenant_closure
+             JOIN tenant ON tenant.id = tenant_closure.tenant_id AND tenant_closure.ancestor = $6
              WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND tenant.id > $3
                AND ($5 IS NULL OR plan = $5)
              ORDER BY tenant.id LIMIT $4"),

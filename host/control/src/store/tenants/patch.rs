@@ -17,6 +17,7 @@ use super::StoredTenant;
 use crate::store::{
     Store, StoreError,
     audit::{Act, Actor},
+    billing::terms,
     change::{Change, detached},
     db::{OneTenant, TenantTx},
     lifecycle::{self, InvalidTransition, StatusChange},
@@ -148,6 +149,7 @@ async fn write(
     let new_secrets = apply(&mut tenant, patch, now)?;
     tenant.version += 1;
     rows::update(tx, &tenant).await?;
+    terms::keep(tx, &tenant, now).await?;
     if new_domains && let Some(taken) = rows::replace_domains(tx, &tenant.custom_domains).await? {
         return Err(ChangeError::DomainTaken(taken));
     }

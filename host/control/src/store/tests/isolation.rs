@@ -1,4 +1,4 @@
-use std::{panic::resume_unwind, time::Duration};
+use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use model::tenant::TenantId;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -7,25 +7,40 @@ use uuid::Uuid;
 use super::two_tenants;
 use crate::{
     store::{
-        StoreError,
+        DataKey, Store, StoreError,
         db::{Db, Purpose, TenantTx, sql},
     },
-    testing::Database,
+    testing::{Database, NEW_YEAR},
 };
+
+/// The tenants `one` and `two`, each with three secrets and two rows of data.
+async fn two_with_data() -> (Database, Arc<Store>, [TenantId; 2]) {
+    let (database, store, tenants) = two_tenants().await;
+    for tenant in tenants {
+        for n in [1, 2] {
+            let key = DataKey { created_at: NEW_YEAR, id: Uuid::from_u128(n) };
+            store.put_data(tenant, key, "file", &n.to_string().into()).await.expect("written");
+        }
+    }
+    (database, store, tenants)
+}
 
 /// Transactions of the interleaving, over all tasks.
 const TRANSACTIONS: usize = 10_000;
 const TASKS: usize = 8;
 
-/// Whose secrets a transaction sees when it forgets to ask for one tenant's only.
+/// Whose secrets and data a transaction sees when it forgets to ask for one tenant's only.
 async fn seen(tx: &mut TenantTx) -> Result<Vec<Uuid>, StoreError> {
-    let rows: Vec<(Uuid,)> = sql("SELECT tenant_id FROM tenant_secret").all(tx).await?;
+    let rows: Vec<(Uuid,)> =
+        sql("SELECT tenant_id FROM tenant_secret UNION ALL SELECT tenant_id FROM tenant_data")
+            .all(tx)
+            .await?;
     Ok(rows.into_iter().map(|(tenant,)| tenant).collect())
 }
 
 async fn sees_itself_only(db: &Db, tenant: TenantId, purpose: Purpose) -> TenantTx {
     let mut tx = db.tenant(tenant, purpose).await.expect("a transaction");
-    assert_eq!(seen(&mut tx).await.expect("rows"), [tenant.0; 3]);
+    assert_eq!(seen(&mut tx).await.expect("rows"), [tenant.0; 5]);
     tx
 }
 
@@ -81,7 +96,7 @@ async fn live(db: Db, tenant: TenantId, fate: Fate, patience: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interleaved_transactions_over_one_connection_never_see_a_foreign_row() {
-    let (_database, store, tenants) = two_tenants().await;
+    let (_database, store, tenants) = two_with_data().await;
     let db = store.db.over_one_connection();
     let task = |seed: usize| {
         let db = db.clone();
@@ -101,7 +116,7 @@ async fn interleaved_transactions_over_one_connection_never_see_a_foreign_row() 
 
 #[tokio::test]
 async fn a_context_that_a_borrower_left_behind_is_found_and_its_connection_closed() {
-    let (_database, store, [one, two]) = two_tenants().await;
+    let (_database, store, [one, two]) = two_with_data().await;
     let db = store.db.over_one_connection();
     let Db::Postgres(database) = &db else { panic!("PostgreSQL") };
     let mut tx = db.tenant(one, Purpose::Read).await.expect("a transaction");
@@ -121,7 +136,7 @@ async fn a_context_that_a_borrower_left_behind_is_found_and_its_connection_close
 
 #[tokio::test]
 async fn a_connection_serves_many_transactions_that_end_well() {
-    let (_database, store, tenants) = two_tenants().await;
+    let (_database, store, tenants) = two_with_data().await;
     let db = store.db.over_one_connection();
     let mut servers = std::collections::BTreeSet::new();
     for round in 0..20 {
@@ -137,7 +152,7 @@ async fn a_connection_serves_many_transactions_that_end_well() {
 
 #[tokio::test]
 async fn without_a_context_there_are_no_rows_whoever_asks() {
-    let (database, _store, _) = two_tenants().await;
+    let (database, _store, _) = two_with_data().await;
     let Database::Postgres(url) = &database else { panic!("PostgreSQL") };
     let ask = |preparation: &str| {
         let count = "SELECT count(*) FROM edge.tenant_secret";
@@ -154,7 +169,7 @@ async fn without_a_context_there_are_no_rows_whoever_asks() {
 
 #[tokio::test]
 async fn the_policy_alone_is_an_index_condition_on_every_table() {
-    let (_database, store, [one, _]) = two_tenants().await;
+    let (_database, store, [one, _]) = two_with_data().await;
     let mut tx = store.db.tenant(one, Purpose::Read).await.expect("a transaction");
     // Small tables are read whole, whatever their indexes.
     sql("SET LOCAL enable_seqscan = off").execute(&mut tx).await.expect("a setting");
@@ -164,6 +179,8 @@ async fn the_policy_alone_is_an_index_condition_on_every_table() {
         "EXPLAIN SELECT value FROM tenant_secret WHERE name = 'a'",
         "EXPLAIN SELECT value FROM usage_level",
         "EXPLAIN SELECT hash FROM api_key",
+        "EXPLAIN SELECT hash FROM audit_entry",
+        "EXPLAIN SELECT data FROM tenant_data WHERE created_at = 0",
     ] {
         let plan: Vec<(String,)> = sql(statement).all(&mut tx).await.expect("a plan");
         let by_tenant =
@@ -174,11 +191,13 @@ async fn the_policy_alone_is_an_index_condition_on_every_table() {
 
 #[tokio::test]
 async fn another_tenants_rows_can_be_neither_written_nor_taken() {
-    let (_database, store, [one, two]) = two_tenants().await;
+    let (_database, store, [one, two]) = two_with_data().await;
     let mut tx = store.db.tenant(one, Purpose::Change).await.expect("a transaction");
     for statement in [
         "UPDATE tenant_secret SET value = 'mine' WHERE tenant_id = $1",
         "DELETE FROM tenant_secret WHERE tenant_id = $1",
+        "UPDATE tenant_data SET data = '1' WHERE tenant_id = $1",
+        "DELETE FROM tenant_data WHERE tenant_id = $1",
         "UPDATE tenant SET plan = 'free' WHERE id = $1",
     ] {
         let touched = sql(statement).bind(two.0).execute(&mut tx).await.expect("a statement");
@@ -188,6 +207,8 @@ async fn another_tenants_rows_can_be_neither_written_nor_taken() {
     for statement in [
         "INSERT INTO tenant_secret (tenant_id, name, value) VALUES ($1, 'x', 'x')",
         "UPDATE tenant_secret SET tenant_id = $1",
+        "INSERT INTO tenant_data VALUES ($1, $1, 'file', '1', 0, 0)",
+        "INSERT INTO tenant_data SELECT $1, id, kind, data, created_at, updated_at FROM tenant_data",
     ] {
         let mut tx = store.db.tenant(one, Purpose::Change).await.expect("a transaction");
         sql(statement).bind(two.0).execute(&mut tx).await.expect_err(statement);
@@ -196,7 +217,7 @@ async fn another_tenants_rows_can_be_neither_written_nor_taken() {
 
 #[tokio::test]
 async fn a_transaction_with_a_failed_statement_is_never_reported_as_committed() {
-    let (_database, store, [one, _]) = two_tenants().await;
+    let (_database, store, [one, _]) = two_with_data().await;
     let mut tx = store.db.tenant(one, Purpose::Change).await.expect("a transaction");
     sql("DELETE FROM tenant_secret").execute(&mut tx).await.expect("a statement");
     sql("SELECT 1 / 0").execute(&mut tx).await.expect_err("a failure");
