@@ -9,8 +9,8 @@
 
 mod api;
 mod jobs;
-mod plans;
 pub mod notify;
+mod plans;
 mod serve;
 pub mod store;
 #[cfg(test)]

@@ -29,8 +29,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::{Deps, Readiness, Store, TrialEnd, router};
-use crate::{Deps, Store, notify::NotifyConfig, router};
+use crate::{Deps, Readiness, Store, TrialEnd, notify::NotifyConfig, router};
 
 pub(crate) const TOKEN: &str = "admin-token";
 /// 2024-01-01T00:00:00Z, the product guide's day.

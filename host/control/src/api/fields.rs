@@ -188,17 +188,15 @@ impl Fields {
             };
             let mut fields = Self::new(members);
             objects.extend(read(&mut fields).map(|object| (at, object)));
-            for error in fields.faults() {
-                self.reject(format!("{name}[{at}].{}", error.field), error.detail);
-            }
+            self.absorb(&format!("{name}[{at}]"), fields);
         }
         Some(objects)
+    }
+
     /// Takes over the faults of an object inside, named from here: `prefix.field`.
     pub(crate) fn absorb(&mut self, prefix: &str, inner: Self) {
-        if let ApiError::Invalid(errors) = inner.refuse() {
-            for error in errors {
-                self.reject(format!("{prefix}.{}", error.field), error.detail);
-            }
+        for error in inner.faults() {
+            self.reject(format!("{prefix}.{}", error.field), error.detail);
         }
     }
 

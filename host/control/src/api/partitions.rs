@@ -26,8 +26,8 @@ use super::{
     rules,
 };
 use crate::store::{
-    Managed, MoveError, MoveKind, Partition, PartitionMove, PartitionRules, PartitionTree, Store,
-    StoreError, WantedMove,
+    Managed, MoveKind, Partition, PartitionMove, PartitionMoveError, PartitionRules, PartitionTree,
+    Store, StoreError, WantedMove,
 };
 
 /// How long an answer waits for a run, in ms: without a move it takes a part of that.
@@ -257,18 +257,18 @@ impl Run {
     }
 }
 
-impl From<MoveError> for ApiError {
-    fn from(error: MoveError) -> Self {
+impl From<PartitionMoveError> for ApiError {
+    fn from(error: PartitionMoveError) -> Self {
         match error {
-            MoveError::NoSuchPart => Self::field(
+            PartitionMoveError::NoSuchPart => Self::field(
                 "partition",
                 "must be the name of a part of kind hash, see GET /api/v1/admin/partitions",
             ),
-            MoveError::NoSuchTenant => Self::NotFound,
-            MoveError::Alone => Self::AlreadyIsolated,
-            MoveError::Busy(id) => Self::MoveRunning(id),
-            MoveError::NeedsPostgresql => Self::NeedsPostgresql(PARTITIONS),
-            MoveError::Store(error) => Self::Store(error),
+            PartitionMoveError::NoSuchTenant => Self::NotFound,
+            PartitionMoveError::Alone => Self::AlreadyIsolated,
+            PartitionMoveError::Busy(id) => Self::MoveRunning(id),
+            PartitionMoveError::NeedsPostgresql => Self::NeedsPostgresql(PARTITIONS),
+            PartitionMoveError::Store(error) => Self::Store(error),
         }
     }
 }

@@ -5,20 +5,19 @@
 //! unique keys and row locks, so it happens once. To add a job, give it a file with a
 //! `run` and a line in [`Jobs::start`].
 
-mod lifecycle;
-mod sample;
 mod alerts;
 mod deliver;
+mod lifecycle;
 mod partitions;
+mod sample;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
-pub use self::lifecycle::TrialEnd;
-use crate::api::Deps;
 use self::deliver::Courier;
+pub use self::lifecycle::TrialEnd;
 use crate::{api::Deps, notify::Channels};
 
 /// What jobs work on: the same as the API.

@@ -9,8 +9,8 @@
 //! hung up meanwhile. To add a table, add a migration for each database and a file.
 
 mod admin;
-mod applied;
 pub(crate) mod alerts;
+mod applied;
 mod audit;
 mod authority;
 mod billing;
@@ -27,12 +27,12 @@ mod keys;
 mod levels;
 mod lifecycle;
 mod lint;
+mod outbox;
 mod overrides;
+mod partitions;
 mod plan_changes;
 mod plans;
 mod pools;
-mod outbox;
-mod partitions;
 mod publish;
 mod random;
 mod rows;
@@ -69,16 +69,16 @@ pub use self::{
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
+    outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
     overrides::Overridden,
+    partitions::{
+        COPY_ROWS, MONTHS_AHEAD, Managed, MoveKind, MoveState, Partition, PartitionMove,
+        PartitionMoveError, PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
+    },
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     schema::{PendingMigration, Schema},
-    outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
-    partitions::{
-        COPY_ROWS, MONTHS_AHEAD, Managed, MoveError, MoveKind, MoveState, Partition, PartitionMove,
-        PartitionRules, PartitionTree, RETENTION_DAYS, SPLIT_BYTES, WantedMove,
-    },
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,

@@ -90,7 +90,8 @@ impl Store {
     }
 }
 
-async fn caps(
+/// Within a transaction: see [`Store::pool_caps`].
+pub(in crate::store) async fn caps(
     tx: &mut ControlTx,
     tenant: TenantId,
     catalog: &Catalog,

@@ -6,10 +6,13 @@
 //! settings, and what follows (its state, its events) is one commit. Invariant: a tenant's
 //! state is written by one process at a time, on figures read while it held the lock.
 
+use std::collections::BTreeMap;
+
 use model::{
     catalog::Catalog,
     clock::UnixMs,
-    quota::{Metric, Quotas, utilization_percent},
+    pool::POOLED,
+    quota::{BYTES_PER_MB, Metric, Quotas, utilization_percent, whole_mb},
     tenant::{Status, TenantId},
     window::Window,
 };
@@ -18,8 +21,10 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         Store, StoreError,
+        authority::{int, uint},
         db::{ControlTx, Purpose, sql_each},
         outbox::{self, EventKind},
+        pools,
         rows::Span,
     },
     AlertSettings, Severity, Threshold, parsed, usage,
@@ -47,6 +52,18 @@ struct News {
     told: Vec<Severity>,
 }
 
+/// Limits by metric, in the unit in which it is counted.
+type Limits = BTreeMap<Metric, u64>;
+
+/// What a page shows.
+struct Page {
+    /// Tenants in it, and the last of them.
+    tenants: u64,
+    last: TenantId,
+    /// Those with news.
+    news: Vec<TenantId>,
+}
+
 impl Store {
     /// Inserts an event for every threshold that was reached since the last time, under the
     /// quotas of `catalog`. A tenant with a value that this release cannot read is logged and
@@ -66,50 +83,90 @@ impl Store {
         let mut done = Evaluated::default();
         let mut after = TenantId(uuid::Uuid::nil());
         loop {
-            let now = self.clock.now();
             let mut tx = self.db.control(Purpose::Read).await?;
-            let page = Figures::page(&mut tx, after, page_tenants, now).await;
-            let page = tx.end(page).await?;
-            for (tenant, document) in &page.settings {
-                after = *tenant;
-                done.tenants += 1;
-                let settings = match document {
-                    Ok(settings) => settings,
-                    Err(error) => {
-                        unreadable(*tenant, &error.to_string());
-                        continue;
-                    }
-                };
-                let Some(quotas) = self.quotas(catalog, *tenant) else { continue };
-                if news(*tenant, settings, &page, &quotas, now).is_empty() {
-                    continue;
-                }
-                match self.tell(*tenant, &quotas).await {
+            let page = self.look(&mut tx, catalog, after, page_tenants).await;
+            let Some(page) = tx.end(page).await? else { return Ok(done) };
+            for tenant in page.news {
+                match self.tell(catalog, tenant).await {
                     Ok(events) => done.events += events,
-                    Err(StoreError::Decode(what)) => unreadable(*tenant, &what),
+                    Err(StoreError::Decode(what)) => unreadable(tenant, &what),
                     Err(error) => return Err(error),
                 }
             }
-            if page.settings.is_empty() {
-                return Ok(done);
-            }
+            done.tenants += page.tenants;
+            after = page.last;
         }
     }
 
-    /// The quotas in force; `None` for a tenant whose plan is not declared, or that is going.
-    fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<Quotas> {
+    /// Judges the next page without changing anything; `None` behind the last one.
+    async fn look(
+        &self,
+        tx: &mut ControlTx,
+        catalog: &Catalog,
+        after: TenantId,
+        page_tenants: u32,
+    ) -> Result<Option<Page>, StoreError> {
+        let now = self.clock.now();
+        let figures = Figures::page(tx, after, page_tenants, now).await?;
+        let Some((last, _)) = figures.settings.last() else { return Ok(None) };
+        let mut page = Page { tenants: 0, last: *last, news: Vec::new() };
+        for (tenant, settings) in &figures.settings {
+            page.tenants += 1;
+            match settings {
+                Err(error) => unreadable(*tenant, &error.to_string()),
+                Ok(settings) => {
+                    let limits = self.limits(tx, catalog, *tenant, settings).await?;
+                    if !news(*tenant, settings, &figures, &limits, now).is_empty() {
+                        page.news.push(*tenant);
+                    }
+                }
+            }
+        }
+        Ok(Some(page))
+    }
+
+    /// The limits in force of what is watched, as the usage API has them; none for a tenant
+    /// whose plan is not declared, or that is going.
+    async fn limits(
+        &self,
+        tx: &mut ControlTx,
+        catalog: &Catalog,
+        tenant: TenantId,
+        settings: &AlertSettings,
+    ) -> Result<Limits, StoreError> {
+        let Some((quotas, is_child)) = self.quotas(catalog, tenant) else {
+            return Ok(Limits::new());
+        };
+        let watched = settings.quota_alerts.keys();
+        let mut limits: Limits =
+            watched.map(|metric| (*metric, quotas.level_limit(*metric))).collect();
+        if is_child && POOLED.iter().any(|metric| limits.contains_key(metric)) {
+            for (metric, cap) in pools::caps(tx, tenant, catalog).await? {
+                limits.entry(metric).and_modify(|limit| *limit = cap.limit);
+            }
+        }
+        Ok(limits)
+    }
+
+    /// A tenant's own quotas, and whether it has a parent.
+    fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<(Quotas, bool)> {
         let directory = self.published.directory().borrow();
         let at = directory.tenants.binary_search_by_key(&tenant, |held| held.tenant.id).ok()?;
         let tenant = &directory.tenants.get(at)?.tenant;
         let goes = matches!(tenant.status, Status::Erasing | Status::Erased);
-        if goes { None } else { catalog.quotas_of(tenant) }
+        let quotas = catalog.quotas_of(tenant).filter(|_| !goes)?;
+        Some((quotas, tenant.parent.is_some()))
     }
 
     /// Judges one tenant under its lock; how many events that makes.
-    async fn tell(&self, tenant: TenantId, quotas: &Quotas) -> Result<u64, StoreError> {
-        let now = self.clock.now();
+    async fn tell(&self, catalog: &Catalog, tenant: TenantId) -> Result<u64, StoreError> {
         let mut tx = self.db.control(Purpose::Write).await?;
-        let told = tell(&mut tx, tenant, quotas, now).await;
+        let told = async {
+            let Some(settings) = held(&mut tx, tenant).await? else { return Ok(0) };
+            let limits = self.limits(&mut tx, catalog, tenant, &settings).await?;
+            tell(&mut tx, tenant, &settings, &limits, self.clock.now()).await
+        }
+        .await;
         tx.end(told).await
     }
 }
@@ -118,25 +175,29 @@ fn unreadable(tenant: TenantId, what: &str) {
     tracing::error!(%tenant, what, "the alerts of a tenant cannot be evaluated");
 }
 
-async fn tell(
-    tx: &mut ControlTx,
-    tenant: TenantId,
-    quotas: &Quotas,
-    now: UnixMs,
-) -> Result<u64, StoreError> {
+/// The settings of a tenant, locked until the end; `None` while another process has them:
+/// it does the same work.
+async fn held(tx: &mut ControlTx, tenant: TenantId) -> Result<Option<AlertSettings>, StoreError> {
     let row: Option<(String,)> = sql_each(
         "SELECT document FROM alert_settings WHERE tenant_id = $1",
-        // Whoever has it now does the same work.
         "SELECT document FROM alert_settings WHERE tenant_id = $1 FOR UPDATE SKIP LOCKED",
     )
     .bind(tenant.0)
     .optional(tx)
     .await?;
-    let Some((document,)) = row else { return Ok(0) };
-    let settings = parsed(&document)?;
+    row.map(|(document,)| parsed(&document)).transpose()
+}
+
+async fn tell(
+    tx: &mut ControlTx,
+    tenant: TenantId,
+    settings: &AlertSettings,
+    limits: &Limits,
+    now: UnixMs,
+) -> Result<u64, StoreError> {
     let figures = Figures::of(tx, Span::one(tenant), now).await?;
     let mut events = 0;
-    for news in news(tenant, &settings, &figures, quotas, now) {
+    for news in news(tenant, settings, &figures, limits, now) {
         let metric = news.reading.metric;
         for severity in &news.told {
             let kind = EventKind::Quota {
@@ -160,7 +221,7 @@ fn news(
     tenant: TenantId,
     settings: &AlertSettings,
     figures: &Figures,
-    quotas: &Quotas,
+    limits: &Limits,
     now: UnixMs,
 ) -> Vec<News> {
     let of = |metric: Metric| {
@@ -168,7 +229,8 @@ fn news(
         let reading = Reading {
             metric,
             used: figures.used(tenant, metric),
-            limit: quotas.of(metric),
+            // As far as the database can hold it, where it is compared with the next.
+            limit: uint(int(*limits.get(&metric)?)),
             window: Window::of(metric, now),
         };
         let before = figures.watch(tenant, metric);
@@ -182,6 +244,12 @@ impl News {
     /// The figures of an event, for its receivers.
     fn payload(&self, severity: Severity) -> Map<String, Value> {
         let Reading { metric, used, limit, window } = self.reading;
+        let percent = utilization_percent(used, limit);
+        let (used, limit) = match metric {
+            // In MB, as usage and quotas are shown.
+            Metric::Storage => (whole_mb(used), limit / BYTES_PER_MB),
+            _ => (used, limit),
+        };
         let [warning, critical] = self.thresholds;
         let threshold = match severity {
             Severity::Warning => warning,
@@ -193,7 +261,7 @@ impl News {
             ("metric".to_owned(), metric.as_str().into()),
             ("used".to_owned(), used.into()),
             ("limit".to_owned(), limit.into()),
-            ("percent".to_owned(), utilization_percent(used, limit).into()),
+            ("percent".to_owned(), percent.into()),
             ("threshold".to_owned(), threshold.percent().into()),
             ("window".to_owned(), window.unwrap_or(Value::Null)),
         ])

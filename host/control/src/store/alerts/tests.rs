@@ -12,7 +12,8 @@ use model::{
         WindowKey,
     },
     plan::Plan,
-    quota::Metric,
+    pool::Share,
+    quota::{BYTES_PER_MB, Metric},
     tenant::TenantId,
     window::Window,
 };
@@ -21,7 +22,8 @@ use uuid::Uuid;
 
 use crate::{
     store::{
-        Actor, AlertSettings, ChangeError, EventKind, EventRecord, Store, StoreError, TenantPatch,
+        Actor, AlertSettings, ChangeError, EventKind, EventRecord, NewPool, NewTenant, Store,
+        StoreError, TenantPatch,
         alerts::SECRET_GRACE_MS,
         db::{Purpose, sql},
         outbox,
@@ -84,18 +86,11 @@ impl Bench {
         tx.end(spent).await.expect("a window");
     }
 
-    /// Sets a level.
-    pub(crate) async fn level(&self, metric: Metric, value: i64) {
-        let mut tx = self.store.db.tenant(self.tenant, Purpose::Write).await.expect("one");
-        let set = sql("INSERT INTO tenant_gauge (tenant_id, metric, value, updated_at)
-             VALUES ($1, $2, $3, 0)
-             ON CONFLICT (tenant_id, metric) DO UPDATE SET value = excluded.value")
-        .bind(self.tenant.0)
-        .bind(metric.as_str())
-        .bind(value)
-        .execute(&mut tx)
-        .await;
-        tx.end(set).await.expect("a level");
+    /// Sets a level; storage in MB.
+    pub(crate) async fn level(&self, metric: Metric, value: u64) {
+        let unit = if metric == Metric::Storage { BYTES_PER_MB } else { 1 };
+        let levels = BTreeMap::from([(metric, value * unit)]);
+        self.store.put_levels(&Actor::Program, self.tenant, &levels).await.expect("levels");
     }
 
     pub(crate) async fn evaluate(&self) -> u64 {
@@ -122,7 +117,11 @@ async fn open(database: &Database, clock: &Arc<ManualClock>) -> Arc<Store> {
 }
 
 pub(crate) async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
-    let new = crate::store::NewTenant {
+    store.create_tenant(&Actor::Program, new(slug)).await.expect("a tenant").id
+}
+
+fn new(slug: &str) -> NewTenant {
+    NewTenant {
         slug: slug.parse().expect("a slug"),
         organization_name: "Acme Corporation".to_owned(),
         display_name: Some("Acme Corp".to_owned()),
@@ -130,8 +129,7 @@ pub(crate) async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         plan: "small".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
-    };
-    store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
+    }
 }
 
 fn plan(name: &str, quota: u64) -> Plan {
@@ -154,6 +152,7 @@ on_both![
     consumption_is_what_the_authority_has_charged,
     many_tenants_are_looked_at_in_pages,
     a_tenant_that_cannot_be_read_keeps_no_other_waiting,
+    a_pool_above_replaces_the_limit_of_the_plan,
     settings_are_put_as_a_whole_under_a_version,
     the_first_webhook_makes_a_secret_and_a_rotation_keeps_the_one_before_for_a_day,
     an_event_is_there_only_if_what_it_tells_of_is,
@@ -335,6 +334,29 @@ async fn a_tenant_that_cannot_be_read_keeps_no_other_waiting(on: Backend) {
         let done = bench.store.evaluate_in_pages(&bench.catalog, page).await.expect("pages");
         assert_eq!((done.tenants, done.events), (2, 2 - u64::from(page)));
     }
+}
+
+async fn a_pool_above_replaces_the_limit_of_the_plan(on: Backend) {
+    let bench = Bench::new(on).await;
+    let child = NewTenant { parent: Some(bench.tenant), ..new("child") };
+    let child = bench.store.create_tenant(&Actor::Program, child).await.expect("a child").id;
+    let share = Share { guaranteed: 0, max: 100 * BYTES_PER_MB };
+    let shares = Some(vec![("child".to_owned(), share)]);
+    let pool = NewPool { total: 500 * BYTES_PER_MB, shares };
+    let pools = BTreeMap::from([(Metric::Storage, pool)]);
+    let put = bench.store.put_pools(&Actor::Program, bench.tenant, &pools, &bench.catalog);
+    put.await.expect("a pool");
+    let settings = serde_json::from_value(watching(&["storage"])).expect("settings");
+    bench.store.put_alerts(&Actor::Program, child, settings, None).await.expect("a put");
+    let bytes = |bytes| BTreeMap::from([(Metric::Storage, bytes)]);
+    for (level, events) in [(80 * BYTES_PER_MB - 1, 0), (80 * BYTES_PER_MB, 1)] {
+        let levels = bytes(level);
+        bench.store.put_levels(&Actor::Program, child, &levels).await.expect("levels");
+        assert_eq!(bench.evaluate().await, events, "at {level}");
+    }
+    let page = bench.store.events(child, None, 1).await.expect("events");
+    let payload = &page.events[0].payload;
+    assert_eq!((&payload["used"], &payload["limit"]), (&json!(80), &json!(100)), "in MB");
 }
 
 async fn settings_are_put_as_a_whole_under_a_version(on: Backend) {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     super::{
         StoreError,
+        authority::{int, uint},
         db::{ControlTx, sql},
         rows,
         rows::Span,
@@ -77,14 +78,14 @@ impl Figures {
     }
 }
 
-/// Levels as they were last reported.
+/// Levels as they were last reported: counts, and bytes of storage.
 async fn levels(
     tx: &mut ControlTx,
     span: Span,
     used: &mut BTreeMap<(TenantId, Metric), u64>,
 ) -> Result<(), StoreError> {
-    let rows: Vec<(Uuid, String, i64)> = sql("SELECT g.tenant_id, g.metric, g.value
-         FROM alert_settings s JOIN tenant_gauge g ON g.tenant_id = s.tenant_id
+    let rows: Vec<(Uuid, String, i64)> = sql("SELECT l.tenant_id, l.metric, l.value
+         FROM alert_settings s JOIN usage_level l ON l.tenant_id = s.tenant_id
          WHERE s.tenant_id BETWEEN $1 AND $2 AND s.watches = 1")
     .bind(span.first)
     .bind(span.last)
@@ -199,12 +200,4 @@ pub(super) async fn remember(
 
 fn metric(name: &str) -> Result<Metric, StoreError> {
     Metric::from_name(name).ok_or_else(|| StoreError::Decode(format!("metric {name:?}")))
-}
-
-fn int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn uint(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }

@@ -59,6 +59,7 @@ fn plan(name: &str, price: serde_json::Value) -> (String, Arc<Plan>) {
 /// Prices that make a parent with three children owe 100.01.
 fn catalog() -> Catalog {
     Catalog {
+        plan_versions: BTreeMap::new(),
         plans: BTreeMap::from([
             plan("odd", json!({"currency": "USD", "monthly_minor": 5_001})),
             plan("even", json!({"currency": "USD", "monthly_minor": 2_500})),

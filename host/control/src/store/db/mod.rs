@@ -35,11 +35,6 @@ pub(super) enum Db {
     Postgres(postgres::Database),
 }
 
-/// Whether a URL is PostgreSQL's.
-fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres://") || url.starts_with("postgresql://")
-}
-
 /// What this release knows to bring the database of a URL to its schema.
 pub(super) fn migrations(url: &str) -> &'static Migrator {
     if is_postgres(url) { &postgres::MIGRATIONS } else { &sqlite::MIGRATIONS }

@@ -12,7 +12,7 @@ mod tree;
 use model::clock::UnixMs;
 
 pub use self::{
-    moves::{MoveError, MoveKind, MoveState, PartitionMove, WantedMove},
+    moves::{MoveKind, MoveState, PartitionMove, PartitionMoveError, WantedMove},
     tree::{Partition, PartitionTree},
 };
 use super::{

@@ -39,7 +39,7 @@ pub enum WantedMove {
 
 /// Why a move was not taken on.
 #[derive(Debug, thiserror::Error)]
-pub enum MoveError {
+pub enum PartitionMoveError {
     /// There is no such part, or it is none that can be split.
     #[error("there is no such part, or it cannot be split")]
     NoSuchPart,
@@ -198,14 +198,14 @@ impl Store {
         &self,
         by: &Actor,
         wanted: &WantedMove,
-    ) -> Result<PartitionMove, MoveError> {
+    ) -> Result<PartitionMove, PartitionMoveError> {
         if self.db.schema_owner().is_none() {
-            return Err(MoveError::NeedsPostgresql);
+            return Err(PartitionMoveError::NeedsPostgresql);
         }
         if let WantedMove::Isolate(tenant) = wanted
             && !self.knows(*tenant)
         {
-            return Err(MoveError::NoSuchTenant);
+            return Err(PartitionMoveError::NoSuchTenant);
         }
         let now = self.clock.now();
         let mut tx = self.db.control(Purpose::Write).await?;
@@ -233,17 +233,17 @@ async fn want(
     by: &Actor,
     wanted: &WantedMove,
     now: UnixMs,
-) -> Result<PartitionMove, MoveError> {
+) -> Result<PartitionMove, PartitionMoveError> {
     let parts = tree::partitions(tx).await?;
     let (kind, source, tenant, act) = match wanted {
         WantedMove::Split(name) => {
             let can_be_split = |part: &&Partition| part.hash.is_some() && part.name == *name;
-            parts.iter().find(can_be_split).ok_or(MoveError::NoSuchPart)?;
+            parts.iter().find(can_be_split).ok_or(PartitionMoveError::NoSuchPart)?;
             ("split", Some(name.as_str()), None, Act::new(by, "partition.split", name))
         }
         WantedMove::Isolate(tenant) => {
             if parts.iter().any(|part| part.tenant == Some(*tenant)) {
-                return Err(MoveError::Alone);
+                return Err(PartitionMoveError::Alone);
             }
             let act = Act::new(by, "partition.isolate", tenant.to_string());
             ("isolate", None, Some(tenant.0), act)
@@ -261,7 +261,7 @@ async fn want(
     .await?;
     let Some(row) = row else {
         let last = latest(tx, 1).await?;
-        return Err(MoveError::Busy(last.first().map_or(0, |last| last.id)));
+        return Err(PartitionMoveError::Busy(last.first().map_or(0, |last| last.id)));
     };
     audit::append(tx, PLATFORM_CHAIN, &act, now).await?;
     Ok(read(row)?)
@@ -323,7 +323,7 @@ impl Manager<'_> {
         let Some(largest) = largest else { return Ok(false) };
         match self.store.want_move(&JOB, &WantedMove::Split(largest.name)).await {
             Ok(_) => Ok(true),
-            Err(MoveError::Store(error)) => Err(error),
+            Err(PartitionMoveError::Store(error)) => Err(error),
             // Somebody else asked first.
             Err(_) => Ok(false),
         }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Bench, key, rules};
 use crate::store::{
-    Actor, DataKey, MoveError, MoveState, PartitionRules, Store, WantedMove,
+    Actor, DataKey, MoveState, PartitionMoveError, PartitionRules, Store, WantedMove,
     db::{Purpose, Step, sql},
 };
 
@@ -124,7 +124,7 @@ async fn a_huge_tenant_gets_a_part_of_its_own_and_loses_nothing() {
         .sql(&format!("SELECT count(*) FROM edge.tenant_data_shared WHERE tenant_id = '{whale}'"));
     assert_eq!(elsewhere, "0");
     let again = bench.store.want_move(&Actor::Program, &WantedMove::Isolate(whale)).await;
-    assert!(matches!(again, Err(MoveError::Alone)), "{again:?}");
+    assert!(matches!(again, Err(PartitionMoveError::Alone)), "{again:?}");
     bench.no_leftovers();
     bench.no_finding().await;
 }
@@ -157,11 +157,11 @@ async fn one_move_runs_at_a_time_and_only_of_what_is_there() {
     for name in ["tenant_data", "tenant_data_shared", "tenant_data_h8_0_rest", "tenant", "x"] {
         let refused =
             bench.store.want_move(&Actor::Program, &WantedMove::Split(name.to_owned())).await;
-        assert!(matches!(refused, Err(MoveError::NoSuchPart)), "{name}: {refused:?}");
+        assert!(matches!(refused, Err(PartitionMoveError::NoSuchPart)), "{name}: {refused:?}");
     }
     let unknown = TenantId(uuid::Uuid::from_u128(1));
     let refused = bench.store.want_move(&Actor::Program, &WantedMove::Isolate(unknown)).await;
-    assert!(matches!(refused, Err(MoveError::NoSuchTenant)), "{refused:?}");
+    assert!(matches!(refused, Err(PartitionMoveError::NoSuchTenant)), "{refused:?}");
     let first = bench
         .store
         .want_move(&Actor::Program, &WantedMove::Split(bench.part()))
@@ -171,7 +171,7 @@ async fn one_move_runs_at_a_time_and_only_of_what_is_there() {
         .store
         .want_move(&Actor::Program, &WantedMove::Split("tenant_data_h8_0".to_owned()))
         .await;
-    assert!(matches!(second, Err(MoveError::Busy(id)) if id == first.id), "{second:?}");
+    assert!(matches!(second, Err(PartitionMoveError::Busy(id)) if id == first.id), "{second:?}");
 }
 
 #[tokio::test]
