@@ -109,52 +109,6 @@ pub struct ControlSection {
     pub smtp: SmtpSection,
 }
 
-/// `[control.smtp]`.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SmtpSection {
-    /// `smtp://[USER:PASSWORD@]HOST[:PORT]` or `smtps://…`; without one, mail fails and says
-    /// so.
-    pub url: Option<String>,
-    /// The sender of notices.
-    pub from: Option<String>,
-}
-
-/// The URL may hold a password.
-impl std::fmt::Debug for SmtpSection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let url = self.url.as_ref().map(|_| "[redacted]");
-        f.debug_struct("SmtpSection").field("url", &url).field("from", &self.from).finish()
-    }
-}
-
-impl ControlSection {
-    /// Where notices may go, and through what.
-    ///
-    /// # Errors
-    /// The key that is wrong or missing, and why.
-    pub fn notify(&self) -> Result<control::notify::NotifyConfig, (&'static str, String)> {
-        use control::notify::{AllowedNetworks, NotifyConfig, SmtpConfig, SmtpConfigError};
-        let smtp = match (&self.smtp.url, &self.smtp.from) {
-            (None, None) => None,
-            (None, Some(_)) => return Err(("control.smtp.url", "goes with a sender".to_owned())),
-            (Some(_), None) => {
-                return Err(("control.smtp.from", "is required with a server".to_owned()));
-            }
-            (Some(url), Some(from)) => {
-                let key = |error: &SmtpConfigError| match error {
-                    SmtpConfigError::Url => "control.smtp.url",
-                    SmtpConfigError::From => "control.smtp.from",
-                };
-                let server = SmtpConfig::new(url, from);
-                Some(server.map_err(|error| (key(&error), error.to_string()))?)
-            }
-        };
-        let webhook_allow_networks = AllowedNetworks::new(self.webhook_allow_networks.clone());
-        Ok(NotifyConfig { smtp, webhook_allow_networks })
-    }
-}
-
 impl Default for ControlSection {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 9080));
@@ -164,7 +118,6 @@ impl Default for ControlSection {
             trial_end: TrialEnd::default(),
             webhook_allow_networks: Vec::new(),
             smtp: SmtpSection::default(),
-            trial_end: TrialEnd::default(),
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct Plan {
     #[serde(default)]
     pub chain: Vec<ChainLink>,
     /// What it costs; `None` is free.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
 }
 

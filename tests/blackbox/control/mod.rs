@@ -2,6 +2,7 @@
 
 mod cli;
 mod guide;
+mod lifecycle;
 mod postgres;
 
 use serde_json::{Value, json};

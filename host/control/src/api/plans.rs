@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, http::Uri, response::Response};
-use model::{catalog::Catalog, plan::Plan, quota::Quotas};
+use model::{billing::Price, catalog::Catalog, plan::Plan, quota::Quotas};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -54,6 +54,8 @@ struct PlanView<'a> {
     features: &'a BTreeMap<String, bool>,
     /// Whether refusals offer it as an upgrade.
     offered: bool,
+    /// In minor units; `null` is free.
+    price: Option<&'a Price>,
 }
 
 /// Contents of one plan, the newest first.
@@ -89,6 +91,7 @@ fn shown<'a>(plan: &'a Plan, catalog: &Catalog) -> PlanView<'a> {
         quotas: plan.quotas,
         features: &plan.features,
         offered: plan.offered,
+        price: plan.price.as_ref(),
     }
 }
 

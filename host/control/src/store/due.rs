@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{
     Actor, ChangeError, Store, StoreError,
     audit::Act,
+    billing::terms,
     change::{Change, detached},
     db::{OneTenant, Purpose, TenantTx, sql},
     overrides as dated,
@@ -79,6 +80,7 @@ async fn settle(
     let due_at = next(tx, &overrides, now).await?;
     write(tx, &tenant, due_at).await?;
     if changed {
+        terms::keep(tx, &tenant, now).await?;
         change.publish().await?;
     }
     if changed || !ended.is_empty() {

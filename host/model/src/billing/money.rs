@@ -4,6 +4,7 @@
 
 use std::{fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Largest price: ten thousand million of a currency with cents; more is a slip of the pen.
@@ -85,10 +86,11 @@ impl fmt::Display for Currency {
 }
 
 /// What a plan costs, as declared in `[plan.price]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// Currency of both figures.
+    #[schemars(with = "String")]
     pub currency: Currency,
     /// For a month, in minor units.
     #[serde(default, deserialize_with = "bounded")]

@@ -211,7 +211,7 @@ impl Spelling {
 
     /// A stored figure for a person: as it was given, wherever it came from a request.
     fn shown(&self, amount: u64) -> String {
-        if amount % self.unit == 0 {
+        if amount.is_multiple_of(self.unit) {
             format!("{} {}", amount / self.unit, self.unit_name)
         } else {
             format!("{:.2} {}", amount as f64 / self.unit as f64, self.unit_name)

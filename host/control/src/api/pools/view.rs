@@ -149,7 +149,7 @@ struct Gb(u64);
 
 impl Serialize for Gb {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        if self.0 % GB == 0 {
+        if self.0.is_multiple_of(GB) {
             return out.serialize_u64(self.0 / GB);
         }
         let hundredths = (u128::from(self.0) * 100).div_ceil(u128::from(GB));

@@ -27,6 +27,7 @@ on_both![
     settings_in_the_past_or_for_strangers_are_refused,
     nobody_leaves_a_consolidation_that_bills_them,
     a_month_is_billed_by_its_last_instant,
+    a_dated_change_of_plan_counts_from_its_month_on,
     without_consolidation_everybody_pays_for_themselves,
     of_two_consolidations_above_one_another_the_topmost_bills,
     an_issued_invoice_stays_as_it_is,
@@ -67,7 +68,7 @@ fn catalog() -> Catalog {
             plan("euro", json!({"currency": "EUR", "monthly_minor": 1})),
             plan("metered", json!({"currency": "USD", "per_1000_api_calls_minor": 10})),
         ]),
-        groups: BTreeMap::new(),
+        ..Catalog::default()
     }
 }
 
@@ -259,6 +260,18 @@ async fn a_month_is_billed_by_its_last_instant(on: Backend) {
     assert_eq!(february.invoice.total_minor, 12_502);
     assert_eq!(world.bill(three, "2024-01").await.invoice.payer, parent);
     assert_eq!(world.bill(three, "2024-02").await.invoice.payer, three);
+}
+
+async fn a_dated_change_of_plan_counts_from_its_month_on(on: Backend) {
+    let world = World::new(on).await;
+    let tenant = world.tenant("acme", "even", None).await;
+    let (by, store) = (Actor::Program, &world.store);
+    let at = NEW_YEAR.plus_ms(40 * DAY_MS);
+    store.schedule_plan_change(&by, tenant, "odd".to_owned(), at).await.expect("a change");
+    world.clock.advance_ms(40 * DAY_MS);
+    store.settle(&by, tenant, Arc::clone(&world.catalog)).await.expect("settled");
+    assert_eq!(world.bill(tenant, "2024-01").await.invoice.total_minor, 2_500);
+    assert_eq!(world.bill(tenant, "2024-02").await.invoice.total_minor, 5_001);
 }
 
 async fn without_consolidation_everybody_pays_for_themselves(on: Backend) {

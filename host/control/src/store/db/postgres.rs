@@ -279,8 +279,10 @@ async fn enter<S: Scope>(
     tx.run(match purpose {
         Purpose::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         // Locked before the first look, so that the snapshot is not older than the parts.
+        // Finding the part is cheaper when a statement starts than when it is planned anew.
         Purpose::ReadData => {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+             SET LOCAL plan_cache_mode = force_generic_plan;
              LOCK TABLE ONLY tenant_data IN ACCESS SHARE MODE"
         }
         Purpose::Change | Purpose::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",

@@ -1,3 +1,5 @@
+mod upgrade;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;

@@ -5,6 +5,7 @@
 //! retention go as a whole. Only PostgreSQL has parts; retention works on SQLite too, row by
 //! row. Invariant: at every moment each row lies in exactly one part of the tree.
 
+mod ladder;
 mod moves;
 mod retention;
 mod tree;
@@ -12,7 +13,8 @@ mod tree;
 use model::clock::UnixMs;
 
 pub use self::{
-    moves::{MoveKind, MoveState, PartitionMove, PartitionMoveError, WantedMove},
+    ladder::MoveState,
+    moves::{MoveKind, PartitionMove, PartitionMoveError, WantedMove},
     tree::{Partition, PartitionTree},
 };
 use super::{

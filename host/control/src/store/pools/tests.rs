@@ -332,7 +332,7 @@ async fn pools_of_two_levels_keep_the_rules_whichever_is_changed(on: Backend) {
     let smaller = pool(50, &[("child-1", 19, 39)]);
     assert_eq!(bench.faults(bench.root, smaller).await, [total.clone(), guarantee]);
     // Without a share, the child's plan would have to hold its pool.
-    assert_eq!(bench.faults(bench.root, pool(50, &[])).await, [total.clone()]);
+    assert_eq!(bench.faults(bench.root, pool(50, &[])).await, [total]);
     let none = BTreeMap::new();
     let refused =
         bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await;

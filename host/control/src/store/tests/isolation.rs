@@ -178,6 +178,7 @@ async fn the_policy_alone_is_an_index_condition_on_every_table() {
         "EXPLAIN SELECT domain FROM tenant_domain",
         "EXPLAIN SELECT value FROM tenant_secret WHERE name = 'a'",
         "EXPLAIN SELECT value FROM usage_level",
+        "EXPLAIN SELECT value FROM usage_bucket WHERE metric = 'users' AND hour_start > 0",
         "EXPLAIN SELECT hash FROM api_key",
         "EXPLAIN SELECT hash FROM audit_entry",
         "EXPLAIN SELECT data FROM tenant_data WHERE created_at = 0",

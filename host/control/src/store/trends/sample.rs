@@ -1,12 +1,14 @@
 //! The sample: what the quota ledger charged since the last one goes into the history.
 //!
-//! Set-based, so that it costs three statements per thousand windows with news, and nothing
-//! for a tenant without a window. One process samples at a time, by the one row of
-//! `usage_sampler`. Invariants: `usage_seen.counted` is what the buckets of a window sum to,
-//! because both change in one commit; what became known only after a window's end is
-//! counted in its last hour.
+//! One query finds the windows with news, and a handful of statements counts a thousand of
+//! them; a tenant without a window costs nothing. One process writes at a time, by the one
+//! row of `usage_sampler`. Between hours, a bucket is as sharp as samples are frequent.
+//! Invariants: `usage_seen.counted` is what the buckets of a window sum to, because both
+//! change in one commit; what became known only after a window's end is counted in its last
+//! hour, so that no window's use is another's.
 
 use model::{clock::UnixMs, quota::Metric};
+use serde_json::{Value, json};
 use sqlx::prelude::FromRow;
 use uuid::Uuid;
 
@@ -20,7 +22,7 @@ use crate::store::{
 
 /// Windows of one commit: on SQLite nobody else writes meanwhile, so it stays in the tens
 /// of milliseconds.
-const WINDOWS_MAX: i64 = 1_000;
+const WINDOWS_MAX: usize = 1_000;
 /// Time from a window's end to the last sample that still looks at it, in ms: 72 h, a day
 /// more than the ledger keeps the details that late figures need.
 const LATE_MS: u64 = 72 * HOUR_MS;
@@ -39,69 +41,72 @@ pub struct Sampled {
 }
 
 impl Store {
-    /// Brings the history up to the ledger, and drops what is past its time. Answers with
-    /// zeros at once while another process does it.
+    /// Brings the history up to the ledger, and drops what is past its time. Ends at once
+    /// when another process does it meanwhile.
     ///
     /// # Errors
     /// The store failed; what was committed until then stays counted exactly.
     pub async fn sample_usage(&self) -> Result<Sampled, StoreError> {
+        let now = self.clock.now();
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let looked = look(&mut tx).await;
+        let (turn, news) = tx.end(looked).await?;
         let mut sampled = Sampled::default();
-        loop {
-            let now = self.clock.now();
+        for batch in news.chunks(WINDOWS_MAX) {
             let mut tx = self.db.control(Purpose::Write).await?;
-            let outcome = batch(&mut tx, now).await;
-            let Some(windows) = tx.end(outcome).await? else { return Ok(sampled) };
-            sampled.windows += windows;
-            if windows < WINDOWS_MAX.unsigned_abs() {
-                break;
+            let outcome = count_batch(&mut tx, &turn, batch, now).await;
+            if !tx.end(outcome).await? {
+                return Ok(sampled);
             }
+            sampled.windows += batch.len() as u64;
         }
         let mut tx = self.db.control(Purpose::Write).await?;
-        let outcome = sweep(&mut tx, self.clock.now()).await;
+        let outcome = sweep(&mut tx, &turn, now).await;
         sampled.dropped = tx.end(outcome).await?;
         Ok(sampled)
     }
 }
 
-#[derive(FromRow)]
+/// Where the last sample ended.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 struct Turn {
     sampled_at: i64,
     swept_after: Uuid,
 }
 
-/// Takes the turn to sample; `None` while another process has it.
-async fn turn(tx: &mut ControlTx) -> Result<Option<Turn>, StoreError> {
-    sql_each(
+impl Turn {
+    /// Windows that ended earlier are no longer looked at, so nothing is noted of them.
+    fn oldest_end(&self) -> i64 {
+        before(instant(self.sampled_at), LATE_MS)
+    }
+}
+
+/// Holds the turn to write; false when another process has it, or had it since the look.
+async fn hold(tx: &mut ControlTx, looked: &Turn) -> Result<bool, StoreError> {
+    let turn: Option<Turn> = sql_each(
         "SELECT sampled_at, swept_after FROM usage_sampler",
         "SELECT sampled_at, swept_after FROM usage_sampler FOR UPDATE SKIP LOCKED",
     )
     .optional(tx)
-    .await
+    .await?;
+    Ok(turn.is_some_and(|turn| turn == *looked))
 }
 
-/// Samples some windows; how many, or `None` while another process does.
-async fn batch(tx: &mut ControlTx, now: UnixMs) -> Result<Option<u64>, StoreError> {
-    let Some(Turn { sampled_at, .. }) = turn(tx).await? else { return Ok(None) };
-    let windows = see(tx, instant(sampled_at).min(now)).await?;
-    if windows > 0 {
-        for fallen in fallen(tx).await? {
-            take_back(tx, &fallen).await?;
-        }
-        count(tx, now).await?;
-    }
-    if windows < WINDOWS_MAX.unsigned_abs() {
-        // Nothing is left for another batch: the next sample looks back from here.
-        let done = sql("UPDATE usage_sampler SET sampled_at = $1");
-        done.bind(stored(now)).execute(tx).await?;
-    }
-    Ok(Some(windows))
+/// A window of which something else is charged than was noted.
+#[derive(Debug, FromRow)]
+struct News {
+    tenant_id: Uuid,
+    metric: String,
+    start_ms: i64,
+    end_ms: i64,
+    charged: i64,
 }
 
-/// Notes what is charged in windows where that is news since `last`. A tranche counts in full unless
-/// its holder lives, as in the usage figures.
-async fn see(tx: &mut ControlTx, last: UnixMs) -> Result<u64, StoreError> {
-    sql("INSERT INTO usage_seen (tenant_id, metric, start_ms, end_ms, total, counted)
-         SELECT now.tenant_id, now.metric, now.start_ms, now.end_ms, now.charged, 0
+/// Where the last sample ended, and what is news since. A tranche counts in full unless its
+/// holder lives, as in the usage figures. Reads only: on SQLite it keeps nobody from writing.
+async fn look(tx: &mut ControlTx) -> Result<(Turn, Vec<News>), StoreError> {
+    let turn: Turn = sql("SELECT sampled_at, swept_after FROM usage_sampler").one(tx).await?;
+    let news = sql("SELECT now.tenant_id, now.metric, now.start_ms, now.end_ms, now.charged
          FROM (
              SELECT w.tenant_id, w.metric, w.start_ms, w.end_ms,
                  w.granted - w.credited - coalesce(held.unspent, 0) AS charged
@@ -122,13 +127,53 @@ async fn see(tx: &mut ControlTx, last: UnixMs) -> Result<u64, StoreError> {
          ) now
          LEFT JOIN usage_seen seen ON seen.tenant_id = now.tenant_id
           AND seen.metric = now.metric AND seen.start_ms = now.start_ms
-         WHERE now.charged <> coalesce(seen.total, 0)
-         LIMIT $2
-         ON CONFLICT (tenant_id, metric, start_ms) DO UPDATE SET total = excluded.total")
-    .bind(before(last, LATE_MS))
-    .bind(WINDOWS_MAX)
+         WHERE now.charged <> coalesce(seen.total, 0)")
+    .bind(turn.oldest_end())
+    .all(tx)
+    .await?;
+    Ok((turn, news))
+}
+
+/// Counts some windows; false when it is another process's turn.
+async fn count_batch(
+    tx: &mut ControlTx,
+    turn: &Turn,
+    batch: &[News],
+    now: UnixMs,
+) -> Result<bool, StoreError> {
+    if !hold(tx, turn).await? {
+        return Ok(false);
+    }
+    note(tx, batch).await?;
+    for fallen in fallen(tx).await? {
+        take_back(tx, &fallen).await?;
+    }
+    count(tx, now).await?;
+    Ok(true)
+}
+
+/// Notes what is charged, all windows in one statement.
+async fn note(tx: &mut ControlTx, batch: &[News]) -> Result<(), StoreError> {
+    let row = |news: &News| {
+        let News { tenant_id, metric, start_ms, end_ms, charged } = news;
+        json!([tenant_id.simple().to_string(), metric, start_ms, end_ms, charged])
+    };
+    let rows: Value = batch.iter().map(row).collect();
+    sql_each(
+        "INSERT INTO usage_seen (tenant_id, metric, start_ms, end_ms, total, counted)
+         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, 0
+         FROM json_each($1) WHERE true
+         ON CONFLICT (tenant_id, metric, start_ms) DO UPDATE SET total = excluded.total",
+        "INSERT INTO usage_seen (tenant_id, metric, start_ms, end_ms, total, counted)
+         SELECT (value ->> 0)::uuid, value ->> 1, (value ->> 2)::bigint, (value ->> 3)::bigint,
+             (value ->> 4)::bigint, 0
+         FROM json_array_elements($1::json) AS rows (value)
+         ON CONFLICT (tenant_id, metric, start_ms) DO UPDATE SET total = excluded.total",
+    )
+    .bind(rows.to_string())
     .execute(tx)
     .await
+    .map(drop)
 }
 
 /// A window of which less is charged than the buckets say: tokens came back.
@@ -197,9 +242,12 @@ async fn count(tx: &mut ControlTx, now: UnixMs) -> Result<(), StoreError> {
     sql("UPDATE usage_seen SET counted = total WHERE total <> counted").execute(tx).await.map(drop)
 }
 
-/// Drops old buckets of the next tenants, and what else is past its time.
-async fn sweep(tx: &mut ControlTx, now: UnixMs) -> Result<u64, StoreError> {
-    let Some(Turn { swept_after: after, .. }) = turn(tx).await? else { return Ok(0) };
+/// Ends a sample: drops old buckets of the next tenants, and what else is past its time.
+async fn sweep(tx: &mut ControlTx, turn: &Turn, now: UnixMs) -> Result<u64, StoreError> {
+    if !hold(tx, turn).await? {
+        return Ok(0);
+    }
+    let after = turn.swept_after;
     let mut dropped = 0;
     for metric in Metric::ALL {
         // A level's last bucket before the time stays, to be carried into it.
@@ -227,12 +275,16 @@ async fn sweep(tx: &mut ControlTx, now: UnixMs) -> Result<u64, StoreError> {
     // After the last tenant comes the first again.
     let whole = page.len() as u64 == SWEPT_MAX.unsigned_abs();
     let next = page.last().filter(|_| whole).map_or(Uuid::nil(), |(last,)| *last);
-    sql("UPDATE usage_sampler SET swept_after = $1").bind(next).execute(tx).await?;
-    for (statement, kept) in [
-        ("DELETE FROM usage_seen WHERE end_ms <= $1", LATE_MS),
-        ("DELETE FROM usage_claim WHERE created_at <= $1", CLAIM_KEPT_MS),
+    sql("UPDATE usage_sampler SET sampled_at = $1, swept_after = $2")
+        .bind(stored(now).max(turn.sampled_at))
+        .bind(next)
+        .execute(tx)
+        .await?;
+    for (statement, before) in [
+        ("DELETE FROM usage_seen WHERE end_ms <= $1", turn.oldest_end()),
+        ("DELETE FROM usage_claim WHERE created_at <= $1", before(now, CLAIM_KEPT_MS)),
     ] {
-        sql(statement).bind(before(now, kept)).execute(tx).await?;
+        sql(statement).bind(before).execute(tx).await?;
     }
     Ok(dropped)
 }
