@@ -6,6 +6,7 @@
 //! `commands/`; to add a part of the program, build it in `run.rs`.
 
 pub mod api_host;
+pub mod client;
 pub mod commands;
 pub mod config;
 pub mod declare;

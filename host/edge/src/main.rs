@@ -11,7 +11,7 @@ fn main() -> std::process::ExitCode {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("leanvibe-edge: {error:#}");
-            std::process::ExitCode::FAILURE
+            edge::commands::exit_code(&error)
         }
     }
 }

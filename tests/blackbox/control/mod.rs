@@ -1,5 +1,7 @@
 //! The control API, as an operator uses it.
 
+mod cli;
+mod guide;
 mod lifecycle;
 mod postgres;
 

@@ -84,6 +84,12 @@ pub enum StoreError {
     /// A migration failed, or the database was written by a later release.
     #[error("cannot bring the database to this release's schema: {0}")]
     Schema(#[from] sqlx::migrate::MigrateError),
+    /// The database has a migration that this release does not know.
+    #[error(
+        "the database has migration {0} of a later release: run that release, or restore a \
+        backup from before it"
+    )]
+    LaterRelease(i64),
     /// A statement failed: disk full, locked, closed.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),

@@ -37,6 +37,7 @@ mod pools;
 mod publish;
 mod random;
 mod rows;
+mod schema;
 mod secrets;
 mod tenants;
 #[cfg(test)]
@@ -78,6 +79,7 @@ pub use self::{
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
+    schema::{PendingMigration, Schema},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
         TenantFilter, TenantPage, TenantPatch,

@@ -1,4 +1,4 @@
-//! `GET /admin/tenants?limit=&cursor=&slug=&status=`: tenants in the order of creation.
+//! `GET /admin/tenants?limit=&cursor=&slug=&status=&plan=`: tenants in the order of creation.
 //!
 //! Invariant: a client that follows `next_cursor` sees every tenant that was there when
 //! it began exactly once, whatever is created meanwhile.
@@ -38,6 +38,7 @@ pub(in crate::api) struct ListQuery {
     limit: Option<u32>,
     slug: Option<String>,
     status: Option<Status>,
+    plan: Option<String>,
 }
 
 /// Tenants in the order of their creation.
@@ -73,6 +74,7 @@ fn read(caller: &Caller, uri: &Uri) -> Result<Asked, ApiError> {
     let mut fields = Fields::new(query(uri)?);
     let slug = fields.optional("slug", |value| rules::text(value).map(str::to_owned));
     let status = fields.optional("status", rules::status);
+    let plan = fields.optional("plan", |value| rules::text(value).map(str::to_owned));
     let after = fields.optional("cursor", |value| {
         position(rules::text(value)?).ok_or_else(|| "must be a next_cursor given here".to_owned())
     });
@@ -80,7 +82,7 @@ fn read(caller: &Caller, uri: &Uri) -> Result<Asked, ApiError> {
     fields.finish()?;
     let limit = limit.and_then(|limit| u32::try_from(limit).ok());
     // The operator sees all; a parent itself and those below it.
-    let filter = TenantFilter { slug, status, within: caller.tenant() };
+    let filter = TenantFilter { slug, status, plan, within: caller.tenant() };
     Ok(Asked { filter, after, limit: limit.unwrap_or(LIMIT_DEFAULT) })
 }
 
@@ -102,7 +104,7 @@ mod tests {
     on_both![
         pages_hold_every_tenant_once_in_the_order_of_creation,
         a_page_that_ends_with_the_last_tenant_is_the_last_page,
-        slug_and_status_filter,
+        slug_status_and_plan_filter,
         every_bad_parameter_is_named,
     ];
 
@@ -136,7 +138,7 @@ mod tests {
         assert!(page.json["next_cursor"].is_null());
     }
 
-    async fn slug_and_status_filter(on: Backend) {
+    async fn slug_status_and_plan_filter(on: Backend) {
         let control = Control::start(on).await;
         let one = control.create(&tenant("one")).await;
         control.create(&tenant("two")).await;
@@ -145,6 +147,8 @@ mod tests {
             ("slug=two", vec!["two"]),
             ("status=suspended", vec!["one"]),
             ("status=trial&slug=one", vec![]),
+            ("plan=enterprise&slug=two", vec!["two"]),
+            ("plan=developer", vec![]),
             ("slug=%27%20OR%201%3D1", vec![]),
         ] {
             let page = control.get(&format!("{PATH}?{query}")).await;

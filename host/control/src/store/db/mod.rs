@@ -13,6 +13,7 @@ mod statement;
 mod transaction;
 
 use model::tenant::TenantId;
+use sqlx::migrate::Migrator;
 
 #[cfg(test)]
 pub(super) use self::statement::Row;
@@ -24,11 +25,24 @@ pub(super) use self::{
 };
 use super::StoreError;
 
+/// Which migrations a database has, in the order of their numbers: the driver's own table.
+const APPLIED: &str = "SELECT version FROM _sqlx_migrations ORDER BY version";
+
 /// An open database. A clone is another handle to the same.
 #[derive(Clone, Debug)]
 pub(super) enum Db {
     Sqlite(sqlite::Database),
     Postgres(postgres::Database),
+}
+
+/// What this release knows to bring the database of a URL to its schema.
+pub(super) fn migrations(url: &str) -> &'static Migrator {
+    if is_postgres(url) { &postgres::MIGRATIONS } else { &sqlite::MIGRATIONS }
+}
+
+/// The numbers of the migrations that the database of a URL has. Changes nothing.
+pub(super) async fn applied(url: &str) -> Result<Vec<i64>, StoreError> {
+    if is_postgres(url) { postgres::applied(url).await } else { sqlite::applied(url).await }
 }
 
 /// Whose rows a transaction may touch.

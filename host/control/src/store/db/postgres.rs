@@ -10,11 +10,12 @@ use std::{str::FromStr, time::Duration};
 
 use sqlx::{
     ConnectOptions, Connection as _, PgConnection, PgPool,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
 use super::{
-    Purpose, Scope, owner, roles,
+    APPLIED, Purpose, Scope, owner, roles,
     roles::{APPLICATION, CONTROL, OWNER},
     statement::sql,
     transaction::{Connection, Tx},
@@ -61,6 +62,9 @@ const CLAIM_SETTINGS: [(&str, u32); 4] = [
     ("tcp_keepalives_count", 3),
 ];
 
+/// What brings a database to this release's schema.
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
 /// A migrated database.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Database {
@@ -89,7 +93,7 @@ pub(super) async fn open(url: &str) -> Result<Database, StoreError> {
     }
     let mut owner =
         login.clone().options([("role", OWNER), ("search_path", SCHEMA)]).connect().await?;
-    sqlx::migrate!("migrations/postgres").run(&mut owner).await?;
+    MIGRATIONS.run(&mut owner).await?;
     owner.close().await?;
     bootstrap.close().await?;
     Ok(Database::of(&login))
@@ -113,6 +117,25 @@ async fn connect(login: &PgConnectOptions) -> Result<PgConnection, StoreError> {
         server: format!("{}:{}", login.get_host(), login.get_port()),
         reason: error.to_string(),
     })
+}
+
+/// The numbers of the applied migrations, none where there is no schema yet.
+pub(super) async fn applied(url: &str) -> Result<Vec<i64>, StoreError> {
+    let login = login(url)?;
+    let mut connection = connect(&login).await?;
+    check_version(&mut connection).await?;
+    let migrated: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{SCHEMA}._sqlx_migrations"))
+        .fetch_one(&mut connection)
+        .await?;
+    connection.close().await?;
+    if !migrated {
+        return Ok(Vec::new());
+    }
+    let mut owner = login.options([("role", OWNER), ("search_path", SCHEMA)]).connect().await?;
+    let applied = sqlx::query_scalar(APPLIED).fetch_all(&mut owner).await?;
+    owner.close().await?;
+    Ok(applied)
 }
 
 /// The parts of a URL. Its text may hold a password, so no error repeats it.

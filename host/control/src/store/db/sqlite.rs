@@ -13,12 +13,13 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, SqlitePool,
+    ConnectOptions, Connection as _, SqlitePool,
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use super::{
-    Purpose, Scope,
+    APPLIED, Purpose, Scope,
     transaction::{Connection, Tx},
 };
 use crate::store::StoreError;
@@ -32,6 +33,9 @@ const ACQUIRE_TIMEOUT_MS: u64 = 5_000;
 const READERS: u32 = 4;
 /// Access of a new database: keys and secrets are in it.
 const FILE_MODE: u32 = 0o600;
+
+/// What brings a database to this release's schema.
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// An opened, migrated database.
 #[derive(Clone, Debug)]
@@ -79,13 +83,43 @@ pub(super) async fn open(url: &str) -> Result<Database, StoreError> {
         .disable_statement_logging();
     let reading = writing.clone().read_only(true);
     let writer = pool(1).connect_with(writing).await.map_err(|error| unusable(&path, error))?;
-    sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(|error| match error {
+    MIGRATIONS.run(&writer).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => unusable(&path, error),
         other => StoreError::Schema(other),
     })?;
     let reader =
         pool(READERS).connect_with(reading).await.map_err(|error| unusable(&path, error))?;
     Ok(Database { writer, reader, _lock: Arc::new(lock) })
+}
+
+/// The numbers of the applied migrations, none where there is no file yet; another process
+/// may own the database.
+pub(super) async fn applied(url: &str) -> Result<Vec<i64>, StoreError> {
+    let path = path_of(url)?;
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let failed = |error| unusable(&path, error);
+    let mut reader = SqliteConnectOptions::new()
+        .filename(&path)
+        .read_only(true)
+        .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(failed)?;
+    let migrated: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = $1)")
+            .bind("_sqlx_migrations")
+            .fetch_one(&mut reader)
+            .await
+            .map_err(failed)?;
+    let applied = match migrated {
+        true => sqlx::query_scalar(APPLIED).fetch_all(&mut reader).await.map_err(failed)?,
+        false => Vec::new(),
+    };
+    reader.close().await?;
+    Ok(applied)
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

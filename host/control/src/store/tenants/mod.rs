@@ -34,6 +34,8 @@ pub struct TenantFilter {
     pub slug: Option<String>,
     /// Only those of this status.
     pub status: Option<Status>,
+    /// Only those of this plan.
+    pub plan: Option<String>,
     /// Only this one and those below it.
     pub within: Option<TenantId>,
 }
@@ -102,17 +104,20 @@ async fn page(
     let query = match filter.within {
         None => sql("SELECT * FROM tenant
              WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND id > $3
+               AND ($5 IS NULL OR plan = $5)
              ORDER BY id LIMIT $4"),
         Some(_) => sql("SELECT tenant.* FROM tenant_closure
-             JOIN tenant ON tenant.id = tenant_closure.tenant_id AND tenant_closure.ancestor = $5
+             JOIN tenant ON tenant.id = tenant_closure.tenant_id AND tenant_closure.ancestor = $6
              WHERE ($1 IS NULL OR slug = $1) AND ($2 IS NULL OR status = $2) AND tenant.id > $3
+               AND ($5 IS NULL OR plan = $5)
              ORDER BY tenant.id LIMIT $4"),
     };
     let query = query
         .bind(filter.slug.as_deref())
         .bind(filter.status.map(Status::as_str))
         .bind(after.map_or(Span::ALL.first, |id| id.0))
-        .bind(i64::from(limit) + 1);
+        .bind(i64::from(limit) + 1)
+        .bind(filter.plan.as_deref());
     let query = match filter.within {
         None => query,
         Some(root) => query.bind(root.0),
