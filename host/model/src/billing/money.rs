@@ -149,6 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_plans_are_priced_in_one_currency() {
+        #[derive(Deserialize)]
+        struct File {
+            plan: Vec<crate::plan::Plan>,
+        }
+        let shipped = include_str!("../../../../policies/plans.toml");
+        let file: File = toml::from_str(shipped).expect("plans");
+        let prices: Vec<_> = file.plan.iter().filter_map(|plan| plan.price.as_ref()).collect();
+        assert!(!prices.is_empty() && prices.len() < file.plan.len(), "some are free");
+        assert!(prices.iter().all(|price| price.currency.as_str() == "USD"));
+    }
+
+    #[test]
     fn usage_is_rounded_half_up_once_for_the_month() {
         let price =
             Price { currency: Currency::default(), monthly_minor: 0, per_1000_api_calls_minor: 10 };
