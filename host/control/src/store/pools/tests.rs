@@ -28,6 +28,7 @@ on_both![
     facts_may_exceed_and_then_only_guarantees_are_left,
     every_broken_rule_is_named_and_nothing_is_set,
     pools_of_two_levels_keep_the_rules_whichever_is_changed,
+    a_child_that_moves_away_leaves_the_pool_and_its_room_to_others,
 ];
 
 const GB: u64 = 1 << 30;
@@ -345,4 +346,23 @@ async fn pools_of_two_levels_keep_the_rules_whichever_is_changed(on: Backend) {
         .put_pools(&Actor::Program, bench.root, &none, &bench.catalog)
         .await
         .expect("no pool");
+}
+
+async fn a_child_that_moves_away_leaves_the_pool_and_its_room_to_others(on: Backend) {
+    let bench = Bench::new(on).await;
+    let [first, second, _] = bench.children;
+    let shares = [("child-1", 6, 12), ("child-2", 0, 12)];
+    bench.set(bench.root, Metric::Storage, pool(12, &shares)).await.expect("a pool");
+    assert_eq!(bench.claim(first, Metric::Storage, 9 * GB).await, Ok(9 * GB));
+    assert_eq!(bench.claim(second, Metric::Storage, 4 * GB).await, Err(Bound::Pool));
+    let moved = bench.stores[0].move_tenant(&Actor::Program, first, None, None).await;
+    assert_eq!(moved.expect("a move").parent, None);
+    assert_eq!(bench.claim(second, Metric::Storage, 12 * GB).await, Ok(12 * GB));
+    let report = bench.report(bench.root, Metric::Storage).await;
+    assert_eq!((report.used, report.committed), (12 * GB, 12 * GB));
+    assert_eq!(report.shares.expect("shares").len(), 1);
+    // The plan is its cap again: 10 GB, of which it uses 9.
+    assert_eq!(bench.cap(first, Metric::Storage).await, None);
+    assert_eq!(bench.claim(first, Metric::Storage, 2 * GB).await, Err(Bound::Plan));
+    assert_eq!(bench.claim(first, Metric::Storage, GB).await, Ok(10 * GB));
 }
