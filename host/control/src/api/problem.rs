@@ -66,6 +66,8 @@ pub(crate) enum ApiError {
     KeyReused,
     /// SQLite cannot do it.
     NeedsPostgresql(Capability),
+    /// No database can do it in this release.
+    NeedsRelease(Capability),
     /// A claim found no room under its quota.
     QuotaExceeded(Box<Problem>),
     /// The quota authority did not answer.
@@ -94,6 +96,15 @@ pub(crate) struct Capability {
     pub(crate) detail: &'static str,
     /// What can be done instead, today.
     pub(crate) alternatives: &'static [&'static str],
+}
+
+impl Capability {
+    fn missing(self, problem: Problem) -> Problem {
+        problem
+            .detail(self.detail)
+            .with("capability", self.name)
+            .with("alternatives", self.alternatives)
+    }
 }
 
 impl ApiError {
@@ -167,13 +178,12 @@ impl ApiError {
                 Problem::new(422, "idempotency-key-reused", "The idempotency key is used")
                     .detail("The Idempotency-Key was sent with another body before.")
             }
-            Self::NeedsPostgresql(capability) => {
-                Problem::new(501, "needs-postgresql", "This needs PostgreSQL")
-                    .detail(capability.detail)
-                    .with("capability", capability.name)
-                    .with("needs", "postgresql")
-                    .with("alternatives", capability.alternatives)
-            }
+            Self::NeedsPostgresql(capability) => capability
+                .missing(Problem::new(501, "needs-postgresql", "This needs PostgreSQL"))
+                .with("needs", "postgresql"),
+            Self::NeedsRelease(capability) => capability
+                .missing(Problem::new(501, "needs-release", "This needs a later release"))
+                .with("needs", "release"),
             Self::QuotaExceeded(problem) => *problem,
             Self::UsageUnavailable | Self::Store(_) => {
                 Problem::new(503, "temporary-reduced-capacity", "Temporarily unavailable")

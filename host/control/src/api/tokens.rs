@@ -63,7 +63,7 @@ pub(super) struct Rotation {
     /// Seconds that the old token lives on; a day unless given.
     #[schemars(range(max = 2_592_000))]
     overlap_s: Option<u64>,
-    /// End of the new token's life, RFC 3339.
+    /// End of the new token's life, RFC 3339; the same length of life unless given.
     #[schemars(extend("format" = "date-time"))]
     expires_at: Option<String>,
 }

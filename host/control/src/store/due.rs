@@ -23,7 +23,7 @@ use super::{
     billing::terms,
     change::{Change, detached},
     db::{OneTenant, Purpose, TenantTx, sql},
-    overrides as dated,
+    outbox, overrides as dated,
     plan_changes::{self, PlanChangeState},
     rows::{self, Span, stored},
 };
@@ -81,6 +81,7 @@ async fn settle(
     write(tx, &tenant, due_at).await?;
     if changed {
         terms::keep(tx, &tenant, now).await?;
+        outbox::changes::tell(tx, &before, &tenant, now).await?;
         change.publish().await?;
     }
     if changed || !ended.is_empty() {

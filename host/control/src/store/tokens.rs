@@ -128,8 +128,8 @@ impl Store {
         .await
     }
 
-    /// Issues a token like `id` and lets the old one live on until `old_until`, or its own
-    /// earlier end.
+    /// Issues a token like `id`, to live as long as that was to unless `expires_at` says
+    /// otherwise, and lets the old one live on until `old_until`, or its own earlier end.
     ///
     /// # Errors
     /// No such token, one that is dead, too many tokens, or the store failed.
@@ -314,6 +314,8 @@ async fn rotate(
         .bind(stored(end))
         .execute(tx)
         .await?;
+    let lifetime_ms = old.expires_at.map(|end| end.ms_since(old.created_at));
+    let expires_at = expires_at.or(lifetime_ms.map(|ms| now.plus_ms(ms)));
     let new = NewToken { tenant, role: old.role, scopes: old.scopes, name: old.name, expires_at };
     issue(tx, act, new, Some(old.id), now).await
 }

@@ -52,7 +52,7 @@ const DOMAINS_MAX: usize = 32;
 
 const ONLINE_MOVE: Capability = Capability {
     name: "online_move",
-    detail: "Moving a tenant to another residency group needs PostgreSQL; nothing was changed.",
+    detail: "A tenant cannot be moved to another residency group here; nothing was changed.",
     alternatives: &["create a tenant in the other residency group and move its clients to it"],
 };
 
@@ -146,7 +146,10 @@ fn read(
     };
     fields.finish()?;
     if moves_to.is_some_and(|group| group != held.tenant.data_residency) {
-        return Err(ApiError::NeedsPostgresql(ONLINE_MOVE));
+        return Err(match api.store.has_row_level_security() {
+            true => ApiError::NeedsRelease(ONLINE_MOVE),
+            false => ApiError::NeedsPostgresql(ONLINE_MOVE),
+        });
     }
     Ok(place.map_or_else(|| Asked::Patch(Box::new(patch)), Asked::Move))
 }
@@ -347,9 +350,13 @@ mod tests {
         let before = control.create(&acme()).await;
         let patch = json!({"data_residency": "uk", "display_name": "New"});
         let answer = control.patch(&before, &patch).await;
-        assert_eq!((answer.status, &answer.json["code"]), (501, &"needs-postgresql".into()));
+        let needs = match on {
+            Backend::Sqlite => "postgresql",
+            Backend::Postgres => "release",
+        };
+        assert_eq!((answer.status, &answer.json["needs"]), (501, &needs.into()));
+        assert_eq!(answer.json["code"], format!("needs-{needs}"));
         assert_eq!(answer.json["capability"], "online_move");
-        assert_eq!(answer.json["needs"], "postgresql");
         assert!(answer.json["alternatives"].as_array().is_some_and(|list| !list.is_empty()));
         assert_eq!(control.get(&path_of(&before)).await.json, before);
         assert_eq!(control.patch(&before, &json!({"data_residency": "us"})).await.status, 200);

@@ -7,6 +7,7 @@
 //! once to everyone, always under the same id.
 
 mod backoff;
+pub(super) mod changes;
 mod claim;
 mod list;
 mod settle;

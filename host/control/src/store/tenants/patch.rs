@@ -21,6 +21,7 @@ use crate::store::{
     change::{Change, detached},
     db::{OneTenant, TenantTx},
     lifecycle::{self, InvalidTransition, StatusChange},
+    outbox,
     rows::{self, Span},
     secrets,
 };
@@ -144,12 +145,14 @@ async fn write(
     if expected.is_some_and(|version| version != tenant.version) {
         return Err(ChangeError::VersionMismatch { current: tenant.version });
     }
+    let was = tenant.clone();
     let before = shown(&tenant, &secret_names(tx).await?, false);
     let new_domains = patch.custom_domains.is_some();
     let new_secrets = apply(&mut tenant, patch, now)?;
     tenant.version += 1;
     rows::update(tx, &tenant).await?;
     terms::keep(tx, &tenant, now).await?;
+    outbox::changes::tell(tx, &was, &tenant, now).await?;
     if new_domains && let Some(taken) = rows::replace_domains(tx, &tenant.custom_domains).await? {
         return Err(ChangeError::DomainTaken(taken));
     }

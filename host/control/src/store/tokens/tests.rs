@@ -79,6 +79,8 @@ async fn a_rotation_never_lengthens_a_life_and_a_dead_token_is_not_rotated(on: B
     let far = end.plus_ms(10_000);
     store.rotate_token(&Actor::Operator, Some(tenant), id, far, None).await.expect("a new token");
     let listed = store.tokens(Some(tenant)).await.expect("tokens");
+    let new = listed.iter().find(|token| token.rotated_from.is_some()).expect("the new one");
+    assert_eq!(new.expires_at, Some(end), "as long a life as the old one was given");
     let held = listed.iter().find(|token| *token.id == *id).expect("the old one");
     assert_eq!(held.expires_at, Some(end));
     control.clock.advance_ms(500);
