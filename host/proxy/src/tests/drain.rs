@@ -21,12 +21,15 @@ fn draining_finishes_what_is_open_and_closes_what_rests() {
     let mut open = world.client();
     open.write("GET /hold HTTP/1.1\r\nHost: acme.test\r\n\r\n");
     world.origin.await_requests(1);
-    let mut resting = world.client();
-    resting.write("GET /a HTTP/1.1\r\nHost: acme.test\r\n\r\n");
-    assert_eq!(resting.read().expect("an answer").status, 200);
+    // So many that each worker has one: once they are closed, every worker has heard.
+    let mut resting: Vec<_> = (0..16).map(|_| world.client()).collect();
+    for client in &mut resting {
+        client.write("GET /a HTTP/1.1\r\nHost: acme.test\r\n\r\n");
+        assert_eq!(client.read().expect("an answer").status, 200);
+    }
     let running = world.running.take().expect("it runs");
     let draining = std::thread::spawn(move || block_on(running.drain(PATIENCE)));
-    assert!(resting.is_closed());
+    assert!(resting.iter_mut().all(|client| client.is_closed()));
     world.origin.release.send(()).expect("the origin waits");
     let answer = open.read().expect("the open exchange finishes");
     assert_eq!((answer.status, answer.field("connection").as_deref()), (200, Some("close")));
