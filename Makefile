@@ -4,13 +4,14 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DATA := data
 
-.PHONY: help run test lint bench fuzz-api plugins setup setup-test clean-data
+.PHONY: help run test lint bench scale fuzz-api plugins setup setup-test clean-data
 
 help:
 	@echo "make run      build everything, start the edge with demo origins and tenants"
 	@echo "make test     all tests"
 	@echo "make lint     rustfmt and clippy, warnings are errors"
 	@echo "make bench    CPU per request beside nginx, in one run"
+	@echo "make scale    start, memory and latencies with 100,000 tenants on PostgreSQL"
 	@echo "make fuzz-api requests made from the API's own document, against a real edge"
 	@echo "make plugins  build the first-party plugins into plugins/dist"
 
@@ -47,6 +48,11 @@ bench: setup
 	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-tests
 	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
 	$(TARGET)/release/leanvibe-bench
+
+scale: setup-test
+	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-tests
+	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
+	$(TARGET)/release/leanvibe-bench scale
 
 fuzz-api: setup
 	$(CARGO) build --locked -p leanvibe-edge

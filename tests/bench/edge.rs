@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -37,24 +37,9 @@ impl Mode {
 /// Starts it with one enterprise tenant.
 pub fn start(setup: &Setup, origin: SocketAddr, mode: Mode) -> Result<Subject> {
     let dir = setup.dir.join(format!("edge-{}", mode as u8));
-    let policies = dir.join("policies");
-    copy(&setup.checkout.join("policies"), &policies, &setup.checkout, mode)?;
-    point_at(&policies.join("regions.toml"), origin)?;
-    if mode == Mode::QuotaOnly {
-        without_chains(&policies)?;
-    }
+    let policies = policies(setup, origin, mode, &dir)?;
     let (addr, control) = (free_addr()?, free_addr()?);
-    let env = [
-        ("EDGE__LISTEN", addr.to_string()),
-        ("EDGE__WORKERS", "1".into()),
-        ("CONTROL__LISTEN", control.to_string()),
-        ("POLICIES__DIR", policies.display().to_string()),
-        ("DATA__DIR", dir.join("data").display().to_string()),
-        ("LOG__LEVEL", "error".into()),
-    ];
-    let mut env: Vec<(String, String)> =
-        env.into_iter().map(|(key, value)| (format!("LEANVIBE_EDGE__{key}"), value)).collect();
-    env.push(("LEANVIBE_EDGE_ADMIN_TOKEN".into(), TOKEN.into()));
+    let env = environment(&dir, &policies, addr, control);
     let binary = setup.edge.display().to_string();
     let subject = Subject::start(
         mode.name(),
@@ -67,6 +52,38 @@ pub fn start(setup: &Setup, origin: SocketAddr, mode: Mode) -> Result<Subject> {
     create_tenant(control)?;
     until_served(addr)?;
     Ok(subject)
+}
+
+/// The shipped declarations below `dir`, with every region at `origin`.
+pub fn policies(setup: &Setup, origin: SocketAddr, mode: Mode, dir: &Path) -> Result<PathBuf> {
+    let policies = dir.join("policies");
+    copy(&setup.checkout.join("policies"), &policies, &setup.checkout, mode)?;
+    point_at(&policies.join("regions.toml"), origin)?;
+    if mode == Mode::QuotaOnly {
+        without_chains(&policies)?;
+    }
+    Ok(policies)
+}
+
+/// The settings of an edge with one worker.
+pub fn environment(
+    dir: &Path,
+    policies: &Path,
+    addr: SocketAddr,
+    control: SocketAddr,
+) -> Vec<(String, String)> {
+    let env = [
+        ("EDGE__LISTEN", addr.to_string()),
+        ("EDGE__WORKERS", "1".into()),
+        ("CONTROL__LISTEN", control.to_string()),
+        ("POLICIES__DIR", policies.display().to_string()),
+        ("DATA__DIR", dir.join("data").display().to_string()),
+        ("LOG__LEVEL", "error".into()),
+    ];
+    let mut env: Vec<(String, String)> =
+        env.into_iter().map(|(key, value)| (format!("LEANVIBE_EDGE__{key}"), value)).collect();
+    env.push(("LEANVIBE_EDGE_ADMIN_TOKEN".into(), TOKEN.into()));
+    env
 }
 
 fn create_tenant(control: SocketAddr) -> Result<()> {
@@ -84,7 +101,8 @@ fn create_tenant(control: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn exchange(addr: SocketAddr, what: &str, body: &str) -> Result<String> {
+/// One request of the operator; the whole answer.
+pub fn exchange(addr: SocketAddr, what: &str, body: &str) -> Result<String> {
     let mut stream = TcpStream::connect(addr)?;
     write!(
         stream,
@@ -161,5 +179,8 @@ fn without_chains(policies: &Path) -> Result<()> {
         plan.remove("chain");
     }
     std::fs::write(&plans, table.to_string())?;
-    Ok(std::fs::remove_dir_all(policies.join("tenants"))?)
+    match std::fs::remove_dir_all(policies.join("tenants")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -16,6 +16,7 @@ mod cpu;
 mod edge;
 mod load;
 mod nginx;
+mod scale;
 mod stats;
 mod subject;
 
@@ -40,8 +41,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let rounds: usize = match std::env::args().nth(1) {
-        Some(text) => text.parse().context("usage: leanvibe-bench [ROUNDS]")?,
+    const USAGE: &str = "usage: leanvibe-bench [ROUNDS] | leanvibe-bench scale [TENANTS]";
+    let mut arguments = std::env::args().skip(1);
+    let rounds: usize = match arguments.next().as_deref() {
+        Some("scale") => {
+            let tenants = arguments.next().map_or(Ok(100_000), |text| text.parse());
+            return scale::run(tenants.context(USAGE)?);
+        }
+        Some(text) => text.parse().context(USAGE)?,
         None => 5,
     };
     ensure!(rounds > 0, "at least one round");

@@ -5,6 +5,7 @@
 //! is built by [`run::start`] and handed down. To add a command, give it a file in
 //! `commands/`; to add a part of the program, build it in `run.rs`.
 
+mod active_users;
 pub mod api_host;
 pub mod client;
 pub mod commands;

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use crate::{
+    active_users::{self, ActiveUsers},
     api_host::ApiHost,
     config::Config,
     levels::Levels,
@@ -59,6 +60,7 @@ pub struct Running {
     stop_control: oneshot::Sender<()>,
     control_task: JoinHandle<std::io::Result<()>>,
     jobs: control::Jobs,
+    active_users: ActiveUsers,
     ready: watch::Sender<Readiness>,
 }
 
@@ -140,7 +142,14 @@ pub async fn start(
         levels: Arc::clone(&levels) as _,
         api: config.edge.api_host.then(|| Arc::clone(&api) as _),
     };
+    let notify = config.control.notify().map_err(|(key, why)| anyhow!("{key}: {why}"))?;
     let proxy = proxy::Proxy::start(proxy_config(&config), ports, &registry)?;
+    let active_users = active_users::keep(
+        &registry,
+        Arc::clone(&store),
+        snapshots.clone(),
+        proxy.shown_tenants(),
+    )?;
 
     // The last step that may fail: a token minted by a start that then fails would be lost.
     let admin = store.ensure_admin_token(admin_token).await?;
@@ -161,7 +170,7 @@ pub async fn start(
         base_domain: config.edge.base_domain.as_str().into(),
         default_residency: config.control.default_residency.clone(),
         trial_end: config.control.trial_end,
-        notify: config.control.notify().map_err(|(key, why)| anyhow::anyhow!("{key}: {why}"))?,
+        notify,
         clock,
     };
     api.open(control::router(deps.clone()));
@@ -197,6 +206,7 @@ pub async fn start(
         stop_control,
         control_task,
         jobs,
+        active_users,
         ready,
     })
 }
@@ -233,7 +243,7 @@ impl Running {
         let _gone = self.stop_control.send(());
         let publisher = self.publisher.await;
         let control = self.control_task.await;
-        drop(self.jobs);
+        drop((self.jobs, self.active_users));
         self.store.close().await;
         levels.context("the keeper of levels")?;
         publisher.context("the publisher")?;

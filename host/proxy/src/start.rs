@@ -172,10 +172,10 @@ impl std::fmt::Debug for Running {
 
 impl Running {
     /// The tenants that metrics show by name now: the busiest and the pinned; the gauges
-    /// of levels by tenant are to be of these alone. Locks; for scrapes.
-    #[must_use]
-    pub fn shown_tenants(&self) -> Vec<TenantId> {
-        self.tenants.elected()
+    /// of levels by tenant are to be of these alone. The answer locks; for scrapes.
+    pub fn shown_tenants(&self) -> impl Fn() -> Vec<TenantId> + Send + Sync + use<> {
+        let tenants = Arc::clone(&self.tenants);
+        move || tenants.elected()
     }
 
     /// The bound addresses, in the order of the configuration.

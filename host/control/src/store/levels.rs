@@ -19,7 +19,7 @@ use super::{
     ChangeError, Store, StoreError,
     audit::{self, Act, Actor},
     authority::{int, uint},
-    db::{Purpose, TenantTx, Tx, sql},
+    db::{ControlTx, Purpose, TenantTx, Tx, sql},
     rows::stored,
     trends,
 };
@@ -32,6 +32,23 @@ impl Store {
     pub async fn levels(&self, tenant: TenantId) -> Result<BTreeMap<Metric, u64>, StoreError> {
         let mut tx = self.db.tenant(tenant, Purpose::Read).await?;
         let levels = read(&mut tx).await;
+        tx.end(levels).await
+    }
+
+    /// One level of some tenants, by tenant; those that nobody reported are absent.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn levels_of(
+        &self,
+        metric: Metric,
+        tenants: &[TenantId],
+    ) -> Result<BTreeMap<TenantId, u64>, StoreError> {
+        if tenants.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let levels = of_tenants(&mut tx, metric, tenants).await;
         tx.end(levels).await
     }
 
@@ -50,6 +67,24 @@ impl Store {
         let outcome = put(&mut tx, act, facts, self.clock.now()).await;
         tx.end(outcome).await
     }
+}
+
+async fn of_tenants(
+    tx: &mut ControlTx,
+    metric: Metric,
+    tenants: &[TenantId],
+) -> Result<BTreeMap<TenantId, u64>, StoreError> {
+    let mut levels = BTreeMap::new();
+    for tenant in tenants {
+        let level: Option<(i64,)> =
+            sql("SELECT value FROM usage_level WHERE tenant_id = $1 AND metric = $2")
+                .bind(tenant.0)
+                .bind(metric.as_str())
+                .optional(tx)
+                .await?;
+        levels.extend(level.map(|(level,)| (*tenant, uint(level))));
+    }
+    Ok(levels)
 }
 
 /// In the order of the metrics, so that two reports never wait for each other.

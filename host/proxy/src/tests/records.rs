@@ -123,5 +123,5 @@ fn numbers_are_kept_by_route_plan_and_class() {
     assert_eq!(value("tenant_requests_total", &["acme", "deep", "5xx"]), Some(1.0));
     assert_eq!(value("tenant_requests_total", &["none", "4xx"]), Some(1.0));
     let running = world.running.as_ref().expect("a proxy");
-    assert_eq!(running.shown_tenants(), [super::world::tenant_id(1)]);
+    assert_eq!(running.shown_tenants()(), [super::world::tenant_id(1)]);
 }

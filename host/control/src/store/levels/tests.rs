@@ -115,6 +115,9 @@ async fn facts_are_absolute_refused_by_no_quota_and_there_after_a_crash(on: Back
         tokio::task::yield_now().await;
     };
     assert_eq!(store.levels(tenant).await.expect("levels")[&Metric::Users], 5);
+    let asked = [tenant, TenantId(uuid::Uuid::max())];
+    let users = store.levels_of(Metric::Users, &asked).await.expect("levels");
+    assert_eq!(users, BTreeMap::from([(tenant, 5)]));
 }
 
 async fn of_fifty_claims_at_once_for_the_last_user_one_passes(on: Backend) {
