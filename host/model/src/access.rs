@@ -137,6 +137,12 @@ impl Rights {
         Self(self.0 & other.0)
     }
 
+    /// Those in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Those not in `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
@@ -266,6 +272,16 @@ impl Role {
             (Self::TenantAdmin, Relation::Own) => OWN,
             (Self::Service, Relation::Own) => SERVICE,
             (Self::TenantAdmin | Self::Service, Relation::Below) => Rights::NONE,
+        }
+    }
+
+    /// What the role does not have itself, but may give to programs of its tenant: what they
+    /// report is theirs to count.
+    #[must_use]
+    pub const fn gives(self) -> Rights {
+        match self {
+            Self::TenantAdmin => Rights::of(&[Right::UsageReport]),
+            Self::Admin | Self::ParentAdmin | Self::Service => Rights::NONE,
         }
     }
 

@@ -20,6 +20,8 @@ use model::{
 use super::{Api, problem::ApiError};
 use crate::store::{Actor, TokenRecord};
 
+/// Tokens that are looked up at once: a third of the control plane's connections.
+pub(super) const LOOKUPS_MAX: usize = 2;
 /// The name of a path's parameter that is the tenant which the request is about.
 pub(super) const TENANT_PARAMETER: &str = "tenant_id";
 
@@ -79,6 +81,21 @@ impl Caller {
         }
     }
 
+    /// Whether it is bound to no tenant.
+    pub(crate) fn is_operator(&self) -> bool {
+        self.tenant.is_none()
+    }
+
+    /// The first right that a token of this role and scopes would have and this caller lacks:
+    /// on the tenant itself or below it. Nobody gives, renews or takes away more than it has.
+    pub(crate) fn lacks(&self, role: Role, scopes: Option<Rights>) -> Option<Right> {
+        let scopes = scopes.unwrap_or(Rights::ALL);
+        [Relation::Own, Relation::Below].into_iter().find_map(|relation| {
+            let held = self.role.rights(relation).or(self.role.gives()).and(self.scopes);
+            role.rights(relation).and(scopes).without(held).iter().next()
+        })
+    }
+
     /// Everything it may do about some tenant or other.
     pub(crate) fn rights(&self) -> Rights {
         self.role.rights_at_most().and(self.scopes)
@@ -126,6 +143,8 @@ async fn authenticate(api: &Api, headers: &HeaderMap) -> Result<Caller, ApiError
         return Ok(Caller::operator());
     }
     let presented = key::parse_token(token).ok_or(ApiError::Unauthenticated)?;
+    // However many strangers ask at once, most of the store's connections stay free.
+    let _turn = api.lookups.acquire().await;
     let verified = api.store.verify_token(&presented).await?;
     verified.map(Caller::of).ok_or(ApiError::Unauthenticated)
 }

@@ -49,7 +49,7 @@ use model::{
     gate::UsageSource,
 };
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     jobs::TrialEnd,
@@ -102,6 +102,8 @@ pub(crate) struct Api {
     deps: Arc<Deps>,
     openapi: OpenApi,
     health: health::tenant::Recent,
+    /// Turns to look a token up.
+    lookups: Arc<Semaphore>,
 }
 
 impl Deref for Api {
@@ -275,7 +277,7 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Quotas of a tenant with dates")
             .answers::<overrides::OverridesView<'_>>(200),
         Endpoint::put("/admin/tenants/{tenant_id}/overrides", overrides::replace)
-            .right(Right::TenantPlan)
+            .right(Right::TenantChange)
             .summary("Replace the quotas of a tenant with dates")
             .header(IF_MATCH.0, IF_MATCH.1)
             .body::<overrides::OverridesBody>()
@@ -389,6 +391,7 @@ pub fn router(deps: Deps) -> Router {
         deps: Arc::new(deps),
         openapi: OpenApi::of(&endpoints),
         health: health::tenant::Recent::default(),
+        lookups: Arc::new(Semaphore::new(caller::LOOKUPS_MAX)),
     };
     let health = health_as_the_guide_spells_it();
     let routes = endpoints

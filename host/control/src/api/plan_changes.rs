@@ -89,7 +89,8 @@ pub(super) async fn schedule(
     document: Document,
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::new(document.members);
-    let plan = fields.required("plan", |value| rules::plan(value, &api.catalog.borrow()));
+    let offered = !caller.is_operator();
+    let plan = fields.required("plan", |value| rules::plan(value, &api.catalog.borrow(), offered));
     let now = api.clock.now();
     let effective_at = fields.required("effective_at", |value| {
         let at = rules::instant(value)?;

@@ -87,8 +87,10 @@ pub(crate) fn email(value: &Value) -> Ruled<String> {
     }
 }
 
-pub(crate) fn plan(value: &Value, catalog: &Catalog) -> Ruled<String> {
-    one_of(text(value)?, catalog.plans.keys().map(String::as_str))
+/// A declared plan; with `offered`, one that tenants may be offered.
+pub(crate) fn plan(value: &Value, catalog: &Catalog, offered: bool) -> Ruled<String> {
+    let plans = catalog.plans.values().filter(|plan| plan.offered || !offered);
+    one_of(text(value)?, plans.map(|plan| plan.name.as_str()))
 }
 
 pub(crate) fn residency(value: &Value, catalog: &Catalog) -> Ruled<String> {

@@ -1,8 +1,8 @@
 //! Tokens of this API: `/tenants/{tenant_id}/tokens`, and the operator's own under
 //! `/admin/tokens`.
 //!
-//! Invariant: nobody issues a token that may do more than the caller itself may on that
-//! tenant; a service token names its scopes.
+//! Invariant: nobody issues, rotates or revokes a token that may do more than the caller
+//! itself; a service token names its scopes.
 
 use axum::{
     extract::State,
@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use model::{
-    access::{Relation, Right, Rights, Role},
+    access::{Right, Rights, Role},
     clock::UnixMs,
     tenant::TenantId,
 };
@@ -141,7 +141,7 @@ async fn issue_for(
     document: Document,
 ) -> Result<Response, ApiError> {
     let new = read(api, tenant, document)?;
-    not_beyond(caller, api, &new)?;
+    not_beyond(caller, new.role, new.scopes)?;
     created(api.store.issue_token(caller.actor(), new).await?)
 }
 
@@ -160,17 +160,24 @@ fn read(api: &Api, tenant: Option<TenantId>, document: Document) -> Result<NewTo
     Ok(NewToken { tenant, role, scopes, name, expires_at })
 }
 
-/// Refuses a token that could do what its issuer cannot.
-fn not_beyond(caller: &Caller, api: &Api, new: &NewToken) -> Result<(), ApiError> {
-    let Some(tenant) = new.tenant else { return Ok(()) };
-    let own = caller.rights_on(api, tenant).ok_or(ApiError::NotFound)?;
-    let asked = new.scopes.unwrap_or(Rights::ALL).and(new.role.rights(Relation::Own));
-    // What a program of the tenant reports is the tenant's own to delegate.
-    let delegable = Rights::of(&[Right::UsageReport]);
-    match asked.without(own).without(delegable).iter().next() {
+/// Refuses a token that can do what the caller cannot.
+fn not_beyond(caller: &Caller, role: Role, scopes: Option<Rights>) -> Result<(), ApiError> {
+    match caller.lacks(role, scopes) {
         None => Ok(()),
         Some(right) => Err(ApiError::Forbidden(right)),
     }
+}
+
+/// Refuses to touch a token that is not there, or that can do what the caller cannot.
+async fn within_reach(
+    caller: &Caller,
+    api: &Api,
+    tenant: Option<TenantId>,
+    token: &str,
+) -> Result<(), ApiError> {
+    let tokens = api.store.tokens(tenant).await?;
+    let held = tokens.iter().find(|held| *held.id == *token).ok_or(ApiError::NotFound)?;
+    not_beyond(caller, held.role, held.scopes)
 }
 
 pub(super) async fn list(
@@ -228,6 +235,7 @@ async fn rotate_of(
     });
     let expires_at = fields.optional("expires_at", |value| future(value, now));
     fields.finish()?;
+    within_reach(caller, api, tenant, token).await?;
     let old_until = now.plus_ms(overlap_s.unwrap_or(OVERLAP_S_DEFAULT) * 1_000);
     let issued =
         api.store.rotate_token(caller.actor(), tenant, token, old_until, expires_at).await?;
@@ -240,6 +248,7 @@ pub(super) async fn revoke(
     TenantPath(tenant): TenantPath,
     TokenPath(token): TokenPath,
 ) -> Result<StatusCode, ApiError> {
+    within_reach(&caller, &api, Some(tenant), &token).await?;
     api.store.revoke_token(caller.actor(), Some(tenant), &token).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -249,6 +258,7 @@ pub(super) async fn revoke_platform(
     State(api): State<Api>,
     TokenPath(token): TokenPath,
 ) -> Result<StatusCode, ApiError> {
+    within_reach(&caller, &api, None, &token).await?;
     api.store.revoke_token(caller.actor(), None, &token).await?;
     Ok(StatusCode::NO_CONTENT)
 }

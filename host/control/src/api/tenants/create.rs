@@ -63,7 +63,10 @@ pub(in crate::api) async fn create(
     headers: HeaderMap,
     document: Document,
 ) -> Result<Response, ApiError> {
-    let key = idempotency_key(&headers, &document)?;
+    let key = idempotency_key(&caller, &headers, &document)?;
+    let catalog = Arc::clone(&api.catalog.borrow());
+    let new = read(&caller, &api, &catalog, document)?;
+    may_create(&caller, &api, &new)?;
     if let Some(key) = &key {
         match api.store.seen(key).await? {
             Seen::Never => {}
@@ -71,9 +74,6 @@ pub(in crate::api) async fn create(
             Seen::Otherwise => return Err(ApiError::KeyReused),
         }
     }
-    let catalog = Arc::clone(&api.catalog.borrow());
-    let new = read(&api, &catalog, document)?;
-    may_create(&caller, &api, &new)?;
     let Some(key) = key else {
         let tenant = api.store.create_tenant(caller.actor(), new).await?;
         return Ok(created(tenant.id, body(&tenant, &catalog, &api.store)));
@@ -86,17 +86,24 @@ pub(in crate::api) async fn create(
     }
 }
 
-fn read(api: &Api, catalog: &Catalog, document: Document) -> Result<NewTenant, ApiError> {
+fn read(
+    caller: &Caller,
+    api: &Api,
+    catalog: &Catalog,
+    document: Document,
+) -> Result<NewTenant, ApiError> {
     let mut fields = Fields::new(document.members);
     let organization_name = fields.required("organization_name", rules::name);
     let display_name = fields.optional("display_name", rules::name);
     let slug = fields.required("slug", rules::slug);
     let admin_email = fields.required("admin_email", rules::email);
-    let plan = fields.required("plan", |value| rules::plan(value, catalog));
+    let plan = fields.required("plan", |value| rules::plan(value, catalog, !caller.is_operator()));
     let data_residency = residency(api, catalog, &mut fields);
     let parent = fields.optional("parent_tenant_id", |value| {
         let parent = rules::tenant_id(value)?;
-        if api.store.knows(parent) { Ok(parent) } else { Err("is no tenant".to_owned()) }
+        // To others than the operator an unknown parent is as one out of reach.
+        let passes = !caller.is_operator() || api.store.knows(parent);
+        if passes { Ok(parent) } else { Err("is no tenant".to_owned()) }
     });
     let (Some(organization_name), Some(slug), Some(admin_email), Some(plan)) =
         (organization_name, slug, admin_email, plan)
@@ -139,7 +146,9 @@ fn residency(api: &Api, catalog: &Catalog, fields: &mut Fields) -> Option<String
     api.default_residency.clone()
 }
 
+/// Keys of one caller's tenant mean nothing to another.
 fn idempotency_key(
+    caller: &Caller,
     headers: &HeaderMap,
     document: &Document,
 ) -> Result<Option<IdempotencyKey>, ApiError> {
@@ -151,7 +160,10 @@ fn idempotency_key(
     }
     Ok(Some(IdempotencyKey {
         scope: "create-tenant",
-        key: key.to_owned(),
+        key: match caller.tenant() {
+            None => key.to_owned(),
+            Some(tenant) => format!("{tenant}:{key}"),
+        },
         fingerprint: Sha256::digest(&document.bytes).into(),
     }))
 }

@@ -92,7 +92,7 @@ pub(in crate::api) async fn patch(
     let held = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
     let expected = expected_version(&headers)?;
     let catalog = Arc::clone(&api.catalog.borrow());
-    let stored = match read(document, &held, &catalog, &api)? {
+    let stored = match read(&caller, document, &held, &catalog, &api)? {
         Asked::Patch(patch) => api.store.patch_tenant(caller.actor(), id, *patch, expected).await?,
         Asked::Move(_) if !rights.contains(Right::TenantMove) => {
             return Err(ApiError::Forbidden(Right::TenantMove));
@@ -121,6 +121,7 @@ fn plan_only(document: &Document) -> Result<(), ApiError> {
 }
 
 fn read(
+    caller: &Caller,
     document: Document,
     held: &StoredTenant,
     catalog: &Catalog,
@@ -136,7 +137,7 @@ fn read(
         organization_name: fields.changed("organization_name", rules::name),
         display_name: fields.changed("display_name", rules::name),
         admin_email: fields.changed("admin_email", rules::email),
-        plan: fields.changed("plan", |value| rules::plan(value, catalog)),
+        plan: fields.changed("plan", |value| rules::plan(value, catalog, !caller.is_operator())),
         status: status(&mut fields, held),
         custom_domains: fields
             .items("custom_domains", DOMAINS_MAX, |value| rules::domain(value, &api.base_domain)),

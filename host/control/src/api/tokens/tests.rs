@@ -8,6 +8,8 @@ on_both![
     scopes_take_away_and_never_give,
     a_service_token_names_its_scopes_and_all_bad_fields_are_named_at_once,
     nobody_issues_a_token_that_may_do_more_than_itself,
+    nobody_renews_or_revokes_a_token_that_may_do_more_than_itself,
+    an_idempotency_key_is_the_callers_own,
     a_parent_admin_creates_and_changes_plans_below_itself_only,
     a_revoked_token_is_refused_at_once_and_a_rotated_one_after_its_overlap,
     an_operators_token_does_everything,
@@ -121,6 +123,63 @@ async fn nobody_issues_a_token_that_may_do_more_than_itself(on: Backend) {
     let full = json!({"role": "tenant-admin", "name": "f"});
     let refused = limited.send(&control, "POST", &limited.path("tokens"), &full).await;
     assert_eq!(refused.status, 403, "{}", refused.text);
+}
+
+async fn nobody_renews_or_revokes_a_token_that_may_do_more_than_itself(on: Backend) {
+    let control = Control::start(on).await;
+    let own = control.create(&acme()).await;
+    let parent = token(&control, &own, &json!({"role": "parent-admin", "name": "p"})).await;
+    let admin = tenant_admin(&control, &own).await;
+    let narrow = json!({
+        "role": "tenant-admin", "name": "n", "scopes": ["tokens:read", "tokens:manage"],
+    });
+    let narrow = token(&control, &own, &narrow).await;
+    let listed = admin.get(&control, &admin.path("tokens")).await;
+    let id_of = |name: &str| {
+        let items = listed.json["items"].as_array().expect("items");
+        let found = items.iter().find(|item| item["name"] == name).expect("it is listed");
+        found["id"].as_str().expect("an id").to_owned()
+    };
+    for (by, name) in [(&narrow, "t"), (&narrow, "p"), (&admin, "p")] {
+        let path = by.path(&format!("tokens/{}", id_of(name)));
+        let renewed = by.send(&control, "POST", &format!("{path}/rotate"), &json!({})).await;
+        assert_eq!(renewed.status, 403, "{name}: {}", renewed.text);
+        let revoked = by.send(&control, "DELETE", &path, &Value::Null).await;
+        assert_eq!(revoked.status, 403, "{name}: {}", revoked.text);
+    }
+    assert_eq!(parent.get(&control, &path_of(&own)).await.status, 200);
+    // Rights below the tenant count too, whatever the scopes say of the tenant itself.
+    for scopes in [json!(["tenant:plan"]), json!(["tenant:read", "usage:read"])] {
+        let below = json!({"role": "parent-admin", "name": "b", "scopes": scopes});
+        let refused = admin.send(&control, "POST", &admin.path("tokens"), &below).await;
+        assert_eq!(refused.status, 403, "{}", refused.text);
+    }
+    let platform = json!({"role": "admin", "name": "ci", "scopes": ["platform:manage"]});
+    let platform = control.json("POST", "/api/v1/admin/tokens", &platform).await;
+    let text = platform.json["token"].as_str().expect("a token");
+    let full = json!({"role": "admin", "name": "x"});
+    let refused = control.as_token(text, "POST", "/api/v1/admin/tokens", &full).await;
+    assert_eq!(refused.status, 403, "{}", refused.text);
+}
+
+async fn an_idempotency_key_is_the_callers_own(on: Backend) {
+    let control = Control::start(on).await;
+    let mut created = Vec::new();
+    for name in ["one", "two"] {
+        let parent = control.create(&tenant(name)).await;
+        let admin = token(&control, &parent, &json!({"role": "parent-admin", "name": "p"})).await;
+        let mut child = tenant(&format!("child-of-{name}"));
+        child["parent_tenant_id"] = parent["id"].clone();
+        let request = axum::http::Request::post("/api/v1/admin/tenants")
+            .header("authorization", format!("Bearer {}", admin.text))
+            .header("content-type", "application/json")
+            .header("idempotency-key", "1")
+            .body(axum::body::Body::from(child.to_string()));
+        let answer = control.send(request.expect("a request")).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        created.push(answer.json["slug"].clone());
+    }
+    assert_eq!(created, ["child-of-one", "child-of-two"]);
 }
 
 async fn a_parent_admin_creates_and_changes_plans_below_itself_only(on: Backend) {

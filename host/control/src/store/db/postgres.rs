@@ -28,8 +28,9 @@ pub(super) const SCHEMA: &str = "edge";
 const CHANNEL: &str = "edge_directory";
 /// Connections for statements of tenants: API calls are short and few run at a time.
 const TENANT_CONNECTIONS: u32 = 8;
-/// Connections for the control plane's own: one changes, one loads, two list.
-const CONTROL_CONNECTIONS: u32 = 4;
+/// Connections for the control plane's own: one changes, one loads, two list, two look
+/// tokens up.
+const CONTROL_CONNECTIONS: u32 = 6;
 /// Connections for quota accounts: one opens tranches, one takes reports, two to spare, so
 /// that neither lists nor changes of the directory keep a tenant waiting for tokens.
 const QUOTA_CONNECTIONS: u32 = 4;
