@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use control::{
     Readiness, Store,
     store::{AdminTokenSource, DispatchClaim},
@@ -33,6 +33,8 @@ use crate::{
     reload::FileWatch,
 };
 
+/// Characters of an admin token that nobody guesses: 128 bits in base 16.
+const ADMIN_TOKEN_CHARS_MIN: usize = 32;
 /// Reload requests that may wait: one is as good as many.
 const RELOAD_QUEUE: usize = 1;
 
@@ -117,6 +119,7 @@ pub async fn start(
     .await
     .map_err(problems)?;
     store.set_applied(applied);
+    check_default_residency(&config, catalog.borrow().groups.keys())?;
     let catalog = control::numbered(Arc::clone(&store), catalog).await;
 
     let quota_config = quota::QuotaConfig {
@@ -151,6 +154,12 @@ pub async fn start(
         proxy.shown_tenants(),
     )?;
 
+    if admin_token.as_ref().is_some_and(|token| token.expose().len() < ADMIN_TOKEN_CHARS_MIN) {
+        let variable = crate::config::ENV_ADMIN_TOKEN;
+        tracing::warn!(
+            "{variable} has fewer than {ADMIN_TOKEN_CHARS_MIN} characters: it can be guessed"
+        );
+    }
     // The last step that may fail: a token minted by a start that then fails would be lost.
     let admin = store.ensure_admin_token(admin_token).await?;
     let minted_admin_token = match admin.source {
@@ -249,6 +258,20 @@ impl Running {
         publisher.context("the publisher")?;
         control.context("the control API")?.context("the control API")
     }
+}
+
+/// Refuses a default for new tenants that no region could serve.
+pub(crate) fn check_default_residency<'a>(
+    config: &Config,
+    groups: impl Iterator<Item = &'a String>,
+) -> Result<()> {
+    let Some(group) = &config.control.default_residency else { return Ok(()) };
+    let groups: Vec<_> = groups.map(String::as_str).collect();
+    if groups.contains(&group.as_str()) {
+        return Ok(());
+    }
+    let declared = groups.join(", ");
+    bail!("control.default_residency: no residency group `{group}`; there are: {declared}")
 }
 
 fn proxy_config(config: &Config) -> proxy::ProxyConfig {

@@ -117,7 +117,12 @@ pub(super) struct Guard {
     pub(super) right: Right,
     /// Whether the path names the tenant.
     pub(super) of_tenant: bool,
+    /// Request headers that the endpoint honours.
+    pub(super) headers: Vec<&'static str>,
 }
+
+/// Headers by which a client relies on something: where it is not there, it is told.
+const RELIED_ON: [&str; 2] = ["If-Match", "Idempotency-Key"];
 
 /// Lets a request on, with its [`Caller`], or refuses it.
 pub(super) async fn authorize(
@@ -132,6 +137,11 @@ pub(super) async fn authorize(
         caller.must(&guard.api, guard.right, tenant)?;
     } else if !caller.rights().contains(guard.right) {
         return Err(ApiError::Forbidden(guard.right));
+    }
+    for name in RELIED_ON {
+        if parts.headers.contains_key(name) && !guard.headers.contains(&name) {
+            return Err(ApiError::HeaderNotHonoured(name));
+        }
     }
     parts.extensions.insert(caller);
     Ok(next.run(Request::from_parts(parts, body)).await)

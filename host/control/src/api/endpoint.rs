@@ -142,7 +142,8 @@ impl Endpoint {
         let route = self.route.clone();
         let Some(right) = self.right else { return route };
         let of_tenant = self.path.contains(&format!("{{{TENANT_PARAMETER}}}"));
-        let guard = Guard { api: api.clone(), right, of_tenant };
+        let headers = self.document.headers.iter().map(|(name, _)| *name).collect();
+        let guard = Guard { api: api.clone(), right, of_tenant, headers };
         route.route_layer(middleware::from_fn_with_state(guard, authorize))
     }
 }

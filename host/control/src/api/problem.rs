@@ -62,6 +62,8 @@ pub(crate) enum ApiError {
     AlreadyIsolated,
     /// `If-Match` names another version.
     VersionMismatch,
+    /// The client relies on a header that this endpoint does not honour.
+    HeaderNotHonoured(&'static str),
     /// The `Idempotency-Key` was used for another request.
     KeyReused,
     /// SQLite cannot do it.
@@ -171,8 +173,13 @@ impl ApiError {
                 Problem::new(409, "already-isolated", "The tenant has a part of its own")
             }
             Self::VersionMismatch => {
-                Problem::new(412, "version-mismatch", "The tenant has changed")
-                    .detail("If-Match names another version than the tenant has.")
+                Problem::new(412, "version-mismatch", "It has changed meanwhile")
+                    .detail("If-Match names another version than there is; read it again.")
+            }
+            Self::HeaderNotHonoured(name) => {
+                Problem::new(400, "header-not-honoured", "A header is not honoured here")
+                    .detail(format!("This endpoint does not honour {name}; send it without."))
+                    .with("header", name)
             }
             Self::KeyReused => {
                 Problem::new(422, "idempotency-key-reused", "The idempotency key is used")

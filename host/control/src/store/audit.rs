@@ -85,11 +85,18 @@ impl Act {
         target.clone_into(&mut self.target);
     }
 
+    /// Adds a detail; never personal data.
+    pub(super) fn note(&mut self, name: &str, value: impl Into<Value>) {
+        if let Value::Object(members) = &mut self.detail {
+            members.insert(name.to_owned(), value.into());
+        }
+    }
+
     /// Adds what the thing was and has become; `None` where it was not, or is no more. The
     /// entry keeps digests, and the names of the members that differ.
     pub(super) fn describe(&mut self, before: Option<&dyn Shown>, after: Option<&dyn Shown>) {
         let (before, after) = (before.map(Shown::shown), after.map(Shown::shown));
-        self.detail = json!({ "changed": changed(before.as_ref(), after.as_ref()) });
+        self.note("changed", changed(before.as_ref(), after.as_ref()));
         let digest = |value: Value| audit::digest(value.to_string().as_bytes());
         self.before = before.map(digest);
         self.after = after.map(digest);

@@ -62,7 +62,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// Another process owns the database.
-    #[error("{} is in use by another process; several edges need PostgreSQL", path.display())]
+    #[error("{} is in use by another process, and a SQLite database has one", path.display())]
     InUse {
         /// The database.
         path: PathBuf,

@@ -270,6 +270,9 @@ async fn issue(
     };
     insert(tx, &record, &hash).await?;
     act.target(&record.id);
+    act.note("role", record.role.as_str());
+    let scopes = record.scopes.map(|scopes| scopes.iter().map(Right::scope).collect::<Vec<_>>());
+    act.note("scopes", scopes);
     audit::append(tx, record.tenant.unwrap_or(PLATFORM_CHAIN), &act, now).await?;
     Ok(IssuedToken { text: Secret::new(text), record })
 }

@@ -4,13 +4,17 @@
 use anyhow::{Result, bail};
 use control::Store;
 
-use crate::{config::Config, golden, publish};
+use crate::{config::Config, declare::Declarations, golden, publish, run};
 
 /// Prints one line a golden case and a fault of the database; fails when anything does not
 /// hold.
 pub(super) fn run(config: &Config) -> Result<()> {
     let runtime = super::runtime()?;
     runtime.block_on(publish::check(&config.policies.dir, &config.edge.base_domain))?;
+    let declared = Declarations::load(&config.policies.dir);
+    if let Ok(declared) = declared {
+        run::check_default_residency(config, declared.groups.keys())?;
+    }
     let cases = runtime.block_on(golden_cases(config))?;
     let faults = runtime.block_on(schema(&config.store_url()))?;
     match (cases, faults) {

@@ -59,7 +59,7 @@ curl -si {tiny}/
 sed -i '/^name = \"demo\"/,/max_api_calls_per_month/ s/max_api_calls_per_month = 5/max_api_calls_per_month = 8/' {policies}/plans.toml
 sleep 1; curl -s -o /dev/null -w '%{{http_code}}\\n' {tiny}/
 
-# usage, and what the last reload did
+# tenants, and what the last reload did
 curl -s http://{control}/api/v1/admin/tenants -H 'Authorization: Bearer {token}'
 curl -s http://{control}/api/v1/admin/policies -H 'Authorization: Bearer {token}'
 

@@ -154,8 +154,11 @@ fn is_near(used: u64, limit: u64) -> bool {
 }
 
 /// Reads the status of the tenant.
-pub(super) fn billing(tenant: &Tenant) -> Check {
+pub(super) fn billing(tenant: &Tenant, effective: Status) -> Check {
     let warning = |detail: &str| Check::new(Wellness::Warning, detail, 0);
+    if effective != tenant.status {
+        return warning("a tenant above this one is suspended or being erased");
+    }
     match (tenant.status, tenant.suspend_reason) {
         (Status::PastDue, _) => warning("an invoice is open"),
         (Status::Suspended, Some(SuspendReason::Unpaid)) => warning("suspended: unpaid"),

@@ -98,7 +98,7 @@ async fn check(api: &Api, tenant: &Tenant) -> TenantHealth {
     };
     let checks = Checks {
         quota_status: checks::quota(quotas, figures.as_ref(), consumed),
-        billing_status: checks::billing(tenant),
+        billing_status: checks::billing(tenant, api.store.effective_status(tenant)),
         database_connection: database,
         cache_availability: cache,
     };

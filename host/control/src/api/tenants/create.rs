@@ -137,13 +137,14 @@ fn residency(api: &Api, catalog: &Catalog, fields: &mut Fields) -> Option<String
         return fields.optional("data_residency", |value| rules::residency(value, catalog));
     }
     fields.take("data_residency");
-    if api.default_residency.is_none() {
+    let default = api.default_residency.clone().filter(|group| catalog.groups.contains_key(group));
+    if default.is_none() {
         fields.reject(
             "data_residency",
             "is required for a tenant without a parent: this installation has no default",
         );
     }
-    api.default_residency.clone()
+    default
 }
 
 /// Keys of one caller's tenant mean nothing to another.

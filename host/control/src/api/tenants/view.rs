@@ -44,6 +44,8 @@ pub(in crate::api) struct TenantView<'a> {
     parent_tenant_id: Option<TenantId>,
     suspend_reason: Option<SuspendReason>,
     grace_ends_at: Option<String>,
+    /// Entitlements of the plan; an absent one is false.
+    features: BTreeMap<String, bool>,
     /// Of the plan's content in force; `null` until it is recorded.
     plan_version: Option<u64>,
     custom_domains: &'a [String],
@@ -78,6 +80,11 @@ impl<'a> TenantView<'a> {
             parent_tenant_id: tenant.parent,
             suspend_reason: tenant.suspend_reason,
             grace_ends_at: tenant.grace_ends_at.map(UnixMs::rfc3339),
+            features: catalog
+                .plans
+                .get(&tenant.plan)
+                .map(|plan| plan.features.clone())
+                .unwrap_or_default(),
             plan_version: catalog.plan_versions.get(&tenant.plan).copied(),
             custom_domains: &tenant.custom_domains,
             quota_overrides: &tenant.quota_overrides,

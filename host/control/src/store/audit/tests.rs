@@ -41,11 +41,11 @@ async fn every_mutation_leaves_one_entry_in_a_chain_that_holds(on: Backend) {
         actions(&entries),
         [
             "tenant.create",
-            "tenant.change",
+            "tenant.plan",
             "key.issue",
             "key.revoke",
-            "tenant.change",
-            "tenant.change"
+            "tenant.suspend",
+            "tenant.resume"
         ],
     );
     assert!(entries.iter().all(|entry| entry.actor == "operator"));

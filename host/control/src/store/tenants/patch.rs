@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use model::{
     clock::UnixMs,
     secret::Secret,
-    tenant::{Tenant, TenantId},
+    tenant::{Status, Tenant, TenantId},
 };
 
 use serde_json::{Value, json};
@@ -107,7 +107,14 @@ impl Store {
         patch: TenantPatch,
         expected: Option<u64>,
     ) -> Result<StoredTenant, ChangeError> {
-        let (store, act) = (Arc::clone(self), Act::new(by, "tenant.change", ""));
+        let action = match patch.status {
+            Some(StatusChange::To(Status::Suspended, _)) => "tenant.suspend",
+            Some(StatusChange::Resume) => "tenant.resume",
+            Some(StatusChange::To(..)) => "tenant.status",
+            None if patch.plan.is_some() => "tenant.plan",
+            None => "tenant.change",
+        };
+        let (store, act) = (Arc::clone(self), Act::new(by, action, ""));
         detached(async move {
             let mut change = Change::of(&store, id, act).await?;
             let outcome = write(&mut change, patch, expected, store.clock.now()).await;
@@ -149,6 +156,11 @@ async fn write(
     let before = shown(&tenant, &secret_names(tx).await?, false);
     let new_domains = patch.custom_domains.is_some();
     let new_secrets = apply(&mut tenant, patch, now)?;
+    if tenant == was && !new_domains && new_secrets.is_none() {
+        let secret_names = secret_names(tx).await?;
+        change.unchanged();
+        return Ok(StoredTenant { tenant, secret_names });
+    }
     tenant.version += 1;
     rows::update(tx, &tenant).await?;
     terms::keep(tx, &tenant, now).await?;
