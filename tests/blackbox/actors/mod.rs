@@ -1,5 +1,6 @@
 //! Who acts in a test: the world with its origins, the admin, tenants, raw clients.
 
+mod backend;
 mod client;
 mod guest;
 mod origin;
@@ -9,6 +10,8 @@ mod world;
 
 use std::{future::Future, time::Duration};
 
+pub use backend::Backend;
+pub(crate) use backend::on_both;
 pub use client::{Client, Reply};
 pub use guest::{guest, responder, router};
 pub use origin::Origin;
