@@ -4,6 +4,7 @@ mod cli;
 mod guide;
 mod lifecycle;
 mod postgres;
+mod roles;
 
 use serde_json::{Value, json};
 
