@@ -1,5 +1,6 @@
 //! The control API, as an operator uses it.
 
+mod alerts;
 mod cli;
 mod guide;
 mod lifecycle;
