@@ -1,9 +1,11 @@
 //! The control API, as an operator uses it.
 
+mod alerts;
 mod cli;
 mod guide;
 mod lifecycle;
 mod postgres;
+mod roles;
 
 use serde_json::{Value, json};
 
