@@ -157,10 +157,11 @@ pub(super) async fn isolate(
     begin(&caller, &api, WantedMove::Isolate(tenant)).await
 }
 
-pub(super) async fn run(State(api): State<Api>) -> Result<Response, ApiError> {
+pub(super) async fn run(caller: Caller, State(api): State<Api>) -> Result<Response, ApiError> {
     if api.store.partitions().await?.is_none() {
         return Err(ApiError::NeedsPostgresql(PARTITIONS));
     }
+    api.store.note_partition_run(caller.actor()).await?;
     let patience = Duration::from_millis(RUN_WAIT_MS);
     let (status, run) = match tokio::time::timeout(patience, manage(&api.store)).await {
         Err(_) => (StatusCode::ACCEPTED, Run::new("running", Managed::default())),

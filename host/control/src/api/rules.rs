@@ -30,8 +30,13 @@ const SECRET_BYTES_MAX: usize = 4_096;
 /// Largest quota: what every database and JSON reader can hold.
 const QUOTA_MAX: u64 = (1 << 53) - 1;
 
+/// A text that every database can hold: PostgreSQL has no zero character.
 pub(crate) fn text(value: &Value) -> Ruled<&str> {
-    value.as_str().ok_or_else(|| "must be a string".to_owned())
+    let text = value.as_str().ok_or_else(|| "must be a string".to_owned())?;
+    if text.contains('\0') {
+        return Err("may not hold the zero character (U+0000)".to_owned());
+    }
+    Ok(text)
 }
 
 /// Why something was done, for people.
@@ -165,8 +170,8 @@ fn member(name: &str, value: &str, most: usize) -> Ruled<String> {
             "the name must be 1 to {MEMBER_NAME_BYTES_MAX} characters of a-z, A-Z, 0-9, '-', '_' and '.'"
         ));
     }
-    if value.is_empty() || value.len() > most || value.contains('\0') {
-        return Err(format!("must have 1 to {most} bytes, none of them zero"));
+    if value.is_empty() || value.len() > most {
+        return Err(format!("must have 1 to {most} bytes"));
     }
     Ok(value.to_owned())
 }
@@ -219,7 +224,16 @@ mod tests {
         assert_eq!(name(&json!(" Ü ")), Ok("Ü".to_owned()));
         assert!(name(&json!("ü".repeat(NAME_CHARS_MAX))).is_ok());
         assert!(name(&json!("ü".repeat(NAME_CHARS_MAX + 1))).is_err());
-        assert!(name(&json!("a\u{0}b")).is_err());
+        assert!(name(&json!("a\u{7}b")).is_err());
+    }
+
+    #[test]
+    fn no_text_holds_a_zero_character() {
+        assert_eq!(text(&json!("a b")), Ok("a b"));
+        let refused = text(&json!("a\u{0}b")).expect_err("a refusal");
+        assert_eq!(refused, "may not hold the zero character (U+0000)");
+        assert!(secret("key", &json!("a\u{0}b")).is_err());
+        assert!(attribute("key", &json!("\u{0}")).is_err());
     }
 
     #[test]

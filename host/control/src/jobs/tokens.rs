@@ -1,6 +1,7 @@
-//! Forgets tokens that have been dead for long, so that the lists stay readable.
+//! Forgets tokens and data-plane keys that have been dead for long, so that the lists stay
+//! readable.
 //!
-//! Their audit entries stay. Invariant: a token that lives is never touched.
+//! Their audit entries stay. Invariant: what lives is never touched.
 
 use std::sync::Arc;
 
@@ -11,5 +12,6 @@ use crate::store::StoreError;
 pub(super) const EVERY_MS: u64 = 3_600_000;
 
 pub(super) async fn run(deps: Arc<JobDeps>) -> Result<(), StoreError> {
-    deps.store.forget_dead_tokens().await
+    deps.store.forget_dead_tokens().await?;
+    deps.store.forget_dead_keys().await
 }

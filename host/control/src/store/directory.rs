@@ -128,16 +128,15 @@ pub(super) fn with(before: &Directory, part: Part) -> Directory {
 }
 
 /// Replaces a few tenants in place, without looking at the others.
-fn splice(directory: &mut Directory, part: Part) {
+fn splice(directory: &mut Directory, mut part: Part) {
     let Directory { tenants, keys, .. } = directory;
+    part.keys.sort_by_key(|key| key.tenant);
     for record in part.tenants {
         let id = record.tenant.id;
-        keys.drain(range(keys, id, |key| key.tenant));
+        // All keys of a tenant at once: each insertion moves whatever lies behind it.
+        let own = range(&part.keys, id, |key| key.tenant);
+        keys.splice(range(keys, id, |key| key.tenant), part.keys.drain(own));
         tenants.splice(range(tenants, id, |held| held.tenant.id), [record]);
-    }
-    for key in part.keys {
-        let at = range(keys, key.tenant, |held| held.tenant).end;
-        keys.insert(at, key);
     }
 }
 
@@ -210,20 +209,23 @@ mod tests {
             };
             Arc::new(TenantRecord { tenant, secrets: BTreeMap::new() })
         });
-        let key = |id: &u128| ApiKey {
-            id: format!("{id}").into(),
+        let key = |id: &u128, n: usize| ApiKey {
+            id: format!("{n} of {keys}").into(),
             tenant: TenantId(Uuid::from_u128(*id)),
             hash: SecretHash([0; 32]),
             expires_at: None,
         };
-        let keys = ids.iter().flat_map(|id| (0..keys).map(|_| Arc::new(key(id)))).collect();
+        let keys = ids.iter().flat_map(|id| (0..keys).map(move |n| Arc::new(key(id, n)))).collect();
         Part { tenants: tenants.collect(), keys }
     }
 
-    fn shape(directory: &Directory) -> (Vec<(TenantId, String)>, Vec<TenantId>) {
+    type Named = Vec<(TenantId, String)>;
+
+    fn shape(directory: &Directory) -> (Named, Named) {
         let plan = |held: &Arc<TenantRecord>| (held.tenant.id, held.tenant.plan.clone());
+        let key = |held: &Arc<ApiKey>| (held.tenant, held.id.to_string());
         let tenants = directory.tenants.iter().map(plan).collect();
-        (tenants, directory.keys.iter().map(|key| key.tenant).collect())
+        (tenants, directory.keys.iter().map(key).collect())
     }
 
     proptest! {

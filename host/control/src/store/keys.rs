@@ -1,7 +1,8 @@
-//! Data-plane keys of a tenant: issued, listed, revoked.
+//! Data-plane keys of a tenant: issued, listed, revoked, forgotten.
 //!
 //! Invariant: the text of a key leaves this file once, when it is issued; the database
-//! and the directory hold its hash.
+//! and the directory hold its hash. A tenant has at most [`KEYS_MAX`] that live, as every
+//! edge holds them all in memory.
 
 use std::sync::Arc;
 
@@ -13,12 +14,17 @@ use model::{
 };
 
 use super::{
-    ChangeError, Store,
+    ChangeError, Store, StoreError,
     audit::{Act, Actor},
     change::{Change, detached},
     db::{OneTenant, Purpose, TenantTx, sql},
     random, rows,
+    tokens::KEPT_DEAD_MS,
 };
+
+/// Live keys of one tenant: a key for each of its programs with both sides of a rotation,
+/// few enough for every edge to hold, and to be read anew with each change of the tenant.
+pub const KEYS_MAX: usize = 1_000;
 
 /// A new key.
 #[derive(Clone, Debug)]
@@ -50,7 +56,7 @@ impl Store {
     /// Issues a key, at once good at the edge.
     ///
     /// # Errors
-    /// No such tenant, or the store failed.
+    /// No such tenant, too many keys, or the store failed.
     pub async fn issue_api_key(
         self: &Arc<Self>,
         by: &Actor,
@@ -95,6 +101,18 @@ impl Store {
         })
         .await
     }
+
+    /// Forgets the keys that have been dead for [`KEPT_DEAD_MS`]. The directory of a running
+    /// process may hold one that expired until its tenant changes; it verifies nothing.
+    pub(crate) async fn forget_dead_keys(&self) -> Result<(), StoreError> {
+        let before = rows::stored(UnixMs(self.clock.now().0.saturating_sub(KEPT_DEAD_MS)));
+        let mut tx = self.db.control(Purpose::Write).await?;
+        let forgotten = sql("DELETE FROM api_key WHERE revoked_at < $1 OR expires_at < $1")
+            .bind(before)
+            .execute(&mut tx)
+            .await;
+        tx.end(forgotten.map(drop)).await
+    }
 }
 
 async fn issue(
@@ -103,6 +121,9 @@ async fn issue(
     expires_at: Option<UnixMs>,
 ) -> Result<IssuedKey, ChangeError> {
     exists(&mut change.tx).await?;
+    if live(&mut change.tx, created_at).await? >= KEYS_MAX {
+        return Err(ChangeError::TooManyKeys);
+    }
     let (text, id, hash) = key::mint(&random::bytes()?);
     sql("INSERT INTO api_key (id, tenant_id, hash, created_at, expires_at)
          VALUES ($1, $2, $3, $4, $5)")
@@ -116,6 +137,17 @@ async fn issue(
     change.target(&id);
     change.publish().await?;
     Ok(IssuedKey { text: Secret::new(text), id, created_at, expires_at })
+}
+
+/// How many of its keys live. Exact within a change, as no other can be under way.
+async fn live(tx: &mut TenantTx, now: UnixMs) -> Result<usize, StoreError> {
+    let (live,): (i64,) = sql("SELECT COUNT(*) FROM api_key
+         WHERE tenant_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)")
+    .bind(tx.tenant().0)
+    .bind(rows::stored(now))
+    .one(tx)
+    .await?;
+    Ok(usize::try_from(live).unwrap_or(usize::MAX))
 }
 
 async fn list(tx: &mut TenantTx) -> Result<Vec<KeyRecord>, ChangeError> {
@@ -158,3 +190,6 @@ pub(super) async fn exists(tx: &mut TenantTx) -> Result<(), ChangeError> {
         .await?;
     row.map(drop).ok_or(ChangeError::NotFound)
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,7 @@ pub use self::{
     error::StoreError,
     hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
-    keys::{IssuedKey, KeyRecord},
+    keys::{IssuedKey, KEYS_MAX, KeyRecord},
     levels::{Claim, ClaimError, ClaimTaken, Exceeded},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,

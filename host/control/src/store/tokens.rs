@@ -29,8 +29,8 @@ use super::{
 /// Live tokens of one tenant, or of the platform: enough for every program of a tenant
 /// with both sides of a rotation, few enough to read through.
 pub const TOKENS_MAX: usize = 100;
-/// How long a dead token is listed, in ms: 90 days, so that a quarter's review sees it.
-const KEPT_DEAD_MS: u64 = 90 * 86_400_000;
+/// How long a dead token or key is listed, in ms: 90 days, so that a quarter's review sees it.
+pub(super) const KEPT_DEAD_MS: u64 = 90 * 86_400_000;
 /// How much older the noted last use may get before it is written again, in ms: reads
 /// should not become writes.
 const LAST_USE_GRAIN_MS: u64 = 60_000;

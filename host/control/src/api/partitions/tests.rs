@@ -34,6 +34,8 @@ async fn sqlite_has_no_partitions_and_says_so() {
         assert_eq!(answer.json["capability"], "partitions");
         assert_eq!(answer.json["needs"], "postgresql");
     }
+    let audit = control.get("/api/v1/admin/audit").await;
+    assert!(!audit.text.contains("\"partition."), "nothing was done: {}", audit.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,7 +89,7 @@ async fn a_tenant_is_isolated_on_demand_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_says_what_it_did() {
+async fn a_run_says_what_it_did_and_the_chain_who_asked_for_it() {
     let control = Control::start(Backend::Postgres).await;
     let answer = control.post(&format!("{TREE}/run")).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
@@ -96,4 +98,9 @@ async fn a_run_says_what_it_did() {
     let tree = control.get(TREE).await.json;
     assert_eq!(tree["partitions"][0]["oldest_month"], "2024-01-01T00:00:00Z");
     assert_eq!(tree["partitions"][0]["months_until"], "2024-05-01T00:00:00Z");
+    let audit = control.get("/api/v1/admin/audit").await.json;
+    let items = audit["items"].as_array().expect("items");
+    let runs: Vec<_> = items.iter().filter(|item| item["action"] == "partition.run").collect();
+    assert_eq!(runs.len(), 1, "{audit}");
+    assert_eq!(runs[0]["actor"], "operator");
 }

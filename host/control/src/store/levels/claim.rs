@@ -96,7 +96,9 @@ impl Store {
         claim: &Claim,
         catalog: &Catalog,
     ) -> Result<ClaimTaken, ClaimError> {
-        let act = Act::new(by, "usage.claim", claim.id.as_str());
+        // Not the id: its client may have made it of a person's address, and the chain is for
+        // ever.
+        let act = Act::new(by, "usage.claim", claim.metric.as_str());
         let mut tx = self.db.control(Purpose::Write).await?;
         let outcome = take(&mut tx, act, tenant, claim, catalog, self.clock.now()).await;
         tx.end(outcome).await

@@ -10,7 +10,7 @@ mod moves;
 mod retention;
 mod tree;
 
-use model::clock::UnixMs;
+use model::{audit::PLATFORM_CHAIN, clock::UnixMs};
 
 pub use self::{
     ladder::MoveState,
@@ -19,7 +19,8 @@ pub use self::{
 };
 use super::{
     Actor, Store, StoreError,
-    db::{Claim, SchemaOwner, Step, sql},
+    audit::{self, Act},
+    db::{Claim, Purpose, SchemaOwner, Step, sql},
 };
 
 /// A hash part larger than this is split, in bytes: 100 GB, the product guide's threshold.
@@ -106,6 +107,17 @@ impl Store {
         }
         managed.rows_deleted = self.delete_beyond(rules.retention_days).await?;
         Ok(managed)
+    }
+
+    /// Notes in the platform's chain who is about to have the parts managed out of turn.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn note_partition_run(&self, by: &Actor) -> Result<(), StoreError> {
+        let act = Act::new(by, "partition.run", "");
+        let mut tx = self.db.control(Purpose::Write).await?;
+        let appended = audit::append(&mut tx, PLATFORM_CHAIN, &act, self.clock.now()).await;
+        tx.end(appended).await
     }
 }
 

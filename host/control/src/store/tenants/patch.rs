@@ -20,6 +20,7 @@ use crate::store::{
     billing::terms,
     change::{Change, detached},
     db::{OneTenant, TenantTx},
+    keys::KEYS_MAX,
     lifecycle::{self, InvalidTransition, StatusChange},
     outbox,
     rows::{self, Span},
@@ -89,6 +90,9 @@ pub enum ChangeError {
         /// The bound.
         most: usize,
     },
+    /// There are as many data-plane keys as there may be.
+    #[error("there may be {KEYS_MAX} live keys; revoke one first")]
+    TooManyKeys,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
