@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use model::{
     catalog::Catalog,
-    pool::{POOLED, Share, Terms},
+    pool::{Family, POOLED, Share, Terms},
     quota::Metric,
     tenant::TenantId,
 };
@@ -91,22 +91,52 @@ impl Store {
 }
 
 /// Within a transaction: see [`Store::pool_caps`].
-pub(in crate::store) async fn caps(
+async fn caps(
     tx: &mut ControlTx,
     tenant: TenantId,
     catalog: &Catalog,
 ) -> Result<BTreeMap<Metric, PoolCap>, StoreError> {
     let mut caps = BTreeMap::new();
     for metric in POOLED {
+        let bounds = Bounds::around(tx, tenant, metric, catalog).await?;
+        if let Some(cap) = bounds.and_then(|bounds| bounds.cap(tenant)) {
+            caps.insert(metric, cap);
+        }
+    }
+    Ok(caps)
+}
+
+/// What bounds everybody who draws from the same pools.
+pub(in crate::store) struct Bounds {
+    family: Family,
+    /// The quota of the tenant above all of them.
+    plan: u64,
+}
+
+impl Bounds {
+    /// Those of a tenant; `None` when it draws from no pool.
+    pub(in crate::store) async fn around(
+        tx: &mut ControlTx,
+        tenant: TenantId,
+        metric: Metric,
+        catalog: &Catalog,
+    ) -> Result<Option<Self>, StoreError> {
         let (top, family) = family::around(tx, tenant, metric).await?;
-        let Some(membership) = family.membership(tenant) else { continue };
+        if family.membership(tenant).is_none() {
+            return Ok(None);
+        }
         let top = rows::tenants(tx, Span::one(top)).await?;
         let quotas = top.first().and_then(|top| catalog.quotas_of(top));
         let plan = quotas.map_or(u64::MAX, |quotas| quotas.level_limit(metric));
-        let limit = family.limit(tenant, plan);
-        caps.insert(metric, PoolCap { owner: membership.owner, share: membership.share, limit });
+        Ok(Some(Self { family, plan }))
     }
-    Ok(caps)
+
+    /// What they leave one of them.
+    pub(in crate::store) fn cap(&self, tenant: TenantId) -> Option<PoolCap> {
+        let membership = self.family.membership(tenant)?;
+        let limit = self.family.limit(tenant, self.plan);
+        Some(PoolCap { owner: membership.owner, share: membership.share, limit })
+    }
 }
 
 async fn reports(

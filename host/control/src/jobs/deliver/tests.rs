@@ -6,6 +6,7 @@ use hmac::{Hmac, Mac};
 use model::quota::Metric;
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
         testing::{MailSink, Received, Receiver},
     },
     store::{
-        Actor, DeliveryRecord, DeliveryState,
+        Actor, AlertSettings, DeliveryRecord, DeliveryState,
         alerts::tests::{Bench, tenant},
     },
     testing::{Backend, on_both},
@@ -115,6 +116,7 @@ on_both![
     mail_without_a_server_fails_and_says_what_to_set,
     a_rotated_secret_signs_beside_the_new_one_for_a_day,
     one_tenant_does_not_take_every_worker,
+    tenants_whose_endpoints_hang_hold_up_nobody_else,
 ];
 
 async fn one_warning_and_one_critical_reach_each_channel(on: Backend) {
@@ -358,9 +360,57 @@ async fn one_tenant_does_not_take_every_worker(on: Backend) {
     for claimed in &claimed {
         *by_tenant.entry(claimed.tenant).or_default() += 1;
     }
-    assert_eq!(by_tenant, BTreeMap::from([(told.bench.tenant, 8), (two, 1)]));
+    assert_eq!(by_tenant, BTreeMap::from([(told.bench.tenant, 4), (two, 1)]));
+    let more = told.bench.store.claim_deliveries(32).await.expect("a claim");
+    assert_eq!(more.len(), 0, "what is under way counts");
+    let ended = claimed.iter().find(|one| one.tenant == told.bench.tenant).expect("a delivery");
+    let settled = told.bench.store.settle_delivery(ended, &Outcome::Delivered).await;
+    assert!(settled.expect("an answer"));
+    let more = told.bench.store.claim_deliveries(32).await.expect("a claim");
+    assert_eq!(more.len(), 1, "the place of what has ended is free");
+    told.bench.clock.advance_ms(LEASE_MS);
     told.run().await;
-    assert_eq!(told.sink.taken().len(), 40 - 8);
+    assert_eq!(told.sink.taken().len(), 40 + 1 - 1);
+}
+
+async fn tenants_whose_endpoints_hang_hold_up_nobody_else(on: Backend) {
+    let told = Told::new(on).await;
+    let endpoint = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", endpoint.local_addr().expect("an address"));
+    let settings = json!({
+        "quota_alerts": {},
+        "defaults": {"notification_channels": ["webhook"], "webhook_url": url},
+    });
+    let settings: AlertSettings = serde_json::from_value(settings).expect("settings");
+    let store = &told.bench.store;
+    let mut slow = Vec::new();
+    for n in 0..4 {
+        let one = tenant(store, &format!("slow-{n}")).await;
+        store.put_alerts(&Actor::Program, one, settings.clone(), None).await.expect("a put");
+        for _ in 0..9 {
+            store.tell_plan_changed(one).await;
+        }
+        slow.push(one);
+    }
+    let running = tokio::spawn(run(told.courier()));
+    let mut unanswered = Vec::new();
+    while unanswered.len() < 4 * 4 {
+        unanswered.push(endpoint.accept().await.expect("a call"));
+    }
+    // Due while the others are under way.
+    told.spend(800).await;
+    while told.receiver.received().is_empty() || told.sink.taken().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!running.is_finished());
+    for one in slow {
+        let events = store.events(one, None, 100).await.expect("events").events;
+        let deliveries: Vec<_> = events.iter().flat_map(|event| &event.deliveries).collect();
+        let attempts: u64 = deliveries.iter().map(|one| one.attempts).sum();
+        assert_eq!((deliveries.len(), attempts), (9, 4));
+        assert!(deliveries.iter().all(|one| one.last_error.is_none()), "none has ended yet");
+    }
+    running.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use model::{
     catalog::Catalog,
     clock::UnixMs,
-    pool::POOLED,
     quota::{BYTES_PER_MB, Metric, Quotas, utilization_percent, whole_mb},
     tenant::{Status, TenantId},
     window::Window,
@@ -24,10 +23,11 @@ use super::{
         authority::{int, uint},
         db::{ControlTx, Purpose, sql_each},
         outbox::{self, EventKind},
-        pools,
         rows::Span,
     },
-    AlertSettings, Severity, Threshold, parsed, usage,
+    AlertSettings, Severity, Threshold, parsed,
+    pooled::Pooled,
+    usage,
     usage::Figures,
     watch::{Reading, Watch},
 };
@@ -66,11 +66,12 @@ struct Page {
 
 impl Store {
     /// Inserts an event for every threshold that was reached since the last time, under the
-    /// quotas of `catalog`. A tenant with a value that this release cannot read is logged and
-    /// passed over; the others are not kept waiting by it.
+    /// quotas of `catalog`. A tenant with a value that this release cannot read, or whose rows
+    /// somebody holds, is logged and passed over; the others are not kept waiting by it.
     ///
     /// # Errors
-    /// The store failed; what was committed before stays.
+    /// The store failed, for some tenants (this is the first failure) or for all; what could
+    /// be committed is.
     pub async fn evaluate_alerts(&self, catalog: &Catalog) -> Result<Evaluated, StoreError> {
         self.evaluate_in_pages(catalog, PAGE_TENANTS).await
     }
@@ -81,16 +82,24 @@ impl Store {
         page_tenants: u32,
     ) -> Result<Evaluated, StoreError> {
         let mut done = Evaluated::default();
+        let mut failed = None;
         let mut after = TenantId(uuid::Uuid::nil());
         loop {
             let mut tx = self.db.control(Purpose::Read).await?;
             let page = self.look(&mut tx, catalog, after, page_tenants).await;
-            let Some(page) = tx.end(page).await? else { return Ok(done) };
+            let Some(page) = tx.end(page).await? else {
+                return failed.map_or(Ok(done), Err);
+            };
             for tenant in page.news {
-                match self.tell(catalog, tenant).await {
+                // Where none can be begun, the failure is everybody's.
+                let tx = self.db.control(Purpose::Write).await?;
+                match self.tell(tx, catalog, tenant).await {
                     Ok(events) => done.events += events,
                     Err(StoreError::Decode(what)) => unreadable(tenant, &what),
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        tracing::error!(%tenant, %error, "the alerts of a tenant were not stored");
+                        failed.get_or_insert(error);
+                    }
                 }
             }
             done.tenants += page.tenants;
@@ -108,14 +117,22 @@ impl Store {
     ) -> Result<Option<Page>, StoreError> {
         let now = self.clock.now();
         let figures = Figures::page(tx, after, page_tenants, now).await?;
-        let Some((last, _)) = figures.settings.last() else { return Ok(None) };
+        let (Some((first, _)), Some((last, _))) =
+            (figures.settings.first(), figures.settings.last())
+        else {
+            return Ok(None);
+        };
+        let span = Span { first: first.0, last: last.0 };
+        let readable = figures.settings.iter();
+        let readable = readable.filter_map(|(id, held)| Some((*id, held.as_ref().ok()?)));
+        let pooled = Pooled::of(tx, span, readable, catalog).await?;
         let mut page = Page { tenants: 0, last: *last, news: Vec::new() };
         for (tenant, settings) in &figures.settings {
             page.tenants += 1;
             match settings {
                 Err(error) => unreadable(*tenant, &error.to_string()),
                 Ok(settings) => {
-                    let limits = self.limits(tx, catalog, *tenant, settings).await?;
+                    let limits = self.limits(catalog, *tenant, settings, &pooled);
                     if !news(*tenant, settings, &figures, &limits, now).is_empty() {
                         page.news.push(*tenant);
                     }
@@ -127,43 +144,39 @@ impl Store {
 
     /// The limits in force of what is watched, as the usage API has them; none for a tenant
     /// whose plan is not declared, or that is going.
-    async fn limits(
+    fn limits(
         &self,
-        tx: &mut ControlTx,
         catalog: &Catalog,
         tenant: TenantId,
         settings: &AlertSettings,
-    ) -> Result<Limits, StoreError> {
-        let Some((quotas, is_child)) = self.quotas(catalog, tenant) else {
-            return Ok(Limits::new());
-        };
-        let watched = settings.quota_alerts.keys();
-        let mut limits: Limits =
-            watched.map(|metric| (*metric, quotas.level_limit(*metric))).collect();
-        if is_child && POOLED.iter().any(|metric| limits.contains_key(metric)) {
-            for (metric, cap) in pools::caps(tx, tenant, catalog).await? {
-                limits.entry(metric).and_modify(|limit| *limit = cap.limit);
-            }
-        }
-        Ok(limits)
+        pooled: &Pooled,
+    ) -> Limits {
+        let Some(quotas) = self.quotas(catalog, tenant) else { return Limits::new() };
+        let limit = |metric| pooled.limit(tenant, metric).unwrap_or(quotas.level_limit(metric));
+        settings.quota_alerts.keys().map(|metric| (*metric, limit(*metric))).collect()
     }
 
-    /// A tenant's own quotas, and whether it has a parent.
-    fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<(Quotas, bool)> {
+    /// A tenant's own quotas.
+    fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<Quotas> {
         let directory = self.published.directory().borrow();
         let at = directory.tenants.binary_search_by_key(&tenant, |held| held.tenant.id).ok()?;
         let tenant = &directory.tenants.get(at)?.tenant;
         let goes = matches!(tenant.status, Status::Erasing | Status::Erased);
-        let quotas = catalog.quotas_of(tenant).filter(|_| !goes)?;
-        Some((quotas, tenant.parent.is_some()))
+        catalog.quotas_of(tenant).filter(|_| !goes)
     }
 
     /// Judges one tenant under its lock; how many events that makes.
-    async fn tell(&self, catalog: &Catalog, tenant: TenantId) -> Result<u64, StoreError> {
-        let mut tx = self.db.control(Purpose::Write).await?;
+    async fn tell(
+        &self,
+        mut tx: ControlTx,
+        catalog: &Catalog,
+        tenant: TenantId,
+    ) -> Result<u64, StoreError> {
         let told = async {
             let Some(settings) = held(&mut tx, tenant).await? else { return Ok(0) };
-            let limits = self.limits(&mut tx, catalog, tenant, &settings).await?;
+            let watching = std::iter::once((tenant, &settings));
+            let pooled = Pooled::of(&mut tx, Span::one(tenant), watching, catalog).await?;
+            let limits = self.limits(catalog, tenant, &settings, &pooled);
             tell(&mut tx, tenant, &settings, &limits, self.clock.now()).await
         }
         .await;

@@ -6,6 +6,7 @@
 //! whichever of them dies.
 
 mod evaluate;
+mod pooled;
 mod put;
 mod secrets;
 mod settings;

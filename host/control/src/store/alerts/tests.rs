@@ -120,7 +120,7 @@ pub(crate) async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
     store.create_tenant(&Actor::Program, new(slug)).await.expect("a tenant").id
 }
 
-fn new(slug: &str) -> NewTenant {
+pub(super) fn new(slug: &str) -> NewTenant {
     NewTenant {
         slug: slug.parse().expect("a slug"),
         organization_name: "Acme Corporation".to_owned(),
@@ -138,7 +138,7 @@ fn plan(name: &str, quota: u64) -> Plan {
     serde_json::from_value(json!({"name": name, "quotas": quotas})).expect("a plan")
 }
 
-fn watching(metrics: &[&str]) -> Value {
+pub(super) fn watching(metrics: &[&str]) -> Value {
     let rules: BTreeMap<_, _> = metrics.iter().map(|metric| (*metric, json!({}))).collect();
     json!({"quota_alerts": rules})
 }
@@ -479,4 +479,34 @@ async fn processes_that_look_at_once_tell_once() {
     assert_eq!((of("api_calls"), of("storage"), of("users")), (2, 10, 10));
     let ids: BTreeSet<_> = events.iter().map(|event| event.id).collect();
     assert_eq!(ids.len(), events.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_whose_rows_are_held_keeps_no_other_waiting() {
+    let bench = Bench::new(Backend::Postgres).await;
+    let mut tenants = [bench.tenant, tenant(&bench.store, "two").await];
+    tenants.sort();
+    for one in tenants {
+        let settings = serde_json::from_value(watching(&["users"])).expect("settings");
+        bench.store.put_alerts(&Actor::Program, one, settings, None).await.expect("a put");
+        let levels = BTreeMap::from([(Metric::Users, 800)]);
+        bench.store.put_levels(&Actor::Program, one, &levels).await.expect("levels");
+    }
+    let told = async |one| bench.store.events(one, None, 10).await.expect("events").events.len();
+    let [held, next] = tenants;
+    let mut holder = bench.store.db.control(Purpose::Write).await.expect("a transaction");
+    sql("INSERT INTO alert_state (tenant_id, metric, window_start, limit_value, limit_version,
+             limit_since, warning_fired, warning_round, critical_fired, critical_round)
+         VALUES ($1, 'users', 0, 1, 1, 0, 0, 0, 0, 0)")
+    .bind(held.0)
+    .execute(&mut holder)
+    .await
+    .expect("a row");
+    let done = bench.store.evaluate_alerts(&bench.catalog).await;
+    assert!(matches!(done, Err(StoreError::Database(_))), "{done:?}");
+    assert_eq!((told(held).await, told(next).await), (0, 1));
+    let undone: Result<(), _> = holder.end(Err(StoreError::Failed)).await;
+    undone.expect_err("undone");
+    assert_eq!(bench.evaluate().await, 1);
+    assert_eq!((told(held).await, told(next).await), (1, 1));
 }

@@ -198,6 +198,6 @@ pub(super) async fn remember(
     .map(drop)
 }
 
-fn metric(name: &str) -> Result<Metric, StoreError> {
+pub(super) fn metric(name: &str) -> Result<Metric, StoreError> {
     Metric::from_name(name).ok_or_else(|| StoreError::Decode(format!("metric {name:?}")))
 }

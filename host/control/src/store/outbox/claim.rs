@@ -2,7 +2,9 @@
 //!
 //! A claim moves the due time to the end of its lease: a worker that dies in between needs
 //! no clean-up, and what it may or may not have sent is sent again under the same id.
-//! Invariant: a delivery is with one living worker only, and no tenant takes all of them.
+//! What runs counts against its tenant until it is settled or its lease ends, in whichever
+//! process (claims made at the same moment do not see each other). Invariant: a delivery is
+//! with one living worker only, and no tenant takes all of them.
 
 use model::{clock::UnixMs, secret::Secret, tenant::TenantId};
 use serde_json::Value;
@@ -18,8 +20,8 @@ use super::super::{
 /// How long an attempt may take before it counts as lost, in ms: half as long again as
 /// the slowest channel.
 pub(super) const LEASE_MS: u64 = 30_000;
-/// Deliveries of one tenant in a claim: one with many dead receivers leaves room for others.
-const PER_TENANT: i64 = 8;
+/// Deliveries of one tenant at once: one with many dead receivers leaves room for others.
+const PER_TENANT: i64 = 4;
 
 /// A delivery that this worker has for now.
 #[derive(Clone, Debug)]
@@ -53,22 +55,27 @@ struct DueRow {
     display_name: String,
 }
 
-/// Deliveries that are due, longest due first, so many of a tenant at most.
+/// Deliveries that are due: those of tenants with the fewest at once first, longest due
+/// first among them. A pending delivery that is not due but has a lease is under way; it
+/// has a place before those that are due, and only so many places are given to a tenant.
 macro_rules! due {
     ($lock:literal) => {
         concat!(
             "SELECT d.tenant_id, d.event_id, d.channel, d.target, d.attempts, e.kind, e.payload,
                  e.occurred_at, t.display_name
              FROM (SELECT tenant_id, event_id, channel, target, row_number() OVER (
-                       PARTITION BY tenant_id ORDER BY next_attempt_at) AS place
+                       PARTITION BY tenant_id
+                       ORDER BY CASE WHEN next_attempt_at > $1 THEN 0 ELSE 1 END,
+                           next_attempt_at) AS place
                    FROM outbox_delivery
-                   WHERE state = 'pending' AND next_attempt_at <= $1) p
+                   WHERE state = 'pending'
+                     AND (next_attempt_at <= $1 OR lease IS NOT NULL)) p
              JOIN outbox_delivery d ON d.tenant_id = p.tenant_id AND d.event_id = p.event_id
               AND d.channel = p.channel AND d.target = p.target
              JOIN outbox_event e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
              JOIN tenant t ON t.id = d.tenant_id
              WHERE p.place <= $2 AND d.state = 'pending' AND d.next_attempt_at <= $1
-             ORDER BY d.next_attempt_at LIMIT $3",
+             ORDER BY p.place, d.next_attempt_at LIMIT $3",
             $lock
         )
     };

@@ -1,15 +1,18 @@
 //! What became of an attempt.
 //!
-//! Invariant: only the attempt that has the lease decides; one that was given up for lost
-//! and comes back late changes nothing.
+//! Several attempts at one endpoint may hear at once that it is gone. Each first takes the
+//! endpoint's row, then its deliveries in one order, so that none waits for another in a
+//! circle. Invariant: only the attempt that has the lease decides; one that was given up
+//! for lost and comes back late changes nothing.
 
 use model::clock::UnixMs;
+use uuid::Uuid;
 
 use super::{
     super::{
         Store, StoreError,
         alerts::Channel,
-        db::{ControlTx, Purpose, sql},
+        db::{ControlTx, Purpose, locking, sql},
         random, rows,
     },
     Claimed, backoff,
@@ -41,7 +44,23 @@ impl Store {
         let now = self.clock.now();
         let mut tx = self.db.control(Purpose::Write).await?;
         let settled = settle(&mut tx, claimed, outcome, now).await;
-        tx.end(settled).await
+        match tx.end(settled).await {
+            Ok(()) => Ok(true),
+            Err(Unsettled::LostLease) => Ok(false),
+            Err(Unsettled::Store(error)) => Err(error),
+        }
+    }
+}
+
+/// Why an attempt changes nothing.
+enum Unsettled {
+    LostLease,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Unsettled {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 
@@ -75,7 +94,11 @@ async fn settle(
     claimed: &Claimed,
     outcome: &Outcome,
     now: UnixMs,
-) -> Result<bool, StoreError> {
+) -> Result<(), Unsettled> {
+    let is_gone = matches!(outcome, Outcome::Gone(_)) && claimed.channel == Channel::Webhook;
+    if is_gone {
+        mark_gone(tx, claimed, now).await?;
+    }
     let after = after(claimed, outcome, now)?;
     let settled_at = after.next_attempt_at.is_none().then(|| rows::stored(now));
     let settled = sql("UPDATE outbox_delivery SET state = $6, next_attempt_at = $7, lease = NULL,
@@ -93,19 +116,17 @@ async fn settle(
     .bind(settled_at)
     .execute(tx)
     .await?;
-    if settled > 0 && matches!(outcome, Outcome::Gone(_)) && claimed.channel == Channel::Webhook {
-        disable(tx, claimed, after.last_error, now).await?;
+    if settled == 0 {
+        return Err(Unsettled::LostLease);
     }
-    Ok(settled > 0)
+    if is_gone {
+        give_up(tx, claimed, after.last_error, now).await?;
+    }
+    Ok(())
 }
 
-/// Has nothing sent to an endpoint any more, what waits for it included.
-async fn disable(
-    tx: &mut ControlTx,
-    claimed: &Claimed,
-    reason: Option<&str>,
-    now: UnixMs,
-) -> Result<(), StoreError> {
+/// Has nothing new sent to an endpoint, and locks what waits for it, oldest first.
+async fn mark_gone(tx: &mut ControlTx, claimed: &Claimed, now: UnixMs) -> Result<(), StoreError> {
     sql("INSERT INTO webhook_gone (tenant_id, url, since) VALUES ($1, $2, $3)
          ON CONFLICT (tenant_id, url) DO NOTHING")
     .bind(claimed.tenant.0)
@@ -113,6 +134,26 @@ async fn disable(
     .bind(rows::stored(now))
     .execute(tx)
     .await?;
+    // Where the endpoint was gone before, the row above holds nobody back.
+    let _locked: Vec<(Uuid,)> = locking!(
+        "SELECT event_id FROM outbox_delivery
+         WHERE tenant_id = $1 AND channel = 'webhook' AND target = $2 AND state = 'pending'
+         ORDER BY event_id"
+    )
+    .bind(claimed.tenant.0)
+    .bind(&claimed.target)
+    .all(tx)
+    .await?;
+    Ok(())
+}
+
+/// Gives up what waits for an endpoint.
+async fn give_up(
+    tx: &mut ControlTx,
+    claimed: &Claimed,
+    reason: Option<&str>,
+    now: UnixMs,
+) -> Result<(), StoreError> {
     sql("UPDATE outbox_delivery SET state = 'failed', next_attempt_at = NULL, lease = NULL,
              last_error = $3, settled_at = $4
          WHERE tenant_id = $1 AND channel = 'webhook' AND target = $2 AND state = 'pending'")
@@ -124,3 +165,6 @@ async fn disable(
     .await
     .map(drop)
 }
+
+#[cfg(test)]
+mod tests;
