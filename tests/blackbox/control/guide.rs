@@ -204,12 +204,7 @@ async fn a_change_of_residency_is_never_half_done(on: Backend) {
     let acme = world.tenant("acme", "team", "us").await;
     let reader = Reader::new(&world).admin().with("{tenant_id}", &acme.id);
     let refused = reader.runs("**Update Existing Tenant Data Residency:**").await.expect(501);
-    // SQLite will never move a tenant's rows; on PostgreSQL it waits for a later release.
-    let code = match on {
-        Backend::Sqlite => "needs-postgresql",
-        Backend::Postgres => "needs-release",
-    };
-    assert_eq!(refused["code"], code);
+    assert_eq!(refused["code"], "needs-release");
     assert_eq!(refused["capability"], "online_move");
     let path = format!("/api/v1/admin/tenants/{}", acme.id);
     assert_eq!(world.admin("GET", &path, None).await.json()["data_residency"], "us");
