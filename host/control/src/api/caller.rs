@@ -180,24 +180,14 @@ mod tests {
         http::{Request, request::Builder},
     };
 
-    use crate::testing::{Backend, Control, on_both};
-
-    const PATHS: [(&str, &str); 11] = [
-        ("GET", "/api/v1/admin/tenants"),
-        ("POST", "/api/v1/admin/tenants"),
-        ("GET", "/api/v1/admin/tenants/1"),
-        ("PATCH", "/api/v1/admin/tenants/1"),
-        ("POST", "/api/v1/admin/tenants/1/suspend"),
-        ("POST", "/api/v1/admin/tenants/1/resume"),
-        ("GET", "/api/v1/admin/tenants/1/keys"),
-        ("POST", "/api/v1/admin/tenants/1/keys"),
-        ("DELETE", "/api/v1/admin/tenants/1/keys/1"),
-        ("GET", "/api/v1/admin/policies"),
-        ("GET", "/v1/tenants/1/usage"),
-    ];
+    use crate::{
+        api::endpoints,
+        testing::{Backend, Control, acme, on_both},
+    };
 
     on_both![
         every_endpoint_refuses_every_wrong_token_in_the_same_words,
+        a_header_that_is_not_honoured_is_refused_before_anything_is_done,
         the_scheme_is_read_in_any_case,
     ];
 
@@ -216,9 +206,12 @@ mod tests {
             },
         ];
         let mut bodies = std::collections::BTreeSet::new();
-        for (method, path) in PATHS {
+        let guarded = endpoints().into_iter().filter(|endpoint| endpoint.right.is_some());
+        for endpoint in guarded {
+            let (method, path) = (endpoint.method.as_str(), format!("/v1{}", endpoint.path));
+            let path = path.replace(['{', '}'], "");
             for with in wrong {
-                let request = with(Request::builder().method(method).uri(path));
+                let request = with(Request::builder().method(method).uri(&path));
                 let answer = control.send(request.body(Body::from("{")).expect("a request")).await;
                 assert_eq!(answer.status, 401, "{method} {path}");
                 assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"leanvibe-edge\"");
@@ -226,6 +219,22 @@ mod tests {
             }
         }
         assert_eq!(bodies.len(), 1);
+    }
+
+    async fn a_header_that_is_not_honoured_is_refused_before_anything_is_done(on: Backend) {
+        let control = Control::start(on).await;
+        let tenant = control.create(&acme()).await;
+        let id = tenant["id"].as_str().expect("an id");
+        let kind = ("content-type", "application/json");
+        let pools = format!("/api/v1/tenants/{id}/pools");
+        let keys = format!("/api/v1/admin/tenants/{id}/keys");
+        for (method, path, field) in
+            [("PUT", &pools, ("if-match", "\"1\"")), ("POST", &keys, ("idempotency-key", "1"))]
+        {
+            let answer = control.with((method, path), &[kind, field], "{}").await;
+            assert_eq!((answer.status, &answer.json["code"]), (400, &"header-not-honoured".into()));
+        }
+        assert_eq!(control.get(&keys).await.json["items"], serde_json::json!([]));
     }
 
     async fn the_scheme_is_read_in_any_case(on: Backend) {

@@ -1,7 +1,7 @@
 //! `/admin/tenants/{id}/keys`: data-plane keys issued (shown once), listed and revoked.
 //!
-//! Invariant: a revocation is in the published directory when it is answered; the edge
-//! refuses the key as soon as it has joined that into its snapshot.
+//! Invariant: a revocation is in force at the edge of this process when it is answered, as
+//! every change of the directory is (`store/applied.rs`).
 
 use axum::{
     extract::State,
@@ -68,10 +68,7 @@ pub(super) async fn issue(
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::new(document.map(|document| document.members).unwrap_or_default());
     let now = api.clock.now();
-    let expires_at = fields.optional("expires_at", |value| {
-        let end = rules::instant(value)?;
-        if end > now { Ok(end) } else { Err("must lie in the future".to_owned()) }
-    });
+    let expires_at = fields.optional("expires_at", |value| rules::future(value, now));
     fields.finish()?;
     let issued = api.store.issue_api_key(caller.actor(), tenant, expires_at).await?;
     let answer = json(Issued {

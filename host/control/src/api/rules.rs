@@ -183,6 +183,12 @@ pub(crate) fn instant(value: &Value) -> Ruled<UnixMs> {
         .map_err(|_| "must be a time like 2030-01-31T00:00:00Z".to_owned())
 }
 
+/// An instant after `now`.
+pub(crate) fn future(value: &Value, now: UnixMs) -> Ruled<UnixMs> {
+    let end = instant(value)?;
+    if end > now { Ok(end) } else { Err("must lie in the future".to_owned()) }
+}
+
 fn one_of<'a>(text: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> Ruled<String> {
     if allowed.clone().any(|name| name == text) {
         return Ok(text.to_owned());

@@ -149,7 +149,7 @@ fn read(api: &Api, tenant: Option<TenantId>, document: Document) -> Result<NewTo
     let mut fields = Fields::new(document.members);
     let role = fields.required("role", |value| role(value, tenant.is_some()));
     let name = fields.required("name", name);
-    let expires_at = fields.optional("expires_at", |value| future(value, api.clock.now()));
+    let expires_at = fields.optional("expires_at", |value| rules::future(value, api.clock.now()));
     let scopes = fields.items("scopes", Right::ALL.len(), |value| scope(value, role));
     if role == Some(Role::Service) && scopes.as_ref().is_none_or(Vec::is_empty) {
         fields.reject("scopes", "a service token names its scopes, for example usage:report");
@@ -233,7 +233,7 @@ async fn rotate_of(
             .filter(|seconds| *seconds <= OVERLAP_S_MAX)
             .ok_or_else(|| format!("must be a whole number of seconds from 0 to {OVERLAP_S_MAX}"))
     });
-    let expires_at = fields.optional("expires_at", |value| future(value, now));
+    let expires_at = fields.optional("expires_at", |value| rules::future(value, now));
     fields.finish()?;
     within_reach(caller, api, tenant, token).await?;
     let old_until = now.plus_ms(overlap_s.unwrap_or(OVERLAP_S_DEFAULT) * 1_000);
@@ -293,11 +293,6 @@ fn name(value: &Value) -> Ruled<String> {
         return Err(format!("must have 1 to {NAME_CHARS_MAX} characters"));
     }
     Ok(name)
-}
-
-fn future(value: &Value, now: UnixMs) -> Ruled<UnixMs> {
-    let end = rules::instant(value)?;
-    if end > now { Ok(end) } else { Err("must lie in the future".to_owned()) }
 }
 
 impl From<TokenError> for ApiError {

@@ -47,12 +47,6 @@ impl Jobs {
         jobs
     }
 
-    /// How many jobs run.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.tasks.len()
-    }
-
     /// Runs `run` every `every_ms` milliseconds, from now on; a failure is logged once until
     /// it passes.
     fn every<F, E>(

@@ -365,6 +365,10 @@ mod tests {
         let mut root = acme();
         root["data_residency"] = Value::Null;
         assert_eq!(control.create(&root).await["data_residency"], "uk");
+        let undeclared = Some("mars".to_owned());
+        let control = Control::start_with(on, |deps| deps.default_residency = undeclared).await;
+        let refused = control.json("POST", PATH, &root).await;
+        assert_eq!(refused.bad_fields(), ["data_residency"]);
     }
 
     async fn a_family_has_at_most_eight_levels(on: Backend) {

@@ -382,17 +382,19 @@ mod tests {
         let control = Control::start(on).await;
         let tenant = control.create(&acme()).await;
         let tag = control.get(&path_of(&tenant)).await.headers["etag"].clone();
-        let send = async |tag: &str| {
+        let send = async |tag: &str, name: &str| {
             let fields = [("content-type", "application/merge-patch+json"), ("if-match", tag)];
             let path = path_of(&tenant);
-            control.with(("PATCH", path.as_str()), &fields, r#"{"display_name":"New"}"#).await
+            let patch = json!({"display_name": name}).to_string();
+            control.with(("PATCH", path.as_str()), &fields, &patch).await
         };
         let tag = tag.to_str().expect("text");
-        assert_eq!(send(tag).await.headers["etag"], "\"2\"");
-        let stale = send(tag).await;
+        assert_eq!(send(tag, "New").await.headers["etag"], "\"2\"");
+        let stale = send(tag, "Newer").await;
         assert_eq!((stale.status, &stale.json["code"]), (412, &"version-mismatch".into()));
-        assert_eq!(send("\"x\"").await.status, 412);
-        assert_eq!(send("*").await.json["version"], 2, "nothing to change");
+        assert_eq!(send("\"x\"", "Newer").await.status, 412);
+        assert_eq!(send("*", "Newer").await.json["version"], 3);
+        assert_eq!(send("*", "Newer").await.json["version"], 3, "nothing to change");
     }
 
     async fn a_tenant_of_an_undeclared_plan_is_shown_without_quotas(on: Backend) {
