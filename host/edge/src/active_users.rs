@@ -11,16 +11,21 @@ use anyhow::Result;
 use control::Store;
 use model::{quota::Metric, snapshot::Snapshot, tenant::TenantId};
 use prometheus::{IntGaugeVec, Opts, Registry};
-use tokio::{
-    sync::watch,
-    task::{AbortHandle, JoinHandle},
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 /// How often the levels are read, in ms: as often as metrics are usually scraped.
 const EVERY_MS: u64 = 15_000;
 
 /// The task that keeps the gauge; ends when dropped.
-pub(crate) struct ActiveUsers(AbortHandle);
+pub(crate) struct ActiveUsers(JoinHandle<()>);
+
+impl ActiveUsers {
+    /// Ends the task and waits until it holds the store no more.
+    pub(crate) async fn stop(mut self) {
+        self.0.abort();
+        let _ended = (&mut self.0).await;
+    }
+}
 
 impl Drop for ActiveUsers {
     fn drop(&mut self) {
@@ -62,5 +67,5 @@ pub(crate) fn keep(
             tokio::time::sleep(Duration::from_millis(EVERY_MS)).await;
         }
     });
-    Ok(ActiveUsers(task.abort_handle()))
+    Ok(ActiveUsers(task))
 }

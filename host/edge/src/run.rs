@@ -252,7 +252,8 @@ impl Running {
         let _gone = self.stop_control.send(());
         let publisher = self.publisher.await;
         let control = self.control_task.await;
-        drop((self.jobs, self.active_users));
+        self.jobs.stop().await;
+        self.active_users.stop().await;
         self.store.close().await;
         levels.context("the keeper of levels")?;
         publisher.context("the publisher")?;

@@ -47,6 +47,11 @@ impl Jobs {
         jobs
     }
 
+    /// Ends every job and waits until none holds the store any more.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Runs `run` every `every_ms` milliseconds, from now on; a failure is logged once until
     /// it passes.
     fn every<F, E>(
