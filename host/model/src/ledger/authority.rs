@@ -147,9 +147,11 @@ pub struct LostShare {
 /// Answer to a [`Report`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReportAnswer {
-    /// Tranches that this holder has to seal, whether it holds tokens of them or not: their
-    /// epochs are closing.
+    /// Shared tranches that this holder has to seal, whether it holds tokens of them or
+    /// not: their epochs are closing.
     pub recalls: Vec<EpochRef>,
+    /// Own tranches of this holder that are closing.
+    pub own_recalls: Vec<EpochRef>,
     /// The accounts that were asked for, in the order of [`Report::watched`]; `None` for a
     /// window in which nothing was opened.
     pub standings: Vec<Option<Standing>>,
