@@ -20,7 +20,7 @@ use crate::server_user::ServerUser;
 /// clean up". The log of a server that died is kept for whoever waits for its start.
 const SCRIPT: &str = r#"
 folder=$1; in_order=$2; at_once=$3; shift 3
-"$@" >"$folder/log" 2>&1 &
+"$@" >>"$folder/log" 2>&1 &
 server=$!
 echo $server
 keep=; read -r keep

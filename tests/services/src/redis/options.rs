@@ -30,6 +30,8 @@ pub struct RedisOptions {
     pub replica_of: Option<u16>,
     /// More lines of the config.
     pub lines: Vec<String>,
+    /// Variables of the server's environment.
+    pub env: Vec<(String, String)>,
     pub(super) cluster: bool,
 }
 

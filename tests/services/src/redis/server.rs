@@ -295,7 +295,12 @@ impl Redis {
         let config = self.folder.join("redis.conf");
         let text = self.options.config(&self.folder, self.port, self.bus_port);
         std::fs::write(&config, text).expect("a config file");
-        let command = [program.to_str().expect("UTF-8"), config.to_str().expect("UTF-8")];
+        let env = self.options.env.iter().map(|(key, value)| format!("{key}={value}"));
+        let command: Vec<String> = std::iter::once("env".to_owned())
+            .chain(env)
+            .chain([program.display().to_string(), config.display().to_string()])
+            .collect();
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let guard = Guard::start(self.user, &self.folder, SIGNALS, &command);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(WAIT_SECONDS_MAX) {
