@@ -20,8 +20,7 @@ impl RedisCluster {
     /// There is no Redis, or the cluster does not form.
     #[must_use]
     pub fn start(options: RedisOptions) -> Self {
-        let options = RedisOptions { cluster: true, ..options };
-        let nodes: Vec<Redis> = (0..MASTERS).map(|_| Redis::start(options.clone())).collect();
+        let nodes: Vec<Redis> = (0..MASTERS).map(|_| Redis::node(options.clone())).collect();
         for (node, n) in nodes.iter().zip(0..) {
             let (first, last) = (SLOTS * n / MASTERS, SLOTS * (n + 1) / MASTERS - 1);
             let (first, last) = (first.to_string(), last.to_string());
@@ -31,7 +30,8 @@ impl RedisCluster {
         let mut others = nodes.iter();
         if let Some(one) = others.next() {
             for other in others {
-                let (port, bus) = (other.port().to_string(), other.bus_port().to_string());
+                let (port, bus) =
+                    (other.port().to_string(), other.bus_port().unwrap_or(0).to_string());
                 must(one, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
             }
         }

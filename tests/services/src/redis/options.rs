@@ -32,12 +32,12 @@ pub struct RedisOptions {
     pub lines: Vec<String>,
     /// Variables of the server's environment.
     pub env: Vec<(String, String)>,
-    pub(super) cluster: bool,
 }
 
 impl RedisOptions {
-    /// The config file of a server on `port` that lives in `folder`.
-    pub(super) fn config(&self, folder: &Path, port: u16, bus_port: u16) -> String {
+    /// The config file of a server on `port` that lives in `folder`; a node of a Cluster has a
+    /// second port.
+    pub(super) fn config(&self, folder: &Path, port: u16, bus_port: Option<u16>) -> String {
         let folder = folder.display();
         let mut lines = vec![
             "bind 127.0.0.1".to_owned(),
@@ -67,13 +67,10 @@ impl RedisOptions {
         } else {
             lines.push(format!("port {port}"));
         }
-        if self.cluster {
+        if let Some(bus_port) = bus_port {
             lines.push("cluster-enabled yes".to_owned());
             lines.push(format!("cluster-port {bus_port}"));
             lines.push("cluster-node-timeout 2000".to_owned());
-        }
-        if let Some(master) = self.replica_of {
-            lines.push(format!("replicaof 127.0.0.1 {master}"));
         }
         lines.extend(self.lines.iter().cloned());
         lines.join("\n") + "\n"

@@ -10,12 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    RedisError, RedisOptions, Value,
-    resp::Connection,
-    stats::{self, CommandStats},
-    tls::Tls,
-};
+use super::{RedisError, RedisOptions, Value, resp::Connection, stats::CommandStats, tls::Tls};
 use crate::{
     guard::{Guard, Signals},
     port::free_port,
@@ -48,7 +43,10 @@ pub struct Redis {
     user: ServerUser,
     folder: PathBuf,
     port: u16,
-    bus_port: u16,
+    /// Of a node of a Cluster.
+    bus_port: Option<u16>,
+    /// Port of the master that it follows, across restarts.
+    master: Mutex<Option<u16>>,
     running: Mutex<Option<Guard>>,
 }
 
@@ -69,6 +67,15 @@ impl Redis {
     /// There is no Redis, or it does not start.
     #[must_use]
     pub fn start(options: RedisOptions) -> Self {
+        Self::begin(options, false)
+    }
+
+    /// A node of a Cluster that is still to be formed.
+    pub(super) fn node(options: RedisOptions) -> Self {
+        Self::begin(options, true)
+    }
+
+    fn begin(options: RedisOptions, node: bool) -> Self {
         let user = ServerUser::choose();
         let folder =
             tempfile::Builder::new().prefix("leanvibe-redis-").tempdir().expect("a folder");
@@ -78,10 +85,10 @@ impl Redis {
             Tls::of_process().write(&folder);
         }
         user.owns(&folder);
-        let mut server =
-            Self { options, user, folder, port: 0, bus_port: 0, running: Mutex::new(None) };
+        let (master, running) = (Mutex::new(options.replica_of), Mutex::new(None));
+        let mut server = Self { options, user, folder, port: 0, bus_port: None, master, running };
         let started = (0..START_ATTEMPTS).any(|_| {
-            (server.port, server.bus_port) = (free_port(), free_port());
+            (server.port, server.bus_port) = (free_port(), node.then(free_port));
             server.try_run()
         });
         assert!(started, "Redis does not start: {}", server.log());
@@ -176,8 +183,8 @@ impl Redis {
         self.lock().as_ref().expect("a running Redis").signal("CONT");
     }
 
-    /// Starts it again on the same port, as first configured (a promoted replica follows its
-    /// master again); kills it first when it runs.
+    /// Starts it again on the same port in the role that it had; kills it first when it runs.
+    /// Whether it still should have that role is not its to know: so split brains begin.
     ///
     /// # Panics
     /// It does not start.
@@ -218,6 +225,7 @@ impl Redis {
     /// It does not answer.
     pub fn promote(&self) {
         self.command(&["REPLICAOF", "NO", "ONE"]);
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.until("a master", |it| it.info("replication", "role") == "master");
     }
 
@@ -227,6 +235,7 @@ impl Redis {
     /// It does not answer, or does not get in step.
     pub fn demote_to(&self, master: &Self) {
         self.command(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]);
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master.port);
         self.until("in step", |it| it.info("replication", "master_link_status") == "up");
     }
 
@@ -244,7 +253,7 @@ impl Redis {
     /// It does not answer.
     #[must_use]
     pub fn command_stats(&self) -> CommandStats {
-        stats::parse(&self.command(&["INFO", "commandstats"]).text())
+        CommandStats::parse(&self.command(&["INFO", "commandstats"]).text())
     }
 
     /// One field of a section of INFO; empty when absent.
@@ -275,7 +284,7 @@ impl Redis {
         }
     }
 
-    pub(super) const fn bus_port(&self) -> u16 {
+    pub(super) const fn bus_port(&self) -> Option<u16> {
         self.bus_port
     }
 
@@ -293,7 +302,10 @@ impl Redis {
     fn try_run(&self) -> bool {
         let program = program().expect(MISSING);
         let config = self.folder.join("redis.conf");
-        let text = self.options.config(&self.folder, self.port, self.bus_port);
+        let mut text = self.options.config(&self.folder, self.port, self.bus_port);
+        if let Some(master) = *self.master.lock().unwrap_or_else(PoisonError::into_inner) {
+            text.push_str(&format!("replicaof 127.0.0.1 {master}\n"));
+        }
         std::fs::write(&config, text).expect("a config file");
         let env = self.options.env.iter().map(|(key, value)| format!("{key}={value}"));
         let command: Vec<String> = std::iter::once("env".to_owned())

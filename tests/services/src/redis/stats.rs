@@ -7,6 +7,17 @@ use std::collections::BTreeMap;
 pub struct CommandStats(BTreeMap<String, u64>);
 
 impl CommandStats {
+    /// Reads the text of `INFO commandstats`: lines like `cmdstat_get:calls=21,usec=175,…`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let line = |line: &str| {
+            let (command, figures) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+            let calls = figures.split(',').find_map(|figure| figure.strip_prefix("calls="))?;
+            Some((command.to_owned(), calls.parse().ok()?))
+        };
+        Self(text.lines().filter_map(line).collect())
+    }
+
     /// Calls of one command; 0 when it was never called.
     #[must_use]
     pub fn calls(&self, command: &str) -> u64 {
@@ -26,16 +37,6 @@ impl CommandStats {
     }
 }
 
-/// Lines like `cmdstat_get:calls=21,usec=175,…`.
-pub(super) fn parse(text: &str) -> CommandStats {
-    let line = |line: &str| {
-        let (command, figures) = line.strip_prefix("cmdstat_")?.split_once(':')?;
-        let calls = figures.split(',').find_map(|figure| figure.strip_prefix("calls="))?;
-        Some((command.to_owned(), calls.parse().ok()?))
-    };
-    CommandStats(text.lines().filter_map(line).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,7 +44,7 @@ mod tests {
     #[test]
     fn the_lines_of_redis_7_are_read() {
         let text = "# Commandstats\r\ncmdstat_evalsha:calls=21,usec=175,usec_per_call=8.33,rejected_calls=0,failed_calls=1\r\ncmdstat_config|get:calls=2,usec=9\r\n";
-        let stats = parse(text);
+        let stats = CommandStats::parse(text);
         assert_eq!((stats.calls("evalsha"), stats.calls("config|get")), (21, 2));
         assert_eq!((stats.calls("get"), stats.scripts()), (0, 21));
         assert_eq!(stats.iter().count(), 2);

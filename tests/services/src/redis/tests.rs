@@ -91,6 +91,10 @@ fn a_replica_is_promoted_and_the_old_master_follows_it() {
     text(replica.cli(&["SET", "k", "w"]));
     master.demote_to(&replica);
     assert_eq!(text(master.cli(&["GET", "k"])), "w");
+    master.restart(Dump::Keep);
+    assert_eq!(master.info("replication", "role"), "slave", "roles outlive a restart");
+    replica.restart(Dump::Keep);
+    assert_eq!(replica.info("replication", "role"), "master");
 }
 
 #[test]
