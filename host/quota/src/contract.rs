@@ -9,8 +9,8 @@ use std::sync::{
 use model::{
     clock::UnixMs,
     ledger::{
-        Bounds, Dispatcher, DispatcherError, EpochRef, Fence, HolderId, InstallPermit,
-        LeaseAnswer, LeaseRequest, WindowKey,
+        Bounds, Dispatcher, DispatcherError, EpochRef, Fence, HolderId, InstallPermit, LeaseAnswer,
+        LeaseRequest, WindowKey,
     },
     quota::Metric,
     tenant::TenantId,
@@ -187,9 +187,7 @@ pub(crate) async fn nobody_gets_tokens_outside_the_bounds_it_confirmed(bench: Be
     assert_eq!(granted(bench.send(message).await), (3, 5));
 }
 
-pub(crate) async fn the_last_tokens_of_others_are_waited_for_while_their_lease_holds(
-    bench: Bench,
-) {
+pub(crate) async fn the_last_tokens_of_others_are_waited_for_while_their_lease_holds(bench: Bench) {
     bench.install(1, 2, 0).await.expect("installed");
     assert_eq!(bench.granted(0, 2).await, (1, 1));
     assert_eq!(bench.granted(0, 2).await, (1, 1));

@@ -12,6 +12,9 @@ mod recall;
 mod servers;
 mod target;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::target::{RedisTarget, RedisTls, TargetError};
 pub(crate) use self::{
     ledger::RedisLedger,
