@@ -35,8 +35,8 @@ mod tests;
 use model::{
     BoxFuture,
     ledger::{
-        Authority, AuthorityError, Bounds, Holder, HolderId, Inherited, OpenRequest, Opening,
-        Registered, Report, ReportAnswer, Stranded, Will, WindowAccount, WindowKey,
+        Authority, AuthorityError, Holder, HolderId, Inherited, OpenRequest, Opening, Registered,
+        Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
     },
 };
 
@@ -65,7 +65,11 @@ impl Authority for Store {
         self.answer(report)
     }
 
-    fn confirm(&self, holder: HolderId, keys: Vec<WindowKey>) -> Answer<'_, Option<Vec<Bounds>>> {
+    fn confirm(
+        &self,
+        holder: HolderId,
+        keys: Vec<WindowKey>,
+    ) -> Answer<'_, Option<Vec<Option<Standing>>>> {
         self.answer(Confirm(holder, keys))
     }
 
