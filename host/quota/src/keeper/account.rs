@@ -191,6 +191,13 @@ impl Account {
         self.leasing.is_some() || self.installing || self.closing || self.confirming
     }
 
+    /// Own tranches that the authority takes for open: the one in use, and those whose final
+    /// figures it does not have.
+    pub(super) fn own_tranches(&self) -> u32 {
+        let used = self.lease.as_ref().is_some_and(|lease| lease.via == Via::Direct);
+        self.pending + u32::from(used)
+    }
+
     pub(super) fn waiting(&self) -> u64 {
         u64::from(self.slot().waiting().load(Ordering::Acquire))
     }
