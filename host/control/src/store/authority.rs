@@ -1,11 +1,11 @@
 //! The quota authority: one transaction per operation, durable when answered.
 //!
 //! Called by the quota engine, once per tranche and once per second. It runs as
-//! `control_plane`, because one commit serves many tenants. Time is the process's clock;
-//! PostgreSQL's becomes the authority's when dispatchers are shared (Redis), as windows must
-//! then end for all edges at once. Invariant: `granted − credited ≤ limit` in every window,
-//! checked by the schema too; nothing is credited by a timeout, only by final figures. To
-//! add an operation, add a file with an [`Operation`].
+//! `control_plane`, because one commit serves many tenants, in READ COMMITTED: every
+//! statement sees what is committed when it begins. `lives` tells why no holder is missed.
+//! Invariant: `granted − credited ≤ limit` in every window, checked by the schema too;
+//! nothing is credited by a timeout, only by final figures. To add an operation, add a file
+//! with an [`Operation`].
 
 mod accounts;
 mod audit;
@@ -27,6 +27,8 @@ mod time;
 mod upkeep;
 mod window;
 
+#[cfg(test)]
+mod edges;
 #[cfg(test)]
 mod several;
 #[cfg(test)]

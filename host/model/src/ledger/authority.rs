@@ -217,13 +217,17 @@ pub trait Authority: Send + Sync {
     /// size is [`super::rules::tranche_size`]. A shared epoch that opens closes every
     /// shared epoch but the one before it, and that one too when its fence is another;
     /// [`Opening::Exhausted`] closes all shared epochs but the latest, so that what is
-    /// parked in them comes back.
+    /// parked in them comes back. Of a shared epoch the answer gives no right to spend: who
+    /// opened it confirms as everybody does. An error when the fence is that of a holder that
+    /// was ended.
     fn open(
         &self,
         requests: Vec<OpenRequest>,
     ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>>;
 
-    /// Stores figures, reconciles what is sealed by everybody who could hold it, credits.
+    /// Stores figures, reconciles what is sealed by everybody who could hold it, credits. A
+    /// holder reports every few seconds even when nothing changed: one that is silent for a
+    /// minute is lost.
     fn report(&self, report: Report) -> BoxFuture<'_, Result<ReportAnswer, AuthorityError>>;
 
     /// The bounds of accounts, in the order of the keys, as they stand on the primary now;

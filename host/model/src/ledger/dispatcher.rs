@@ -21,13 +21,7 @@ pub struct InstallPermit {
 impl InstallPermit {
     /// For implementations of [`super::Authority`] only, after the tranche is durable.
     #[must_use]
-    pub fn issue(
-        of: EpochRef,
-        fence: Fence,
-        tranche: u64,
-        beyond: u64,
-        issued_at: UnixMs,
-    ) -> Self {
+    pub fn issue(of: EpochRef, fence: Fence, tranche: u64, beyond: u64, issued_at: UnixMs) -> Self {
         let EpochRef { key, epoch } = of;
         Self { key, fence, epoch, tranche, beyond, issued_at }
     }

@@ -116,9 +116,9 @@ impl FromStr for Fence {
     fn from_str(text: &str) -> Result<Self, UnknownFence> {
         let (kind, name) = text.split_once(':').ok_or(UnknownFence)?;
         match kind {
-            "holder" => Uuid::parse_str(name)
-                .map(|id| Self::Holder(HolderId(id)))
-                .map_err(|_| UnknownFence),
+            "holder" => {
+                Uuid::parse_str(name).map(|id| Self::Holder(HolderId(id))).map_err(|_| UnknownFence)
+            }
             "redis" => {
                 let (run_id, replid) = name.split_once(':').ok_or(UnknownFence)?;
                 Ok(Self::Redis(RedisFence { run_id: run_id.parse()?, replid: replid.parse()? }))

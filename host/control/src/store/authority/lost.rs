@@ -4,6 +4,9 @@
 //! ones what CLOSE tells. Nothing is credited here, so calling a holder lost is safe even
 //! when it is wrong.
 
+#[cfg(test)]
+mod tests;
+
 use model::{
     clock::UnixMs,
     ledger::{Fence, HolderId, Stranded},
@@ -60,7 +63,7 @@ impl Operation for Silent {
 }
 
 /// Ends a holder as lost if it lives and has reported at `since` at the latest. Locked before
-/// anything is looked for: see the module `authority`.
+/// anything is looked for: see `lives`.
 async fn lose(
     tx: &mut ControlTx,
     holder: HolderId,
