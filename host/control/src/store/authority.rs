@@ -28,7 +28,11 @@ mod upkeep;
 mod window;
 
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod edges;
+#[cfg(test)]
+mod schedules;
 #[cfg(test)]
 mod several;
 #[cfg(test)]

@@ -96,8 +96,9 @@ async fn strand(tx: &mut ControlTx, holder: HolderId, now: UnixMs) -> Result<Str
     .bind(int(now.0))
     .one(tx)
     .await?;
+    // Twice about the state: SQLite finds the index by the text of its condition.
     sql("UPDATE quota_epoch SET state = 'closing'
-         WHERE fence = $1 AND shared = 0 AND state = 'open'")
+         WHERE fence = $1 AND shared = 0 AND state = 'open' AND state <> 'reconciled'")
     .bind(fence.as_str())
     .execute(tx)
     .await?;
