@@ -13,7 +13,8 @@ pub mod rules;
 
 pub use authority::{
     Authority, AuthorityError, Bounds, EpochRef, Inherited, LateRefunds, LeaseReport, LostShare,
-    OpenRequest, Opening, Registered, Report, ReportAnswer, Stranded, Will, WindowAccount,
+    OpenRequest, Opening, Registered, Report, ReportAnswer, Standing, Stranded, Will,
+    WindowAccount,
 };
 pub use dispatcher::{
     Dispatcher, DispatcherError, Grant, InstallPermit, LeaseAnswer, LeaseRequest,

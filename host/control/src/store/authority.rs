@@ -41,8 +41,8 @@ mod tests;
 use model::{
     BoxFuture,
     ledger::{
-        Authority, AuthorityError, Bounds, Holder, HolderId, Inherited, OpenRequest, Opening,
-        Registered, Report, ReportAnswer, Stranded, Will, WindowAccount, WindowKey,
+        Authority, AuthorityError, Holder, HolderId, Inherited, OpenRequest, Opening, Registered,
+        Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
     },
 };
 
@@ -71,7 +71,11 @@ impl Authority for Store {
         self.answer(report)
     }
 
-    fn confirm(&self, holder: HolderId, keys: Vec<WindowKey>) -> Answer<'_, Option<Vec<Bounds>>> {
+    fn confirm(
+        &self,
+        holder: HolderId,
+        keys: Vec<WindowKey>,
+    ) -> Answer<'_, Option<Vec<Option<Standing>>>> {
         self.answer(Confirm(holder, keys))
     }
 

@@ -36,6 +36,15 @@ impl Bounds {
     }
 }
 
+/// An account as a holder has to know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What may be spent.
+    pub bounds: Bounds,
+    /// Tokens that can still be opened under the limit that was last in force.
+    pub available: u64,
+}
+
 /// One tranche of one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EpochRef {
@@ -119,7 +128,7 @@ pub struct Report {
     pub late: Vec<LateRefunds>,
     /// What lost holders had, as the dispatcher's CLOSE told ([`ReportAnswer::lost`]).
     pub lost: Vec<LostShare>,
-    /// Accounts whose bounds the answer should bring.
+    /// Accounts whose standing the answer should bring.
     pub watched: Vec<WindowKey>,
 }
 
@@ -138,11 +147,14 @@ pub struct LostShare {
 /// Answer to a [`Report`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReportAnswer {
-    /// Tranches that this holder has to seal, whether it holds tokens of them or not: their
-    /// epochs are closing.
+    /// Shared tranches that this holder has to seal, whether it holds tokens of them or
+    /// not: their epochs are closing.
     pub recalls: Vec<EpochRef>,
-    /// Bounds of the accounts that were asked for, in the order of [`Report::watched`].
-    pub bounds: Vec<Bounds>,
+    /// Own tranches of this holder that are closing.
+    pub own_recalls: Vec<EpochRef>,
+    /// The accounts that were asked for, in the order of [`Report::watched`]; `None` for a
+    /// window in which nothing was opened.
+    pub standings: Vec<Option<Standing>>,
     /// Closing tranches that lack the figures of a lost holder. Whoever reaches their
     /// dispatcher may CLOSE them and report what it says.
     pub lost: Vec<(EpochRef, Fence, HolderId)>,
@@ -230,13 +242,14 @@ pub trait Authority: Send + Sync {
     /// minute is lost.
     fn report(&self, report: Report) -> BoxFuture<'_, Result<ReportAnswer, AuthorityError>>;
 
-    /// The bounds of accounts, in the order of the keys, as they stand on the primary now;
-    /// `None` when the holder was ended: it may confirm nothing any more.
+    /// Accounts in the order of the keys, as they stand on the primary now; the inner `None`
+    /// for a window in which nothing was opened, the outer one when the holder was ended:
+    /// it may confirm nothing any more.
     fn confirm(
         &self,
         holder: HolderId,
         keys: Vec<WindowKey>,
-    ) -> BoxFuture<'_, Result<Option<Vec<Bounds>>, AuthorityError>>;
+    ) -> BoxFuture<'_, Result<Option<Vec<Option<Standing>>>, AuthorityError>>;
 
     /// Closes every open shared epoch of the accounts: a limit fell, or a tree changed.
     fn close(&self, keys: Vec<WindowKey>) -> BoxFuture<'_, Result<(), AuthorityError>>;

@@ -169,12 +169,13 @@ pub trait Dispatcher: Send + Sync {
 
     /// Forbids further grants and returns of an epoch and of those before it, and answers
     /// who has how many tokens of that epoch, not returned. `None` when it does not know the
-    /// epoch.
+    /// epoch, or it was opened for another dispatcher life.
     ///
     /// # Errors
     /// [`DispatcherError::Unavailable`].
     fn close(
         &self,
         of: EpochRef,
+        fence: Fence,
     ) -> BoxFuture<'_, Result<Option<Vec<(HolderId, u64)>>, DispatcherError>>;
 }

@@ -64,12 +64,12 @@ macro_rules! not_sealed {
     };
 }
 
-/// Closing epochs that a holder has not sealed: its own, and shared ones, the oldest of a
-/// window first.
+/// Closing epochs that a holder has not sealed: shared ones, the oldest of a window first,
+/// and its own.
 pub(super) async fn recalls(
     tx: &mut ControlTx,
     holder: HolderId,
-) -> Result<Vec<EpochRef>, StoreError> {
+) -> Result<(Vec<EpochRef>, Vec<EpochRef>), StoreError> {
     let own: Vec<EpochRow> = sql(concat!(
         epochs_of_windows!(),
         " AND e.fence = $2 AND e.shared = 0 AND e.state = 'closing' AND ",
@@ -91,7 +91,8 @@ pub(super) async fn recalls(
     .bind(RECALLS_MAX)
     .all(tx)
     .await?;
-    Ok(own.iter().chain(&shared).filter_map(EpochRow::epoch).collect())
+    let epochs = |rows: Vec<EpochRow>| rows.iter().filter_map(EpochRow::epoch).collect();
+    Ok((epochs(shared), epochs(own)))
 }
 
 /// A closing epoch and a lost holder whose share of it is missing.

@@ -39,9 +39,11 @@ impl Operation for Report {
         for late in &self.late {
             credited += late::credit(tx, self.holder, late, now).await?;
         }
+        let (recalls, own_recalls) = recall::recalls(tx, self.holder).await?;
         Ok(ReportAnswer {
-            recalls: recall::recalls(tx, self.holder).await?,
-            bounds: shared::bounds(tx, &self.watched).await?,
+            recalls,
+            own_recalls,
+            standings: shared::standings(tx, &self.watched).await?,
             lost: recall::lost(tx, self.number).await?,
             credited,
             now,

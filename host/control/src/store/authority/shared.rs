@@ -10,8 +10,10 @@ mod tests;
 
 use model::{
     clock::UnixMs,
-    ledger::{Bounds, EpochRef, Fence, HolderId, WindowKey},
+    ledger::{Bounds, EpochRef, Fence, HolderId, Standing, WindowKey},
 };
+
+use sqlx::prelude::FromRow;
 
 use super::{
     super::{
@@ -83,27 +85,36 @@ impl Operation for Close {
 pub(super) struct Confirm(pub(super) HolderId, pub(super) Vec<WindowKey>);
 
 impl Operation for Confirm {
-    type Answer = Option<Vec<Bounds>>;
+    type Answer = Option<Vec<Option<Standing>>>;
 
     async fn run(&self, tx: &mut ControlTx, _: UnixMs) -> Result<Self::Answer, StoreError> {
         if !lives::stays_alive(tx, self.0).await? {
             return Ok(None);
         }
-        bounds(tx, &self.1).await.map(Some)
+        standings(tx, &self.1).await.map(Some)
     }
 }
 
-/// The bounds of accounts, in the order of the keys. Whoever passes them on to a holder has
+/// An account's row in the order that was asked for.
+#[derive(FromRow)]
+struct StandingRow {
+    shared_floor: Option<i64>,
+    shared_latest: i64,
+    available: i64,
+}
+
+/// The standing of accounts, in the order of the keys. Whoever passes it on to a holder has
 /// made sure that it stays alive until the end of the transaction.
-pub(super) async fn bounds(
+pub(super) async fn standings(
     tx: &mut ControlTx,
     keys: &[WindowKey],
-) -> Result<Vec<Bounds>, StoreError> {
+) -> Result<Vec<Option<Standing>>, StoreError> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<(i64, i64)> = on_given!(
-        "SELECT coalesce(w.shared_floor, 0), coalesce(w.shared_latest, 0)
+    let rows: Vec<StandingRow> = on_given!(
+        "SELECT w.shared_floor, coalesce(w.shared_latest, 0) AS shared_latest,
+                coalesce(w.limit_tokens - w.granted + w.credited, 0) AS available
          FROM given g LEFT JOIN quota_window w ON w.tenant_id = g.tenant_id
           AND w.metric = g.metric AND w.start_ms = g.start_ms
          ORDER BY g.n"
@@ -111,5 +122,9 @@ pub(super) async fn bounds(
     .bind(given(keys.iter().map(|key| EpochRef { key: *key, epoch: 0 })))
     .all(tx)
     .await?;
-    Ok(rows.iter().map(|row| Bounds { floor: uint(row.0), latest: uint(row.1) }).collect())
+    let standing = |row: &StandingRow| {
+        let bounds = Bounds { floor: uint(row.shared_floor?), latest: uint(row.shared_latest) };
+        Some(Standing { bounds, available: uint(row.available) })
+    };
+    Ok(rows.iter().map(standing).collect())
 }
