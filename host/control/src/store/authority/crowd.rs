@@ -117,7 +117,7 @@ impl Spender {
         let report = report_of(self.edge.id, 0, self.held.clone());
         let answer = self.edge.send(Report { seals, watched: vec![self.key], ..report }).await;
         assert!(!answer.ended);
-        self.bounds = self.bounds.joined(answer.bounds[0]);
+        self.bounds = self.bounds.joined(answer.standings[0].unwrap_or_default().bounds);
         self.seals.extend(answer.recalls);
     }
 }

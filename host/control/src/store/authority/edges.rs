@@ -114,8 +114,8 @@ impl Edge {
     }
 
     pub(super) async fn bounds(&self, key: WindowKey) -> Option<Bounds> {
-        let bounds = self.store.confirm(self.id, vec![key]).await.expect("an answer")?;
-        Some(bounds[0])
+        let standings = self.store.confirm(self.id, vec![key]).await.expect("an answer")?;
+        Some(standings[0].unwrap_or_default().bounds)
     }
 
     pub(super) fn will(&self, leases: Vec<LeaseReport>) -> Will {

@@ -106,8 +106,9 @@ async fn strand(tx: &mut ControlTx, holder: HolderId, now: UnixMs) -> Result<Str
 }
 
 impl Store {
-    /// Ends every holder as lost that has not reported for `silent_ms`; how many. What it may
-    /// have stays charged until the dispatcher's CLOSE tells.
+    /// Ends every holder as lost that has not reported for `silent_ms`, while another one has;
+    /// how many. What it may have stays charged until the dispatcher's CLOSE tells. While all
+    /// are silent nobody waits for them: a single edge with nothing to say is not lost.
     ///
     /// # Errors
     /// The database failed.
@@ -141,6 +142,8 @@ async fn silent(
     let now = store.authority_time.now(tx, &*store.clock).await?;
     let since = int(now.0.saturating_sub(silent_ms));
     let holders = sql("SELECT holder FROM quota_holder
-         WHERE ended_at IS NULL AND reported_at <= $1 ORDER BY holder");
+         WHERE ended_at IS NULL AND reported_at <= $1 AND EXISTS (
+             SELECT 1 FROM quota_holder o WHERE o.ended_at IS NULL AND o.reported_at > $1)
+         ORDER BY holder");
     Ok((since, holders.bind(since).all(tx).await?))
 }

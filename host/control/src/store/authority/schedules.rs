@@ -338,8 +338,9 @@ impl Play {
         if matches!(delivery, Delivery::AnswerLost) {
             return;
         }
-        player.bounds = player.bounds.joined(answer.bounds[0]);
-        answer.recalls.iter().for_each(|of| player.seal(of.epoch));
+        player.bounds = player.bounds.joined(answer.standings[0].unwrap_or_default().bounds);
+        let recalls = answer.recalls.iter().chain(&answer.own_recalls);
+        recalls.for_each(|of| player.seal(of.epoch));
         player.lost.clear();
         for (of, fence, holder) in answer.lost {
             let told = self.redis.close(of.epoch, fence, holder);

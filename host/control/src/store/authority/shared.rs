@@ -12,7 +12,6 @@ use model::{
     clock::UnixMs,
     ledger::{Bounds, EpochRef, Fence, HolderId, Standing, WindowKey},
 };
-
 use sqlx::prelude::FromRow;
 
 use super::{

@@ -179,7 +179,7 @@ async fn an_ended_holder_confirms_opens_and_reports_nothing(on: Backend) {
     let watched = vec![key];
     let report = Report { watched, ..report_of(one.id, 0, vec![lease(of, 1, 1, true)]) };
     let answer = one.send(report).await;
-    assert!(answer.ended && answer.bounds.is_empty() && answer.credited == 0, "{answer:?}");
+    assert!(answer.ended && answer.standings.is_empty() && answer.credited == 0, "{answer:?}");
     assert_eq!(world.account(key).await, (8, 0));
     world.audit().await;
 }
@@ -194,6 +194,10 @@ async fn who_is_silent_is_lost_and_who_reports_is_not(on: Backend) {
     assert_eq!(world.store.lose_silent_holders(MINUTE_MS).await.expect("one"), 1);
     assert_eq!(world.store.lose_silent_holders(MINUTE_MS).await.expect("none"), 0);
     assert!(silent.figures(vec![]).await.ended);
+    assert!(!loud.figures(vec![]).await.ended);
+    // Whoever is alone keeps nobody waiting.
+    world.clock.advance_ms(MINUTE_MS);
+    assert_eq!(world.store.lose_silent_holders(MINUTE_MS).await.expect("none"), 0);
     assert!(!loud.figures(vec![]).await.ended);
 }
 

@@ -1,7 +1,7 @@
 //! Epochs that several holders share, on both databases.
 
 use model::{
-    ledger::{Authority, Bounds, Fence, LateRefunds, Opening, Report, ReportAnswer},
+    ledger::{Authority, Bounds, Fence, LateRefunds, Opening, Report, ReportAnswer, Standing},
     quota::Metric,
 };
 
@@ -28,7 +28,7 @@ on_both! {
     closing_an_account_raises_its_floor_to_its_latest,
     what_holders_wait_for_is_ended_when_the_last_of_them_ends,
     windows_that_are_over_are_closed,
-    the_answer_brings_the_bounds_that_were_asked_for,
+    the_answer_brings_the_standing_of_what_was_asked_for,
     own_epochs_are_recalled_until_they_are_sealed,
     the_audit_finds_a_credit_without_final_figures,
 }
@@ -253,7 +253,7 @@ async fn windows_that_are_over_are_closed(on: Backend) {
     world.audit().await;
 }
 
-async fn the_answer_brings_the_bounds_that_were_asked_for(on: Backend) {
+async fn the_answer_brings_the_standing_of_what_was_asked_for(on: Backend) {
     let world = World::new(on).await;
     let mut one = world.edge("one").await;
     let keys = [key(Metric::ApiCalls), key(Metric::AiRequests), key(Metric::ApiCalls)];
@@ -261,9 +261,12 @@ async fn the_answer_brings_the_bounds_that_were_asked_for(on: Backend) {
     world.clock.advance_ms(5);
     let watched = keys.to_vec();
     let answer = one.send(Report { watched, ..report_of(one.id, 0, Vec::new()) }).await;
-    let latest: Vec<_> = answer.bounds.iter().map(|bounds| bounds.latest).collect();
-    assert_eq!((latest, answer.now, answer.ended), (vec![0, 0, 1], NOON.plus_ms(5), false));
-    assert_eq!(answer.bounds[2], one.bounds(keys[2]).await.expect("alive"));
+    let bounds = Bounds { floor: 0, latest: 1 };
+    let standing = Standing { bounds, available: 1_000 - 8 };
+    assert_eq!(answer.standings, [None, None, Some(standing)]);
+    assert_eq!((answer.now, answer.ended), (NOON.plus_ms(5), false));
+    let confirmed = world.store.confirm(one.id, keys.to_vec()).await.expect("an answer");
+    assert_eq!(confirmed, Some(answer.standings));
 }
 
 async fn own_epochs_are_recalled_until_they_are_sealed(on: Backend) {
@@ -273,13 +276,14 @@ async fn own_epochs_are_recalled_until_they_are_sealed(on: Backend) {
     let own = Fence::Holder(one.id);
     let first = world.opened(key, own, 0).await;
     world.opened(key, own, 1).await;
-    assert!(one.figures(vec![]).await.recalls.is_empty(), "two may be open");
+    assert!(one.figures(vec![]).await.own_recalls.is_empty(), "two may be open");
     world.opened(key, own, 2).await;
-    assert_eq!(one.figures(vec![lease(first, 1, 2, true)]).await.recalls, [first]);
-    assert!(two.figures(vec![]).await.recalls.is_empty(), "it is another's");
+    let answer = one.figures(vec![lease(first, 1, 2, true)]).await;
+    assert_eq!((answer.own_recalls, answer.recalls), (vec![first], vec![]));
+    assert!(two.figures(vec![]).await.own_recalls.is_empty(), "it is another's");
     assert_eq!(credited(&two.seal(first).await), 0);
     let answer = one.seal(first).await;
-    assert_eq!((answer.credited, answer.recalls), (6, vec![]));
+    assert_eq!((answer.credited, answer.own_recalls), (6, vec![]));
     let late = vec![LateRefunds { key, total: 1 }];
     let late = Report { late, ..report_of(one.id, 0, Vec::new()) };
     assert_eq!(credited(&one.send(late).await), 1);
