@@ -52,6 +52,7 @@ use self::{
     commit::{Operation, committed},
     holder::End,
     lost::StrandOthers,
+    open::Open,
     shared::{Close, Confirm},
 };
 use super::{Store, StoreError, db::Statement};
@@ -63,8 +64,8 @@ impl Authority for Store {
         self.answer(holder)
     }
 
-    fn open(&self, requests: Vec<OpenRequest>) -> Answer<'_, Vec<Opening>> {
-        self.answer(requests)
+    fn open(&self, holder: HolderId, requests: Vec<OpenRequest>) -> Answer<'_, Vec<Opening>> {
+        self.answer(Open { holder, requests })
     }
 
     fn report(&self, report: Report) -> Answer<'_, ReportAnswer> {

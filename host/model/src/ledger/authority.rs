@@ -229,11 +229,11 @@ pub trait Authority: Send + Sync {
     /// size is [`super::rules::tranche_size`]. A shared epoch that opens closes every
     /// shared epoch but the one before it, and that one too when its fence is another;
     /// [`Opening::Exhausted`] closes all shared epochs but the latest, so that what is
-    /// parked in them comes back. Of a shared epoch the answer gives no right to spend: who
-    /// opened it confirms as everybody does. An error when the fence is that of a holder that
-    /// was ended.
+    /// parked in them comes back. An error when the holder that asks was ended: so what opens
+    /// for a living one is confirmed for it by the answer, but a loss is not.
     fn open(
         &self,
+        holder: HolderId,
         requests: Vec<OpenRequest>,
     ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>>;
 

@@ -282,7 +282,7 @@ async fn consumption_is_what_the_authority_has_charged(on: Backend) {
     loop {
         let fence = Fence::Holder(holder);
         let request = OpenRequest { key, fence, latest, limit: 1_000, rate_per_s: 100 };
-        let opening = store.open(vec![request]).await.expect("an answer").remove(0);
+        let opening = store.open(holder, vec![request]).await.expect("an answer").remove(0);
         let Opening::Opened(permit) = opening else { break };
         latest += 1;
         let tranche = permit.tranche();

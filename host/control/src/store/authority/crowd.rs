@@ -11,7 +11,10 @@ use std::{
 use futures_util::future::join_all;
 use model::{
     clock::ManualClock,
-    ledger::{Authority, Bounds, EpochRef, LeaseReport, OpenRequest, Opening, Report, WindowKey},
+    ledger::{
+        Authority, Bounds, EpochRef, LeaseReport, OpenRequest, Opening, Report, ReportAnswer,
+        WindowKey,
+    },
     quota::Metric,
 };
 
@@ -98,7 +101,8 @@ impl Spender {
         let OpenRequest { key, fence, .. } = self.request(0);
         let latest = self.edge.bounds(key).await.expect("alive").latest;
         let request = OpenRequest { fence, ..self.request(latest) };
-        match self.edge.store.open(vec![request]).await.expect("an answer").remove(0) {
+        let openings = self.edge.store.open(self.edge.id, vec![request]).await;
+        match openings.expect("an answer").remove(0) {
             Opening::Opened(permit) => {
                 let mut free = self.shared.free.lock().expect("not poisoned");
                 free.insert(permit.epoch(), permit.tranche());
@@ -176,43 +180,68 @@ async fn who_registers_while_an_epoch_closes_either_has_to_seal_it_or_may_not_sp
     world.audit().await;
 }
 
+/// Opens the next shared tranche for an edge; `None` when it was ended, or nothing is left.
+async fn opened_by(edge: &Edge, key: WindowKey, latest: u64) -> Option<u64> {
+    let request = OpenRequest { key, fence: redis(1), latest, limit: LIMIT, rate_per_s: 0 };
+    let openings = edge.store.open(edge.id, vec![request]).await.ok()?;
+    match openings.first() {
+        Some(Opening::Opened(permit)) => Some(permit.epoch()),
+        Some(Opening::Exhausted) => None,
+        other => panic!("nobody else opens, and not {other:?}"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_holder_confirms_while_it_is_declared_lost_waits_for_its_share() {
+async fn what_a_holder_comes_to_know_while_it_is_declared_lost_waits_for_its_share() {
     let world = World::new(Backend::Postgres).await;
     let there = another(&world).await;
     let mut witness = world.edge("witness").await;
     for race in 0..RACES {
-        let key = key(Metric::ApiCalls);
+        let (confirmed, opened) = (key(Metric::ApiCalls), key(Metric::ApiCalls));
         let name = format!("edge-{race}");
         let (holder, heir) = (Edge::on(&there, &name).await, world.edge(&name).await);
         let opening = async {
-            world.opened(key, redis(1), 0).await;
-            world.opened(key, redis(1), 1).await;
+            opened_by(&witness, confirmed, 0).await.expect("it lives");
+            opened_by(&witness, confirmed, 1).await.expect("it lives");
         };
         let confirming = async {
             let mut seen = Bounds::default();
-            while let Some(bounds) = holder.bounds(key).await {
+            while let Some(bounds) = holder.bounds(confirmed).await {
                 seen = bounds;
             }
             seen
         };
+        let opening_itself = async {
+            let mut latest = 0;
+            while let Some(epoch) = opened_by(&holder, opened, latest).await {
+                latest = epoch;
+            }
+            latest
+        };
         let losing = async {
             tokio::task::yield_now().await;
-            there.strand_others(heir.id).await.expect("stranded");
+            world.store.strand_others(heir.id).await.expect("stranded");
         };
-        let ((), seen, ()) = tokio::join!(opening, confirming, losing);
-        world.close(key).await;
-        let answer = witness.figures(vec![]).await;
-        let waits = |epoch| answer.lost.contains(&(EpochRef { key, epoch }, redis(1), holder.id));
+        let ((), seen, latest, ()) = tokio::join!(opening, confirming, opening_itself, losing);
+        Authority::close(&*world.store, vec![confirmed, opened]).await.expect("closed");
+        let ReportAnswer { lost, recalls, .. } = witness.figures(vec![]).await;
+        let waits = |key, epoch| lost.contains(&(EpochRef { key, epoch }, redis(1), holder.id));
         for epoch in (1..=2).filter(|epoch| seen.allow(*epoch)) {
-            assert!(waits(epoch), "epoch {epoch} of {seen:?}: {:?}", answer.lost);
+            assert!(waits(confirmed, epoch), "{epoch} of {seen:?} in race {race}");
+        }
+        for epoch in 1..=latest {
+            assert!(waits(opened, epoch), "{epoch} of {latest} in race {race}");
         }
         // Nothing is left over for the next race.
-        let told: Vec<_> = answer.lost.iter().map(|(of, ..)| *of).collect();
-        for of in told {
-            witness.tell(of, holder.id, 8).await;
+        for (of, _, holder) in lost {
+            witness.tell(of, holder, 8).await;
+        }
+        for of in recalls {
+            witness.seal(of).await;
         }
         world.store.end(heir.id).await.expect("ended");
+        world.store.sweep_epochs().await.expect("swept");
+        assert!(witness.figures(vec![]).await.lost.is_empty());
     }
     world.audit().await;
 }

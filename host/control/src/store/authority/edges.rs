@@ -13,7 +13,10 @@ use uuid::Uuid;
 
 use super::tests::NOON;
 use crate::{
-    store::Store,
+    store::{
+        Store,
+        db::{Purpose, sql},
+    },
     testing::{Backend, Database, report_of},
 };
 
@@ -56,7 +59,20 @@ impl World {
         limit: u64,
     ) -> Opening {
         let request = OpenRequest { key, fence, latest, limit, rate_per_s: 0 };
-        self.store.open(vec![request]).await.expect("an answer").remove(0)
+        let opener = match fence {
+            Fence::Holder(holder) => holder,
+            Fence::Redis(_) => self.anybody().await,
+        };
+        self.store.open(opener, vec![request]).await.expect("an answer").remove(0)
+    }
+
+    /// A holder that lives.
+    async fn anybody(&self) -> HolderId {
+        let mut tx = self.store.db.control(Purpose::Read).await.expect("begun");
+        let living = sql("SELECT holder FROM quota_holder WHERE ended_at IS NULL LIMIT 1");
+        let living = living.one(&mut tx).await;
+        let (living,) = tx.end(living).await.expect("a living holder");
+        HolderId(living)
     }
 
     pub(super) async fn opened(&self, key: WindowKey, fence: Fence, latest: u64) -> EpochRef {

@@ -14,9 +14,10 @@
 //!   the holder's row, so nobody marks it as lost meanwhile.
 //! - A holder that S sees ended has left either final figures or, in the commit that ended
 //!   it, a mark that is not sealed on every shared epoch that there was after its row had been
-//!   locked. An epoch that was opened later it cannot confirm: a confirmation locks the row
-//!   first. Either it came before, and then the epoch was committed before the marks were
-//!   made; or it waits, and finds the holder ended.
+//!   locked. An epoch that was opened later it cannot come to know: whatever tells it of one
+//!   (a confirmation, a report, its own opening) locks the row first. Either it came before,
+//!   and then the epoch was committed before the marks were made; or it waits, and finds the
+//!   holder ended.
 
 use model::{clock::UnixMs, ledger::HolderId};
 use sqlx::prelude::FromRow;

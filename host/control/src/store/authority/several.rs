@@ -47,7 +47,7 @@ async fn open_all(store: &Store, holder: HolderId, keys: Vec<WindowKey>) -> Vec<
         })
         .collect();
     while !asked.is_empty() {
-        let openings = store.open(asked.clone()).await.expect("an answer");
+        let openings = store.open(holder, asked.clone()).await.expect("an answer");
         let answered = asked.into_iter().zip(openings);
         asked = answered
             .filter_map(|(request, opening)| match opening {
@@ -158,7 +158,8 @@ async fn a_connection_cut_in_the_middle_debits_nothing_and_credits_nothing() {
     let fence = Fence::Holder(bench.holder);
     let requests =
         keys.map(|key| OpenRequest { key, fence, latest: 1, limit: LIMIT, rate_per_s: 0 });
-    let (opened, ()) = tokio::join!(bench.store.open(requests.to_vec()), cut_whoever_waits(&url));
+    let (opened, ()) =
+        tokio::join!(bench.store.open(bench.holder, requests.to_vec()), cut_whoever_waits(&url));
     opened.expect_err("nobody is answered without a commit");
     let figures = keys.map(|key| figures(key, 1, 3, true)).to_vec();
     let report = report_of(bench.holder, 1, figures.clone());
@@ -244,9 +245,9 @@ async fn an_unreachable_authority_says_so_and_is_there_again_later() {
     cluster.stop();
     let fence = Fence::Holder(bench.holder);
     let request = OpenRequest { key, fence, latest: 1, limit: LIMIT, rate_per_s: 0 };
-    bench.store.open(vec![request]).await.expect_err("no database");
+    bench.store.open(bench.holder, vec![request]).await.expect_err("no database");
     cluster.resume();
-    while bench.store.open(vec![request]).await.is_err() {
+    while bench.store.open(bench.holder, vec![request]).await.is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(bench.account(key).await.latest, 2);

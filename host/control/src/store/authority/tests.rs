@@ -58,7 +58,7 @@ impl Bench {
     pub(super) async fn open(&self, key: WindowKey, latest: u64, limit: u64) -> Opening {
         let fence = Fence::Holder(self.holder);
         let request = OpenRequest { key, fence, latest, limit, rate_per_s: 0 };
-        self.store.open(vec![request]).await.expect("an answer").remove(0)
+        self.store.open(self.holder, vec![request]).await.expect("an answer").remove(0)
     }
 
     pub(super) async fn opened(&self, key: WindowKey, latest: u64, limit: u64) -> InstallPermit {
@@ -131,7 +131,7 @@ async fn one_commit_opens_for_many_and_answers_in_order(on: Backend) {
             rate_per_s: 0,
         })
         .collect();
-    let answers = bench.store.open(requests.clone()).await.expect("answers");
+    let answers = bench.store.open(bench.holder, requests.clone()).await.expect("answers");
     for (request, answer) in requests.iter().zip(answers) {
         match answer {
             Opening::Opened(permit) => {

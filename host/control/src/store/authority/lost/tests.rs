@@ -35,6 +35,7 @@ on_both! {
     ended_holders_are_forgotten_when_nobody_needs_them,
     an_end_without_final_figures_leaves_the_share_to_close,
     own_epochs_of_a_lost_holder_stay_charged_until_its_will,
+    figures_from_before_there_were_leases_are_replaced_by_the_will_that_tells_of_them,
 }
 
 const MINUTE_MS: u64 = 60_000;
@@ -172,8 +173,10 @@ async fn an_ended_holder_confirms_opens_and_reports_nothing(on: Backend) {
     assert!(one.bounds(key).await.is_some());
     one.lost_to_heir("one").await;
     assert_eq!(one.bounds(key).await, None);
+    let shared = OpenRequest { key, fence: redis(1), latest: 0, limit: 50, rate_per_s: 0 };
+    world.store.open(one.id, vec![shared]).await.expect_err("what it would open it may not spend");
     let request = OpenRequest { key, fence: own, latest: 1, limit: 50, rate_per_s: 0 };
-    let refused = world.store.open(vec![request]).await.expect_err("refused");
+    let refused = world.store.open(one.id, vec![request]).await.expect_err("refused");
     let refused = refused.0.downcast::<StoreError>().expect("a store's error");
     assert!(matches!(*refused, StoreError::HolderEnded(id) if id == one.id.0), "{refused}");
     let watched = vec![key];
@@ -277,5 +280,26 @@ async fn own_epochs_of_a_lost_holder_stay_charged_until_its_will(on: Backend) {
     let inherited = world.store.inherit(will).await.expect("inherited");
     assert_eq!((inherited.epochs, inherited.credited), (2, 4 + 8), "{second:?} was never leased");
     assert!(matches!(world.open(key, Fence::Holder(heir.id), 0).await, Opening::Opened(_)));
+    world.audit().await;
+}
+
+async fn figures_from_before_there_were_leases_are_replaced_by_the_will_that_tells_of_them(
+    on: Backend,
+) {
+    let world = World::new(on).await;
+    let one = world.edge("one").await;
+    let key = key(Metric::ApiCalls);
+    let own = Fence::Holder(one.id);
+    let (told, untold) = (world.opened(key, own, 0).await, world.opened(key, own, 1).await);
+    let mut tx = world.store.db.control(Purpose::Account).await.expect("begun");
+    let before = sql("INSERT INTO quota_report (tenant_id, metric, start_ms, epoch, holder, lease,
+             report_no, spent, refunded, sealed)
+         SELECT tenant_id, metric, start_ms, epoch, $1, 0, 1, 2, 0, 0 FROM quota_epoch");
+    let before = before.bind(one.id.0).execute(&mut tx).await;
+    tx.end(before).await.expect("rows as the migration makes them");
+    let will = one.will(vec![lease(told, 9, 3, true)]);
+    let inherited = world.store.inherit(will).await.expect("inherited");
+    assert_eq!((inherited.epochs, inherited.credited), (1, 5));
+    assert_eq!(world.account(key).await, (3 + 8, 5), "{untold:?} stays charged");
     world.audit().await;
 }
