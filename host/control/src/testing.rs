@@ -20,6 +20,7 @@ use model::{
     catalog::{Catalog, ReloadStatus},
     clock::{ManualClock, UnixMs},
     gate::{MeteredUsage, UsageSource, UsageUnavailable},
+    ledger::{HolderId, LeaseReport, Report},
     plan::Plan,
     secret::Secret,
     tenant::TenantId,
@@ -149,6 +150,14 @@ impl Database {
             }
         }
     }
+}
+
+/// A report of leases; what is sealed of them, the holder is through with.
+pub(crate) fn report_of(holder: HolderId, number: u64, leases: Vec<LeaseReport>) -> Report {
+    let sealed = leases.iter().filter(|lease| lease.sealed);
+    let seals = sealed.map(|lease| lease.of).collect();
+    let (late, lost, watched) = (Vec::new(), Vec::new(), Vec::new());
+    Report { holder, number, leases, seals, late, lost, watched }
 }
 
 pub(crate) fn id_of(tenant: &Value) -> TenantId {

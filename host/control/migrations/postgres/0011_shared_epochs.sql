@@ -24,6 +24,8 @@ CREATE INDEX quota_epoch_shared ON quota_epoch (tenant_id, metric, start_ms, epo
 -- What holders have to seal. Work on it grows with what is closing, not with the tenants.
 CREATE INDEX quota_epoch_closing ON quota_epoch (tenant_id, metric, start_ms, epoch)
     WHERE shared = 1 AND state = 'closing';
+CREATE INDEX quota_epoch_closing_own ON quota_epoch (fence)
+    WHERE shared = 0 AND state = 'closing';
 
 -- Every report renews reported_at; a holder that is silent for long is lost.
 ALTER TABLE quota_holder

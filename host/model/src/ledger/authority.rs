@@ -229,13 +229,17 @@ pub trait Authority: Send + Sync {
     /// size is [`super::rules::tranche_size`]. A shared epoch that opens closes every
     /// shared epoch but the one before it, and that one too when its fence is another;
     /// [`Opening::Exhausted`] closes all shared epochs but the latest, so that what is
-    /// parked in them comes back.
+    /// parked in them comes back. An error when the holder that asks was ended: so what opens
+    /// for a living one is confirmed for it by the answer, but a loss is not.
     fn open(
         &self,
+        holder: HolderId,
         requests: Vec<OpenRequest>,
     ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>>;
 
-    /// Stores figures, reconciles what is sealed by everybody who could hold it, credits.
+    /// Stores figures, reconciles what is sealed by everybody who could hold it, credits. A
+    /// holder reports every few seconds even when nothing changed: one that is silent for a
+    /// minute is lost.
     fn report(&self, report: Report) -> BoxFuture<'_, Result<ReportAnswer, AuthorityError>>;
 
     /// Accounts in the order of the keys, as they stand on the primary now; the inner `None`

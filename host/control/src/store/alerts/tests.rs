@@ -8,7 +8,7 @@ use model::{
     catalog::Catalog,
     clock::{ManualClock, UnixMs},
     ledger::{
-        Authority, BootId, EpochReport, Fence, Holder, HolderId, OpenRequest, Opening, Report,
+        Authority, BootId, EpochRef, Fence, Holder, HolderId, LeaseReport, OpenRequest, Opening,
         WindowKey,
     },
     plan::Plan,
@@ -28,7 +28,7 @@ use crate::{
         db::{Purpose, sql},
         outbox,
     },
-    testing::{Backend, Database, on_both},
+    testing::{Backend, Database, on_both, report_of},
 };
 
 /// 2024-01-15T10:30:00Z.
@@ -282,19 +282,20 @@ async fn consumption_is_what_the_authority_has_charged(on: Backend) {
     loop {
         let fence = Fence::Holder(holder);
         let request = OpenRequest { key, fence, latest, limit: 1_000, rate_per_s: 100 };
-        let opening = store.open(vec![request]).await.expect("an answer").remove(0);
+        let opening = store.open(holder, vec![request]).await.expect("an answer").remove(0);
         let Opening::Opened(permit) = opening else { break };
         latest += 1;
         let tranche = permit.tranche();
         // Handed out, not spent: nothing is charged for it.
-        let before = store.confirm(vec![key]).await.expect("one")[0].expect("a window").charged;
+        let before = store.accounts(vec![key]).await.expect("one")[0].expect("a window").charged;
         told += bench.evaluate().await;
         number += 1;
-        let epoch =
-            EpochReport { key, epoch: latest, tranche, spent: tranche, refunded: 0, sealed: true };
-        let report = Report { holder, number, epochs: vec![epoch], late: Vec::new() };
+        let of = EpochRef { key, epoch: latest };
+        let (spent, refunded, sealed) = (tranche, 0, true);
+        let lease = LeaseReport { of, tranche, lease: 1, spent, refunded, sealed };
+        let report = report_of(holder, number, vec![lease]);
         store.report(report).await.expect("an answer");
-        let charged = store.confirm(vec![key]).await.expect("one")[0].expect("a window").charged;
+        let charged = store.accounts(vec![key]).await.expect("one")[0].expect("a window").charged;
         assert_eq!(charged, before + tranche);
         told += bench.evaluate().await;
         let expected = u64::from(charged >= 800) + u64::from(charged >= 950);

@@ -1,9 +1,23 @@
 //! Whether holders live, and the locks that keep it so.
 //!
-//! Two locks on a holder's row: whoever acts for a living holder takes one that others may
-//! take too ([`stays_alive`], or the update of [`heard_from`]), whoever ends it the exclusive
-//! one ([`lock`]); always before any window. Invariant: within a transaction that was told
+//! Two locks on a holder's row, always before any window: whoever acts for a living holder
+//! takes one that others may take too ([`stays_alive`], or the update of [`heard_from`]),
+//! whoever ends it the exclusive one ([`lock`]). Invariant: within a transaction that was told
 //! that a holder lives, nobody else can end it.
+//!
+//! Why no holder that has tokens of a shared epoch is missed when the epoch is credited, in
+//! READ COMMITTED (S is the one statement of `reconcile` that decides):
+//! - S runs under the lock of the window, after `closing` was committed by another
+//!   transaction. A holder that S does not see because it registered later, also confirms
+//!   later than `closing` was committed: it finds the epoch at or below the floor.
+//! - A holder that S sees alive has to have sealed. Seals are stored by reports, which hold
+//!   the holder's row, so nobody marks it as lost meanwhile.
+//! - A holder that S sees ended has left either final figures or, in the commit that ended
+//!   it, a mark that is not sealed on every shared epoch that there was after its row had been
+//!   locked. An epoch that was opened later it cannot come to know: whatever tells it of one
+//!   (a confirmation, a report, its own opening) locks the row first. Either it came before,
+//!   and then the epoch was committed before the marks were made; or it waits, and finds the
+//!   holder ended.
 
 use model::{clock::UnixMs, ledger::HolderId};
 use sqlx::prelude::FromRow;

@@ -4,6 +4,9 @@
 //! ones what CLOSE tells. Nothing is credited here, so calling a holder lost is safe even
 //! when it is wrong.
 
+#[cfg(test)]
+mod tests;
+
 use model::{
     clock::UnixMs,
     ledger::{Fence, HolderId, Stranded},
@@ -60,7 +63,7 @@ impl Operation for Silent {
 }
 
 /// Ends a holder as lost if it lives and has reported at `since` at the latest. Locked before
-/// anything is looked for: see the module `authority`.
+/// anything is looked for: see `lives`.
 async fn lose(
     tx: &mut ControlTx,
     holder: HolderId,
@@ -93,8 +96,9 @@ async fn strand(tx: &mut ControlTx, holder: HolderId, now: UnixMs) -> Result<Str
     .bind(int(now.0))
     .one(tx)
     .await?;
+    // Twice about the state: SQLite finds the index by the text of its condition.
     sql("UPDATE quota_epoch SET state = 'closing'
-         WHERE fence = $1 AND shared = 0 AND state = 'open'")
+         WHERE fence = $1 AND shared = 0 AND state = 'open' AND state <> 'reconciled'")
     .bind(fence.as_str())
     .execute(tx)
     .await?;
@@ -102,8 +106,9 @@ async fn strand(tx: &mut ControlTx, holder: HolderId, now: UnixMs) -> Result<Str
 }
 
 impl Store {
-    /// Ends every holder as lost that has not reported for `silent_ms`; how many. What it may
-    /// have stays charged until the dispatcher's CLOSE tells.
+    /// Ends every holder as lost that has not reported for `silent_ms`, while another one has;
+    /// how many. What it may have stays charged until the dispatcher's CLOSE tells. While all
+    /// are silent nobody waits for them: a single edge with nothing to say is not lost.
     ///
     /// # Errors
     /// The database failed.
@@ -137,6 +142,8 @@ async fn silent(
     let now = store.authority_time.now(tx, &*store.clock).await?;
     let since = int(now.0.saturating_sub(silent_ms));
     let holders = sql("SELECT holder FROM quota_holder
-         WHERE ended_at IS NULL AND reported_at <= $1 ORDER BY holder");
+         WHERE ended_at IS NULL AND reported_at <= $1 AND EXISTS (
+             SELECT 1 FROM quota_holder o WHERE o.ended_at IS NULL AND o.reported_at > $1)
+         ORDER BY holder");
     Ok((since, holders.bind(since).all(tx).await?))
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use model::{
     clock::UnixMs,
-    ledger::{EpochRef, Fence, InstallPermit, OpenRequest, Opening, rules::tranche_size},
+    ledger::{EpochRef, Fence, HolderId, InstallPermit, OpenRequest, Opening, rules::tranche_size},
 };
 
 use super::{
@@ -22,8 +22,13 @@ use super::{
     window::{self, WindowRow},
 };
 
-/// All requests in one commit, answered in their order.
-impl Operation for Vec<OpenRequest> {
+/// All requests of a holder in one commit, answered in their order.
+pub(super) struct Open {
+    pub(super) holder: HolderId,
+    pub(super) requests: Vec<OpenRequest>,
+}
+
+impl Operation for Open {
     type Answer = Vec<Opening>;
 
     async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<Vec<Opening>, StoreError> {
@@ -31,16 +36,18 @@ impl Operation for Vec<OpenRequest> {
             Fence::Holder(holder) => Some(holder),
             Fence::Redis(_) => None,
         };
-        for holder in self.iter().filter_map(own).collect::<BTreeSet<_>>() {
+        let own = self.requests.iter().filter_map(own);
+        // The permit lets the holder spend: who declares it lost must see what it opens.
+        for holder in own.chain([self.holder]).collect::<BTreeSet<_>>() {
             if !lives::stays_alive(tx, holder).await? {
                 return Err(StoreError::HolderEnded(holder.0));
             }
         }
         // Windows are locked in one order by everybody, so that two batches that have some
         // in common never wait for each other.
-        let mut turns: Vec<_> = self.iter().enumerate().collect();
+        let mut turns: Vec<_> = self.requests.iter().enumerate().collect();
         turns.sort_by_key(|(_, request)| request.key);
-        let mut openings = Vec::with_capacity(self.len());
+        let mut openings = Vec::with_capacity(self.requests.len());
         for (place, request) in turns {
             openings.push((place, open(tx, request, now).await?));
         }

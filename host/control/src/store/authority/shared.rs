@@ -5,11 +5,13 @@
 //! reconciles nothing in the same transaction, so that the list of holders that decides
 //! about the credit is read after `closing` was committed.
 
+#[cfg(test)]
+mod tests;
+
 use model::{
     clock::UnixMs,
     ledger::{Bounds, EpochRef, Fence, HolderId, Standing, WindowKey},
 };
-
 use sqlx::prelude::FromRow;
 
 use super::{

@@ -38,3 +38,36 @@ impl AuthorityTime {
         Ok(UnixMs(super::uint(now)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model::{
+        clock::ManualClock,
+        ledger::{Authority, BootId, Holder, HolderId},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        Store,
+        store::authority::tests::NOON,
+        testing::{Backend, on_both},
+    };
+
+    on_both! { windows_go_by_the_databases_clock_where_it_has_one }
+
+    async fn windows_go_by_the_databases_clock_where_it_has_one(on: Backend) {
+        let database = on.database();
+        let clock = Arc::new(ManualClock::at(NOON));
+        let time = AuthorityTime::Database;
+        let store = Store::open_with(&database.url(), clock, time).await.expect("a store");
+        let holder =
+            Holder { id: HolderId::random(), edge: "one".into(), boot: BootId(Uuid::new_v4()) };
+        let now = store.register(holder).await.expect("registered").now;
+        assert_eq!(now == NOON, matches!(on, Backend::Sqlite), "{now:?}");
+        assert!(now >= NOON);
+        assert!(store.authority_now().await.expect("a time") >= now);
+    }
+}

@@ -104,7 +104,8 @@ struct News {
 }
 
 /// Where the last sample ended, and what is news since. A tranche counts in full unless its
-/// holder lives, as in the usage figures. Reads only: on SQLite it keeps nobody from writing.
+/// holder lives, as in the usage figures; holders' own are found by the holders that live, and
+/// shared ones by the index of those that are not reconciled. Reads only: on SQLite it keeps nobody from writing.
 async fn look(tx: &mut ControlTx) -> Result<(Turn, Vec<News>), StoreError> {
     let turn: Turn = sql("SELECT sampled_at, swept_after FROM usage_sampler").one(tx).await?;
     let news = sql(concat!(
@@ -114,14 +115,22 @@ async fn look(tx: &mut ControlTx) -> Result<(Turn, Vec<News>), StoreError> {
                  w.granted - w.credited - coalesce(held.unspent, 0) AS charged
              FROM quota_window w
              LEFT JOIN (
-                 SELECT e.tenant_id, e.metric, e.start_ms, CAST(sum(",
+                 SELECT tenant_id, metric, start_ms, CAST(sum(unspent) AS BIGINT) AS unspent
+                 FROM (
+                     SELECT e.tenant_id, e.metric, e.start_ms, ",
         unspent!(),
-        ") AS BIGINT) AS unspent
-                 FROM quota_epoch e
-                 WHERE ",
+        " AS unspent
+                     FROM quota_holder h JOIN quota_epoch e ON e.fence = h.fence
+                      AND e.shared = 0 AND e.state <> 'reconciled'
+                     WHERE h.ended_at IS NULL
+                     UNION ALL
+                     SELECT e.tenant_id, e.metric, e.start_ms, ",
+        unspent!(),
+        " FROM quota_epoch e WHERE e.shared = 1 AND ",
         counts_by_reports!(),
         "
-                 GROUP BY e.tenant_id, e.metric, e.start_ms
+                 ) each_epoch
+                 GROUP BY tenant_id, metric, start_ms
              ) held ON held.tenant_id = w.tenant_id AND held.metric = w.metric
               AND held.start_ms = w.start_ms
              WHERE w.end_ms > $1
