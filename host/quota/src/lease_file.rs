@@ -14,7 +14,8 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    // Records take their atomics from here, so that `tests/cell` can give them loom's.
+    sync::{self, atomic::Ordering},
 };
 
 use model::{
@@ -34,6 +35,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"LVlease2");
 const IN_USE: u64 = 0x4c45_4153;
 /// Bytes written at once while a file is preallocated.
 const ZERO_CHUNK: usize = 1 << 20;
+
+const _: () = assert!(size_of::<Record>() == 128, "the file format has 128 bytes per record");
 
 /// The lease file cannot be used.
 #[derive(Debug, thiserror::Error)]

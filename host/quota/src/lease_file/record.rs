@@ -5,7 +5,7 @@
 //! grant `received` is written before the tokens, so a crash can only overstate it. A
 //! sealed record keeps its tokens and loses its generation, which no taker then matches.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::sync::atomic::{AtomicU64, Ordering};
 
 /// The generation of a record that nobody may spend from.
 pub(crate) const SEALED: u32 = 0;
@@ -27,8 +27,6 @@ pub(crate) struct Record {
 
 /// Tenant (two words), metric, window start and end, epoch, tranche, lease.
 pub(super) const IDENTITY_WORDS: usize = 8;
-
-const _: () = assert!(size_of::<Record>() == 128, "the file format has 128 bytes per record");
 
 const fn pack(generation: u32, tokens: u32) -> u64 {
     (generation as u64) << 32 | tokens as u64

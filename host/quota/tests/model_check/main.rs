@@ -1,0 +1,6 @@
+mod checker;
+mod codec;
+mod fence;
+mod lease;
+mod seen;
+mod sessions;
