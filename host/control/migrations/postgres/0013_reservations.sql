@@ -12,7 +12,7 @@ CREATE TABLE usage_reservation (
     id         uuid   NOT NULL,
     metric     text   NOT NULL CHECK (metric IN ('users', 'projects', 'storage')),
     amount     bigint NOT NULL CHECK (amount > 0),
-    -- Which edge made it, and which run of it keeps it alive.
+    -- Which edge made it, and which run of it keeps it alive; nobody does when it is zero.
     edge       uuid   NOT NULL,
     run        uuid   NOT NULL,
     created_at bigint NOT NULL,
@@ -30,4 +30,4 @@ CREATE POLICY one_tenant ON usage_reservation TO application_user
 CREATE POLICY all_tenants ON usage_reservation TO control_plane USING (true) WITH CHECK (true);
 
 GRANT SELECT, DELETE ON usage_reservation TO application_user;
-GRANT SELECT, INSERT, UPDATE (amount, expires_at), DELETE ON usage_reservation TO control_plane;
+GRANT SELECT, INSERT, UPDATE (amount, run, expires_at), DELETE ON usage_reservation TO control_plane;

@@ -11,7 +11,7 @@ CREATE TABLE usage_reservation (
     id         BLOB    NOT NULL CHECK (length(id) = 16),
     metric     TEXT    NOT NULL CHECK (metric IN ('users', 'projects', 'storage')),
     amount     INTEGER NOT NULL CHECK (amount > 0),
-    -- Which edge made it, and which run of it keeps it alive.
+    -- Which edge made it, and which run of it keeps it alive; nobody does when it is zero.
     edge       BLOB    NOT NULL CHECK (length(edge) = 16),
     run        BLOB    NOT NULL CHECK (length(run) = 16),
     created_at INTEGER NOT NULL,

@@ -91,13 +91,14 @@ async fn end(tx: &mut ControlTx, held: Held, delta: i64, now: UnixMs) -> Result<
     Ok(true)
 }
 
-/// From now on nobody vouches for it.
+/// From now on nobody vouches for it, also no renewal that is under way.
 async fn leave(tx: &mut ControlTx, held: Held, now: UnixMs) -> Result<bool, StoreError> {
-    let left = sql("UPDATE usage_reservation SET expires_at = $3
+    let left = sql("UPDATE usage_reservation SET expires_at = $3, run = $4
          WHERE tenant_id = $1 AND id = $2 AND expires_at > $3")
     .bind(held.tenant.0)
     .bind(held.id)
     .bind(stored(now))
+    .bind(Uuid::nil())
     .execute(tx)
     .await?;
     Ok(left == 1)
