@@ -71,7 +71,7 @@ mod tests {
               "created_at": "2024-01-01T00:00:00Z", "expires_at": "2024-01-01T00:00:30Z" },
         ] }));
         let row = shown.lines().nth(1).expect("a row");
-        for part in ["r1", "storage", "700", "2024-01-01T00:00:00Z", "true"] {
+        for part in ["r1", "storage", "700", "2024-01-01T00:00:00Z", "yes"] {
             assert!(row.contains(part), "{part} in {shown}");
         }
     }
