@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use control::{
-    Readiness, Store,
+    Readiness, Reservations, Store,
     store::{AdminTokenSource, DispatchClaim},
 };
 use model::{
@@ -31,6 +31,7 @@ use crate::{
     levels::Levels,
     publish::{self, Channels, Preparer, Publisher},
     reload::FileWatch,
+    reservations,
 };
 
 /// Characters of an admin token that nobody guesses: 128 bits in base 16.
@@ -57,6 +58,8 @@ pub struct Running {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     stop_levels: oneshot::Sender<()>,
     levels: JoinHandle<()>,
+    stop_reservations: oneshot::Sender<()>,
+    reservations: JoinHandle<()>,
     stop_publisher: oneshot::Sender<()>,
     publisher: JoinHandle<()>,
     stop_control: oneshot::Sender<()>,
@@ -137,12 +140,23 @@ pub async fn start(
     let control_addr = control_listener.local_addr()?;
     let gate: Arc<dyn model::gate::Gate> = Arc::clone(&quota) as _;
     let levels = Arc::new(Levels::open(&config.data.dir.join("levels"), &registry)?);
+    // After the journal, which only one process can have: an earlier run is over.
+    let storage = Reservations::open(
+        Arc::clone(&store),
+        catalog.clone(),
+        reservations::edge_id(&config.data.dir)?,
+        Arc::clone(&clock),
+        config.quota.admit_wait_ms_max,
+    )
+    .await?;
+    let storage = Arc::new(storage);
     let api = Arc::new(ApiHost::closed(tokio::runtime::Handle::current()));
     let ports = proxy::Ports {
         snapshots: snapshots.clone(),
         gate,
         clock: Arc::clone(&clock),
         levels: Arc::clone(&levels) as _,
+        storage: Arc::clone(&storage) as _,
         api: config.edge.api_host.then(|| Arc::clone(&api) as _),
     };
     let notify = config.control.notify().map_err(|(key, why)| anyhow!("{key}: {why}"))?;
@@ -193,6 +207,11 @@ pub async fn start(
     let level_store = Arc::clone(&store);
     let levels = tokio::spawn(async move { levels.run(&level_store, levels_stopped).await });
 
+    let drain_ms = config.edge.drain_timeout_ms;
+    let (stop_reservations, reservations_stopped) = oneshot::channel();
+    let reservations =
+        tokio::spawn(async move { storage.run(reservations_stopped, drain_ms).await });
+
     let (stop_publisher, stopped) = oneshot::channel();
     let publisher =
         tokio::spawn(publish::task::run(publisher, preparer, directory, reload_rx, files, stopped));
@@ -210,6 +229,8 @@ pub async fn start(
         snapshots,
         stop_levels,
         levels,
+        stop_reservations,
+        reservations,
         stop_publisher,
         publisher,
         stop_control,
@@ -232,6 +253,7 @@ impl Running {
             _ = &mut self.publisher => "publisher",
             _ = &mut self.control_task => "control API",
             _ = &mut self.levels => "keeper of levels",
+            _ = &mut self.reservations => "keeper of reservations",
         }
     }
 
@@ -243,9 +265,11 @@ impl Running {
     pub async fn stop(self) -> Result<()> {
         self.ready.send_replace(Readiness::Draining);
         self.proxy.drain(self.drain_timeout).await;
-        // No response reports a level any more.
+        // No response reports a level any more, and no request holds room.
         let _gone = self.stop_levels.send(());
         let levels = self.levels.await;
+        let _gone = self.stop_reservations.send(());
+        let reservations = self.reservations.await;
         self.quota.shutdown().await;
         drop(self.dispatch);
         let _gone = self.stop_publisher.send(());
@@ -256,6 +280,7 @@ impl Running {
         self.active_users.stop().await;
         self.store.close().await;
         levels.context("the keeper of levels")?;
+        reservations.context("the keeper of reservations")?;
         publisher.context("the publisher")?;
         control.context("the control API")?.context("the control API")
     }

@@ -26,6 +26,7 @@ pub mod pool;
 pub mod problem;
 pub mod quota;
 pub mod region;
+pub mod reservation;
 pub mod route;
 pub mod secret;
 pub mod snapshot;

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use model::{
+    BoxFuture,
     clock::{SystemClock, UnixMs},
     directory::TenantRecord,
     gate::{Gate, Meter, Permit, QuotaStatus, Take, Token, Tokens},
@@ -15,6 +16,7 @@ use model::{
     policy::Chain,
     quota::{Metric, MetricSet, Quotas},
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
+    reservation::{Refused, Reservation, StorageGate, Wanted},
     route::{Pattern, Route, RouteTable},
     snapshot::{Snapshot, TenantEntry},
     tenant::{Status, Tenant, TenantId},
@@ -54,6 +56,15 @@ impl LevelSink for Nowhere {
     }
 }
 
+/// Has no room; no route here needs any.
+struct Full;
+
+impl StorageGate for Full {
+    fn reserve(&self, _: Wanted) -> BoxFuture<'static, Result<Reservation, Refused>> {
+        Box::pin(std::future::ready(Err(Refused::Unavailable)))
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut address = || -> anyhow::Result<SocketAddr> {
@@ -69,8 +80,8 @@ fn main() -> anyhow::Result<()> {
     let (_publisher, snapshots) = tokio::sync::watch::channel(Arc::new(snapshot(origin)?));
     let registry = prometheus::Registry::new();
     let clock = Arc::new(SystemClock::default());
-    let ports =
-        Ports { snapshots, gate: Arc::new(Open), clock, levels: Arc::new(Nowhere), api: None };
+    let (levels, storage) = (Arc::new(Nowhere), Arc::new(Full));
+    let ports = Ports { snapshots, gate: Arc::new(Open), clock, levels, storage, api: None };
     let running = Proxy::start(config, ports, &registry)?;
     eprintln!("{:?}", running.addrs());
     loop {
@@ -131,6 +142,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         tags: Vec::new(),
         timeout_ms: None,
         meters: Vec::new(),
+        reserves: Vec::new(),
     };
     let plans = BTreeMap::from([(plan.name.clone(), plan)]);
     let routes = RouteTable(vec![Arc::new(any)]);

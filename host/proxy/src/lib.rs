@@ -23,6 +23,7 @@ mod quota;
 mod record;
 mod request;
 mod rescue;
+mod reserve;
 mod response;
 mod route;
 mod server;

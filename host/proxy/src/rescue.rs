@@ -68,6 +68,11 @@ pub(crate) enum Reason {
     QuotaExhausted,
     QuotaSoft,
     QuotaUnavailable,
+    StorageExceeded,
+    CountExceeded,
+    RoomUnknown,
+    /// Of a body on its way; the hold knows why.
+    RoomRefused,
     PolicyUnavailable,
     UpstreamBusy,
     ConnectFailed,
@@ -191,6 +196,16 @@ impl Reason {
                     .retry_after(1)
             }
             Self::QuotaUnavailable => reduced("Quota temporarily unknown", Us),
+            Self::StorageExceeded => {
+                row(S::PAYLOAD_TOO_LARGE, "quota-exceeded", "Storage quota exceeded", Downstream)
+                    .closes()
+            }
+            Self::CountExceeded => {
+                row(S::FORBIDDEN, "quota-exceeded", "Quota exceeded", Downstream)
+            }
+            Self::RoomUnknown | Self::RoomRefused => {
+                reduced("Quota temporarily unknown", Us).closes()
+            }
             Self::PolicyUnavailable => {
                 row(S::SERVICE_UNAVAILABLE, "policy-unavailable", "A policy failed", Plugin)
                     .retry_after(1)
@@ -233,6 +248,10 @@ impl Reason {
             | Self::QuotaExhausted
             | Self::QuotaSoft
             | Self::QuotaUnavailable
+            | Self::StorageExceeded
+            | Self::CountExceeded
+            | Self::RoomUnknown
+            | Self::RoomRefused
             | Self::UpstreamBusy
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -254,6 +273,9 @@ impl Reason {
             Self::KeysUnavailable => "keys-unavailable",
             Self::QuotaSoft => "quota-soft",
             Self::QuotaUnavailable => "quota-unavailable",
+            Self::StorageExceeded => "storage-exceeded",
+            Self::CountExceeded => "count-exceeded",
+            Self::RoomUnknown | Self::RoomRefused => "room-unknown",
             Self::UpstreamBusy => "upstream-busy",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimeout => "connect-timeout",

@@ -16,7 +16,9 @@ use http::{
     header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
-use model::{gate::Denial, headers::HOP_BY_HOP, policy::LocalResponse, problem};
+use model::{
+    gate::Denial, headers::HOP_BY_HOP, policy::LocalResponse, problem, reservation::Exceeded,
+};
 
 use crate::{
     exchange::Exchange,
@@ -29,6 +31,7 @@ use crate::{
     quota,
     record::Record,
     rescue::Reason,
+    reserve,
 };
 
 /// Why the walk ended before its end.
@@ -38,6 +41,8 @@ pub(crate) enum Stop {
     Reason(Reason),
     /// The quotas do.
     Denied(Denial),
+    /// They do: there is no room for what would be stored or made.
+    NoRoom(Box<Exceeded>),
     /// A policy does.
     Answer(Box<LocalResponse>),
     /// A service of this process does.
@@ -64,6 +69,7 @@ pub(crate) fn respond(
         Err(Stop::Served(answer)) => served(exchange, *answer),
         Err(Stop::Reason(reason)) => rescue(exchange, reason, h1),
         Err(Stop::Denied(denial)) => denied(exchange, denial),
+        Err(Stop::NoRoom(why)) => no_room(exchange, &why, h1),
     }
 }
 
@@ -107,6 +113,18 @@ fn rescue(mut exchange: Exchange, reason: Reason, h1: bool) -> Response<Reply> {
 fn denied(mut exchange: Exchange, denial: Denial) -> Response<Reply> {
     let (reason, body, headers) = quota::refusal(&exchange, denial);
     exchange.record.reason(reason);
+    problem(exchange, body, headers)
+}
+
+/// `quotas.md` section 3: without `Retry-After`, which some clients take for an invitation.
+fn no_room(mut exchange: Exchange, why: &Exceeded, h1: bool) -> Response<Reply> {
+    let reason = reserve::reason(why);
+    let mut headers = HeaderMap::new();
+    if reason.row().close && h1 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.record.reason(reason);
+    let body = why.problem(&exchange.snapshot().plans);
     problem(exchange, body, headers)
 }
 

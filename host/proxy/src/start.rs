@@ -5,7 +5,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
-use model::{clock::Clock, gate::Gate, level::LevelSink, snapshot::Snapshot, tenant::TenantId};
+use model::{
+    clock::Clock, gate::Gate, level::LevelSink, reservation::StorageGate, snapshot::Snapshot,
+    tenant::TenantId,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -71,6 +74,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Where levels go that responses report.
     pub levels: Arc<dyn LevelSink>,
+    /// Who sets room aside for what is stored or made.
+    pub storage: Arc<dyn StorageGate>,
     /// Served on `api.<base domain>`, beside the tenants' own APIs.
     pub api: Option<Arc<dyn LocalService>>,
 }
@@ -95,7 +100,7 @@ impl Proxy {
         ports: Ports,
         registry: &prometheus::Registry,
     ) -> Result<Running, StartError> {
-        let Ports { snapshots, gate, clock, levels, api } = ports;
+        let Ports { snapshots, gate, clock, levels, storage, api } = ports;
         if let Some(flaw) = config.limits.flaw() {
             return Err(StartError::Limit(flaw));
         }
@@ -118,6 +123,7 @@ impl Proxy {
             series,
             issuers,
             levels,
+            storage,
             local: api.map(Local::new),
         });
         let (commands, heard) = watch::channel(Command::Serve);

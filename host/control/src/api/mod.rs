@@ -229,6 +229,18 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Claim users, projects or storage under the quota, or give back")
             .body::<usage::claims::ClaimBody>()
             .answers::<usage::claims::ClaimView>(201),
+        Endpoint::get("/tenants/{tenant_id}/usage/reservations", usage::reservations::list)
+            .right(Right::UsageRead)
+            .summary("Room set aside for requests under way, or of unknown outcome")
+            .answers::<usage::reservations::List>(200),
+        Endpoint::post(
+            "/tenants/{tenant_id}/usage/reservations/{reservation_id}",
+            usage::reservations::resolve,
+        )
+        .right(Right::UsageReport)
+        .summary("Say what became of a request of unknown outcome")
+        .body::<usage::reservations::Resolution>()
+        .answers_empty(204),
         // Pools.
         Endpoint::get("/tenants/{tenant_id}/pools", pools::get)
             .right(Right::PoolsRead)

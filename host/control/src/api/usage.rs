@@ -3,11 +3,13 @@
 //! API calls and AI requests are exact, from the quota authority; users, projects and
 //! storage are levels that backends report (`levels.rs`, `claims.rs`); sessions are not
 //! counted in this release, so they are 0. Quotas are the plan's; where a pool replaces
-//! one, `pools` says so and the percentage is of what the pool allows. Invariant: an
+//! one, `pools` says so and the percentage is of what the pool allows. What is set aside for
+//! requests under way stands in `reserved`, when something is. Invariant: an
 //! authority that does not answer is a 503, never a stale or invented figure.
 
 pub(super) mod claims;
 pub(super) mod levels;
+pub(super) mod reservations;
 #[cfg(test)]
 mod tests;
 pub(super) mod trends;
@@ -22,6 +24,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
+use self::reservations::Reserved;
 use super::{Api, json, path::TenantPath, problem::ApiError};
 use crate::store::PoolCap;
 
@@ -35,6 +38,9 @@ pub(super) struct Usage {
     quotas: Option<Quotas>,
     utilization_percentages: Option<Percentages>,
     last_calculated_at: String,
+    /// Room set aside for requests under way: not used yet, and counted against the quotas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved: Option<Reserved>,
     /// Where a share of the parent's pool replaces a quota.
     #[serde(skip_serializing_if = "Pools::is_empty")]
     pools: Pools,
@@ -101,6 +107,7 @@ pub(super) async fn read(
         quotas,
         utilization_percentages: limits.map(|limits| Percentages::new(current, &limits)),
         last_calculated_at: metered.as_of.rfc3339(),
+        reserved: Reserved::new(&api.store.set_aside(id).await?),
         pools,
     }))
 }

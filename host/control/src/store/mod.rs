@@ -36,6 +36,7 @@ mod plans;
 mod pools;
 mod publish;
 mod random;
+mod reservations;
 mod rows;
 mod schema;
 mod secrets;
@@ -67,7 +68,7 @@ pub use self::{
     hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KEYS_MAX, KeyRecord},
-    levels::{Claim, ClaimError, ClaimTaken, Exceeded},
+    levels::{Claim, ClaimError, ClaimTaken},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
     outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
@@ -79,6 +80,9 @@ pub use self::{
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
+    reservations::{
+        EdgeRun, Held, RESERVATIONS_SHOWN_MAX, ReservationRecord, Reserving, SetAside, SettleError,
+    },
     schema::{PendingMigration, Schema},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,

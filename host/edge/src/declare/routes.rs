@@ -1,14 +1,18 @@
 //! `routes.toml`: route classes in the order in which they are tried.
 
 mod meters;
+mod reserves;
 
 use std::sync::Arc;
 
 use http::Method;
-use model::route::{Pattern, Route, RouteTable, RouteTag};
+use model::{
+    quota::Metric,
+    route::{Pattern, Route, RouteTable, RouteTag},
+};
 use serde::Deserialize;
 
-use self::meters::Meter;
+use self::{meters::Meter, reserves::Stored};
 use super::Problems;
 
 const FILE: &str = "routes.toml";
@@ -29,6 +33,8 @@ struct Entry {
     #[serde(default)]
     tags: Vec<RouteTag>,
     timeout_ms: Option<u64>,
+    storage: Option<Stored>,
+    claims: Option<Metric>,
     #[serde(default, rename = "meter")]
     meters: Vec<Meter>,
 }
@@ -46,6 +52,8 @@ pub(super) fn load(problems: &mut Problems) -> RouteTable {
         }
         let methods = methods(i, &entry.methods, problems);
         let meters = meters::read(i, entry.meters, problems);
+        let wanted = (entry.storage, entry.claims);
+        let reserves = reserves::read(i, wanted, &methods, &meters, problems);
         match Pattern::parse(&entry.path) {
             Ok(path) => routes.push(Arc::new(Route {
                 name: entry.name.into(),
@@ -54,6 +62,7 @@ pub(super) fn load(problems: &mut Problems) -> RouteTable {
                 tags: entry.tags,
                 timeout_ms: entry.timeout_ms,
                 meters,
+                reserves,
             })),
             Err(error) => problems.add(FILE, format!("route[{i}].path"), error.to_string()),
         }

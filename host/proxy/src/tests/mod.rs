@@ -18,5 +18,6 @@ mod local;
 mod policies;
 mod quotas;
 mod records;
+mod storage;
 mod tenants;
 mod upstreams;

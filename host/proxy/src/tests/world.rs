@@ -24,6 +24,7 @@ use model::{
     },
     quota::{Metric, MetricSet, Quotas},
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
+    reservation::Reserves,
     route::{Pattern, Route, RouteTable, RouteTag},
     snapshot::{Snapshot, TenantEntry},
     tenant::{Status, SuspendReason, Tenant, TenantId},
@@ -35,6 +36,7 @@ use uuid::Uuid;
 use super::{
     client::{self, Answer, Client},
     origin::Origin,
+    storage::FakeStorage,
 };
 use crate::{LocalService, Ports, Proxy, ProxyConfig, Running};
 
@@ -49,6 +51,7 @@ pub(super) struct World {
     pub(super) far_origin: Origin,
     pub(super) gate: Arc<FakeGate>,
     pub(super) levels: Arc<FakeLevels>,
+    pub(super) storage: Arc<FakeStorage>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) registry: prometheus::Registry,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -100,11 +103,13 @@ impl World {
         let clock = Arc::new(ManualClock::at(NOW));
         let registry = prometheus::Registry::new();
         let levels = Arc::<FakeLevels>::default();
+        let storage = Arc::<FakeStorage>::default();
         let ports = Ports {
             snapshots: receiver,
             gate: Arc::clone(&gate) as _,
             clock: Arc::clone(&clock) as _,
             levels: Arc::clone(&levels) as _,
+            storage: Arc::clone(&storage) as _,
             api: setup.api.clone(),
         };
         let running = Proxy::start(setup.config.clone(), ports, &registry);
@@ -116,6 +121,7 @@ impl World {
             far_origin,
             gate,
             levels,
+            storage,
             clock,
             registry,
             snapshots,
@@ -257,12 +263,20 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
 fn routes() -> RouteTable {
     let route = |name: &str, pattern: &str, tags: Vec<RouteTag>, timeout_ms| {
         let path = Pattern::parse(pattern).expect("a pattern");
-        let meters = if name == "metered" { super::levels::rules() } else { Vec::new() };
+        let reports = matches!(name, "metered" | "stored");
+        let meters = if reports { super::levels::rules() } else { Vec::new() };
+        let reserves = match name {
+            "stored" => vec![Reserves::Body],
+            "created" => vec![Reserves::One(Metric::Users)],
+            _ => Vec::new(),
+        };
         let methods = Vec::new();
-        Arc::new(Route { name: name.into(), methods, path, tags, timeout_ms, meters })
+        Arc::new(Route { name: name.into(), methods, path, tags, timeout_ms, meters, reserves })
     };
     RouteTable(vec![
         route("metered", "/metered/*", Vec::new(), None),
+        route("stored", "/stored/**", vec![RouteTag::Upload], None),
+        route("created", "/created/*", vec![RouteTag::UserCreate], None),
         route("ai", "/ai/**", vec![RouteTag::Ai], None),
         route("short", "/never", Vec::new(), Some(60_000)),
         route("root", "/", Vec::new(), None),
