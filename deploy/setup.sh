@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian lacks: a C compiler for the bundled SQLite and mimalloc,
-# and with `test` also the PostgreSQL and Redis that the tests start themselves. Does
-# nothing when all is there. (plugins/build.sh brings its own compiler where rustup cannot.)
+# with `test` also the PostgreSQL and Redis that the tests start themselves, and with
+# `chaos` what moves the clock of that run. Does nothing when all is there.
+# (plugins/build.sh brings its own compiler where rustup cannot.)
 set -euo pipefail
 
 missing=()
 has_postgres() {
     command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null
 }
-if [ "${1:-}" = test ] && ! has_postgres; then
-    missing+=(postgresql)
-fi
-if [ "${1:-}" = test ] && ! command -v redis-server >/dev/null; then
-    missing+=(redis-server)
+has_faketime() {
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null
+}
+case "${1:-}" in test | chaos)
+    has_postgres || missing+=(postgresql)
+    command -v redis-server >/dev/null || missing+=(redis-server)
+    ;;
+esac
+if [ "${1:-}" = chaos ] && ! has_faketime; then
+    missing+=(libfaketime)
 fi
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)

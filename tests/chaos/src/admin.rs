@@ -10,20 +10,18 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::tenants::Tenant;
-
 /// The token of every edge of the run.
 pub const TOKEN: &str = "chaos-admin-token-0123456789abcdef";
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Creates a tenant; its id.
+/// Creates a tenant on the plan of its name; its id.
 ///
 /// # Errors
 /// The control API refused, or does not answer.
-pub fn create(control: SocketAddr, tenant: &Tenant) -> Result<String> {
+pub fn create(control: SocketAddr, name: &str) -> Result<String> {
     let body = json!({
-        "organization_name": tenant.name, "slug": tenant.name, "plan": tenant.name,
+        "organization_name": name, "slug": name, "plan": name,
         "admin_email": "chaos@example.com", "data_residency": "here",
     });
     let answer = call(control, "POST", "/api/v1/admin/tenants", &body)?;

@@ -41,7 +41,7 @@ SELECT t.slug || ' ' || r.metric || ' epoch ' || r.epoch || ': spent ' || sum(r.
        || ' of ' || e.tranche_own + e.tranche_shared
 FROM edge.quota_report r JOIN edge.quota_epoch e USING (tenant_id, metric, start_ms, epoch)
 JOIN edge.tenant t ON t.id = r.tenant_id
-GROUP BY t.slug, r.metric, r.epoch, e.tranche_own, e.tranche_shared
+GROUP BY t.slug, r.metric, r.start_ms, r.epoch, e.tranche_own, e.tranche_shared
 HAVING sum(r.spent) > e.tranche_own + e.tranche_shared";
 
 /// The database of the run.

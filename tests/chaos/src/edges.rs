@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, bail};
 use services::{FaultProxy, Process};
 
-use crate::{admin, tenants};
+use crate::admin;
 
 /// Longest start of an edge on a busy machine.
 const START_MAX: Duration = Duration::from_secs(90);
@@ -49,6 +49,8 @@ pub struct Setup<'a> {
     pub store: &'a str,
     /// Ports of the Redis servers; none is the dispatcher in the process.
     pub redis: &'a [u16],
+    /// `plans.toml`.
+    pub plans: &'a str,
 }
 
 impl Edges {
@@ -58,7 +60,7 @@ impl Edges {
     /// A folder cannot be made, or an edge does not become ready.
     pub fn start(count: usize, setup: Setup<'_>) -> Result<Self> {
         let policies = setup.dir.join("policies");
-        declare(&policies, setup.backend)?;
+        declare(&policies, setup)?;
         let mut edges = Vec::with_capacity(count);
         for number in 0..count {
             let edge = Edge::start(number, setup, &policies)?;
@@ -233,8 +235,9 @@ fn free_addr() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// The declarations of the run: one region, a plan for each tenant, no policies.
-fn declare(policies: &Path, backend: SocketAddr) -> Result<()> {
+/// The declarations of the run: one region, its plans, no policies.
+fn declare(policies: &Path, setup: Setup<'_>) -> Result<()> {
+    let backend = setup.backend;
     std::fs::create_dir_all(policies)?;
     let regions = format!(
         "[[region]]\nname = \"here-1\"\nupstreams = [\"{backend}\"]\n\
@@ -244,7 +247,7 @@ fn declare(policies: &Path, backend: SocketAddr) -> Result<()> {
                   [[route]]\nname = \"default\"\npath = \"/**\"\n";
     std::fs::write(policies.join("regions.toml"), regions)?;
     std::fs::write(policies.join("routes.toml"), routes)?;
-    Ok(std::fs::write(policies.join("plans.toml"), tenants::plans())?)
+    Ok(std::fs::write(policies.join("plans.toml"), setup.plans)?)
 }
 
 /// The binary of `LEANVIBE_EDGE_BIN`, else the one beside this program.

@@ -100,11 +100,7 @@ impl Load {
             if sender.ready().await.is_err() {
                 return;
             }
-            let path = if ai { "/v1/ai/" } else { "/" };
-            let request = Request::get(format!("{path}{}", tenant.name))
-                .header(HOST, format!("{}.localhost", tenant.name))
-                .body(Empty::new());
-            let Ok(request) = request else { return };
+            let Some(request) = request(tenant.name, ai) else { return };
             match exchange(&mut sender, request).await {
                 Ok((status, headers)) => {
                     let wait = began.elapsed();
@@ -143,7 +139,18 @@ fn choose(edge: usize, random: &mut Random) -> (usize, &'static Tenant) {
     }
 }
 
-async fn connect(addr: SocketAddr) -> Result<SendRequest<Empty<Bytes>>> {
+/// A request of a tenant.
+pub fn request(name: &str, ai: bool) -> Option<Request<Empty<Bytes>>> {
+    let path = if ai { "/v1/ai/" } else { "/" };
+    let request = Request::get(format!("{path}{name}"));
+    request.header(HOST, format!("{name}.localhost")).body(Empty::new()).ok()
+}
+
+/// A keep-alive connection.
+///
+/// # Errors
+/// Nobody listens.
+pub async fn connect(addr: SocketAddr) -> Result<SendRequest<Empty<Bytes>>> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -151,7 +158,11 @@ async fn connect(addr: SocketAddr) -> Result<SendRequest<Empty<Bytes>>> {
     Ok(sender)
 }
 
-async fn exchange(
+/// One request and its whole answer.
+///
+/// # Errors
+/// The connection broke.
+pub async fn exchange(
     sender: &mut SendRequest<Empty<Bytes>>,
     request: Request<Empty<Bytes>>,
 ) -> Result<(hyper::StatusCode, hyper::HeaderMap)> {

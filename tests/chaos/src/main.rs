@@ -15,6 +15,7 @@ mod admin;
 mod answers;
 mod authority;
 mod edges;
+mod figures;
 mod limits;
 mod load;
 mod options;
@@ -77,6 +78,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    if std::env::args().nth(1).as_deref() == Some("figures") {
+        return figures::run(&edges::binary()?).map(|()| ExitCode::SUCCESS);
+    }
     let random = time::now().0 % 1_000_000;
     let options = Options::parse(std::env::args().skip(1), random)?;
     let binary = edges::binary()?;
@@ -129,12 +133,13 @@ impl Run {
         let authority = Arc::new(Authority::start());
         let stores = (!options.embedded).then(|| Arc::new(Stores::start()));
         let ports = stores.as_ref().map(|stores| stores.ports());
+        let plans = tenants::plans();
         let redis = ports.as_ref().map_or(&[][..], |ports| &ports[..]);
-        let setup = Setup { dir, binary, backend, store: authority.url(), redis };
+        let setup = Setup { dir, binary, backend, store: authority.url(), redis, plans: &plans };
         let edges = Arc::new(Edges::start(options.edges(), setup)?);
         authority.watch();
         let control = edges.controls().next().context("an edge")?;
-        let ids = TENANTS.iter().map(|tenant| admin::create(control, tenant));
+        let ids = TENANTS.iter().map(|tenant| admin::create(control, tenant.name));
         let ids = ids.collect::<Result<Vec<String>>>()?;
         let answers = Arc::new(Answers::new(Arc::clone(&violations)));
         // Every edge learns of the tenants before clients ask for them.

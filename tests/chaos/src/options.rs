@@ -18,7 +18,7 @@ pub struct Options {
 }
 
 const USAGE: &str = "usage: leanvibe-chaos [--seed N] [--seconds N] [--rate N] [--embedded] \
-    [--only FAULT,FAULT…]";
+    [--only FAULT,FAULT…] | leanvibe-chaos figures";
 /// Long enough for every kind of fault to happen, several of them twice.
 const SECONDS: u64 = 90;
 /// Far above every limit, and within what four debug builds on two cores serve.

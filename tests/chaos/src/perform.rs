@@ -142,14 +142,13 @@ impl Stage {
             Fault::RedisFreeze { time } => stores.freeze(time),
             Fault::RedisSave => stores.pair().0.save(),
             Fault::Flush => stores.pair().0.flush(),
-            Fault::Failover { unseen, split } => stores.fail_over(unseen, split),
-            Fault::SplitBrain { cut_off, split } => {
-                let replica = 1 - stores.master_index();
-                let proxy = self.edges.proxy(cut_off, replica).context("a proxy")?;
-                proxy.set(Line::Refuse);
-                proxy.drop_connections();
-                stores.split(split);
-                proxy.set(Line::None);
+            Fault::Failover { edge, unseen, split } => {
+                stores.fail_over(unseen);
+                self.take_sides(stores, edge, split);
+            }
+            Fault::SplitBrain { edge, split } => {
+                stores.split();
+                self.take_sides(stores, edge, split);
             }
             Fault::DebugSleep { time } => {
                 let seconds = time.as_secs_f64().to_string();
@@ -185,6 +184,23 @@ impl Stage {
             | Fault::LimitChange => {}
         }
         Ok(())
+    }
+
+    /// While there are two masters, one edge sees only the old one, and the next edge only
+    /// the new one.
+    fn take_sides(&self, stores: &Stores, edge: usize, split: Duration) {
+        let (old, new) = (stores.master_index(), 1 - stores.master_index());
+        let next = (edge + 1) % self.edges.count();
+        let cut = [(edge, new), (next, old)];
+        let cut: Vec<_> =
+            cut.iter().filter_map(|(edge, server)| self.edges.proxy(*edge, *server)).collect();
+        for proxy in &cut {
+            proxy.set(Line::Refuse);
+            proxy.drop_connections();
+        }
+        sleep(split);
+        stores.heal();
+        cut.iter().for_each(|proxy| proxy.set(Line::None));
     }
 
     /// A fault on the lines of one edge, or of all, for a while.

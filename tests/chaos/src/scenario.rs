@@ -26,10 +26,11 @@ pub enum Fault {
     RedisSave,
     /// FLUSHALL.
     Flush,
-    /// The master dies, the replica takes over, the old master is back for a moment.
-    Failover { unseen: Duration, split: Duration },
-    /// Two masters at once; `cut_off` is the edge that sees only the old one.
-    SplitBrain { cut_off: usize, split: Duration },
+    /// The master dies, the replica takes over, the old master is back for a moment, and
+    /// `edge` sees only that one.
+    Failover { edge: usize, unseen: Duration, split: Duration },
+    /// Two masters at once: `edge` sees only the old one, the next edge only the new one.
+    SplitBrain { edge: usize, split: Duration },
     /// DEBUG SLEEP.
     DebugSleep { time: Duration },
     /// CLIENT PAUSE.
@@ -118,8 +119,8 @@ fn step(name: &str, edges: usize, random: &mut Random) -> Option<Step> {
         "redis-freeze" => Fault::RedisFreeze { time: ms(100, 3_000) },
         "redis-save" => Fault::RedisSave,
         "flush" => Fault::Flush,
-        "failover" => Fault::Failover { unseen: ms(200, 1_500), split: ms(500, 2_000) },
-        "split-brain" => Fault::SplitBrain { cut_off: edge, split: ms(500, 3_000) },
+        "failover" => Fault::Failover { edge, unseen: ms(200, 1_500), split: ms(500, 2_000) },
+        "split-brain" => Fault::SplitBrain { edge, split: ms(500, 3_000) },
         "debug-sleep" => Fault::DebugSleep { time: ms(100, 2_000) },
         "client-pause" => Fault::ClientPause { time: ms(100, 2_000) },
         "lost-replies" => Fault::LostReplies { edge: some_or_all, time: ms(200, 1_500) },

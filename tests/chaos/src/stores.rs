@@ -70,9 +70,9 @@ impl Stores {
         master.sigcont();
     }
 
-    /// The master dies, the replica is promoted, and the old master is back, believing it is
-    /// still one, for `split`.
-    pub fn fail_over(&self, unseen: Duration, split: Duration) {
+    /// The master dies, the replica is promoted, and the old master is back: two of them,
+    /// until [`Self::heal`].
+    pub fn fail_over(&self, unseen: Duration) {
         let (master, replica) = self.pair();
         self.count();
         master.kill();
@@ -80,20 +80,20 @@ impl Stores {
         replica.promote();
         sleep(unseen);
         master.restart(Dump::Keep);
-        sleep(split);
-        self.count();
-        master.demote_to(replica);
-        self.swap();
     }
 
-    /// The replica is promoted while the master lives: two masters for `split`.
-    pub fn split(&self, split: Duration) {
-        let (master, replica) = self.pair();
-        replica.promote();
-        sleep(split);
+    /// The replica is promoted while the master lives: two of them, until [`Self::heal`].
+    pub fn split(&self) {
+        self.pair().1.promote();
+    }
+
+    /// The old master follows the promoted replica.
+    pub fn heal(&self) {
         self.count();
-        master.demote_to(replica);
-        self.swap();
+        let (old, new) = self.pair();
+        old.demote_to(new);
+        let mut master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        *master = 1 - *master;
     }
 
     /// Adds up what the servers count; called often, and before one is killed.
@@ -127,10 +127,5 @@ impl Stores {
         };
         let (master, replica) = self.pair();
         is(role(master), "master") && is(role(replica), "slave")
-    }
-
-    fn swap(&self) {
-        let mut master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
-        *master = 1 - *master;
     }
 }

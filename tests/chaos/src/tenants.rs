@@ -42,7 +42,7 @@ pub const TENANTS: [Tenant; 7] = [
     Tenant { name: "tiny", calls: 40, ..PLAIN },
     Tenant { name: "small", calls: 700, ..PLAIN },
     Tenant { name: "large", calls: 9_000, weight: 4, ..PLAIN },
-    Tenant { name: "thinking", calls: 5_000, ai: 400, ai_percent: 60, ..PLAIN },
+    Tenant { name: "thinking", calls: 1_200, ai: 400, ai_percent: 60, ..PLAIN },
     Tenant { name: "failing", calls: 1_500, failing_percent: 30, ..PLAIN },
     Tenant {
         name: "strict",
