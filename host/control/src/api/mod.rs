@@ -28,6 +28,7 @@ mod plans;
 mod policies;
 mod pools;
 mod problem;
+mod quotas;
 mod rules;
 mod tenants;
 mod tokens;
@@ -381,6 +382,10 @@ fn endpoints() -> Vec<Endpoint> {
             .right(Right::PlatformRead)
             .summary("What this database can do, and what is missing")
             .answers::<capabilities::Capabilities>(200),
+        Endpoint::get("/admin/quotas/audit", quotas::audit)
+            .right(Right::PlatformRead)
+            .summary("Add up every quota account; an empty list is the proof")
+            .answers::<quotas::QuotaAudit>(200),
         Endpoint::get("/admin/policies", policies::read)
             .right(Right::PlatformRead)
             .summary("What is declared and in force")

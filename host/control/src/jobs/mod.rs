@@ -10,6 +10,7 @@ mod deliver;
 mod holders;
 mod lifecycle;
 mod partitions;
+mod quotas;
 mod sample;
 mod tokens;
 
@@ -44,6 +45,7 @@ impl Jobs {
         });
         let channels = Channels::new(&deps.notify);
         jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
+        jobs.every(&deps, "quotas", quotas::EVERY_MS, quotas::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
         jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {
