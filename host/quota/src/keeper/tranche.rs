@@ -103,10 +103,10 @@ impl Keeper {
         }
         self.shared.metrics.calls_open.inc();
         self.open_started = Instant::now();
-        let authority = Arc::clone(&self.authority);
+        let (authority, holder) = (Arc::clone(&self.authority), self.holder);
         let limit = self.call_limit();
         self.open_call =
-            Some(Box::pin(async move { bounded(limit, authority.open(requests)).await }));
+            Some(Box::pin(async move { bounded(limit, authority.open(holder, requests)).await }));
     }
 
     pub(super) fn on_opened(&mut self, answer: Result<Vec<Opening>, CallFailed>) {

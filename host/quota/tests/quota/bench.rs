@@ -317,9 +317,10 @@ impl Authority for Flaky {
 
     fn open(
         &self,
+        holder: HolderId,
         requests: Vec<OpenRequest>,
     ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>> {
-        self.pass(self.store.open(requests))
+        self.pass(self.store.open(holder, requests))
     }
 
     fn report(&self, report: Report) -> BoxFuture<'_, Result<ReportAnswer, AuthorityError>> {

@@ -47,6 +47,17 @@ impl Site {
         self.folder.path().join(name)
     }
 
+    /// The accounts as they are stored, for a failure's message.
+    fn epochs(&self) -> String {
+        services::postgres().superuser(
+            &self.url,
+            "SELECT epoch, shared, state, tranche_own FROM quota_epoch ORDER BY epoch;
+             SELECT epoch, holder, lease, spent, sealed FROM quota_report ORDER BY epoch;
+             SELECT limit_tokens, granted, credited, latest, shared_floor, shared_latest
+             FROM quota_window; SELECT holder, edge, ended_at, lost FROM quota_holder;",
+        )
+    }
+
     async fn edge(&self, name: &str) -> Edge {
         self.edge_at(name, name).await
     }
@@ -141,7 +152,7 @@ async fn three_edges_together_admit_the_limit_to_the_request() {
     let site = Site::new();
     let (a, b, c) = (site.edge("a").await, site.edge("b").await, site.edge("c").await);
     let tenant = tenant(2_000, 0);
-    assert_eq!(spend_out(&[&a, &b, &c], &tenant).await, 2_000);
+    assert_eq!(spend_out(&[&a, &b, &c], &tenant).await, 2_000, "{}", site.epochs());
     assert!(a.metric("quota_dispatcher_calls_total") > 0.0, "Redis was asked");
     audit(&a).await;
 }
