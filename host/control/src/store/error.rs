@@ -70,7 +70,7 @@ pub enum StoreError {
     /// Another process dispatches quotas on the same PostgreSQL.
     #[error(
         "another edge process dispatches the quotas of this database: several edges on one \
-        PostgreSQL need a shared dispatcher (Redis), which this version does not have"
+        PostgreSQL need a shared dispatcher: set quota.url to a Redis that all of them reach"
     )]
     Dispatched,
     /// A holder of quotas that was ended asks for tokens of its own.

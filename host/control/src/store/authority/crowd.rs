@@ -80,7 +80,7 @@ impl Spender {
                 None => self.open().await,
             }
             // Late: until then it spends by the bounds that it has.
-            if self.held.len() % 4 == 0 || want == 1 {
+            if self.held.len().is_multiple_of(4) || want == 1 {
                 self.report().await;
             }
         }
