@@ -22,11 +22,11 @@ pub(crate) struct Record {
     pub(super) received: AtomicU64,
     pub(super) returned: AtomicU64,
     pub(super) refunded: AtomicU64,
-    pub(super) spare: [AtomicU64; 4],
+    pub(super) spare: [AtomicU64; 3],
 }
 
-/// Tenant (two words), metric, window start and end, epoch, tranche.
-pub(super) const IDENTITY_WORDS: usize = 7;
+/// Tenant (two words), metric, window start and end, epoch, tranche, lease.
+pub(super) const IDENTITY_WORDS: usize = 8;
 
 const fn pack(generation: u32, tokens: u32) -> u64 {
     (generation as u64) << 32 | tokens as u64
