@@ -114,11 +114,21 @@ impl State {
         stored.chain(&mut self.permits)
     }
 
-    /// Installers are alike, and names mean nothing: equal futures are one state.
-    fn renamed(mut self) -> Self {
-        let key = |permit: &Tranche| (permit.epoch, permit.left);
-        if key(&self.permits[0]) < key(&self.permits[1]) {
-            self.permits.swap(0, 1);
+    /// Servers and installers are alike, and names mean nothing: equal futures are one
+    /// state. Where a schedule may have to be read, nobody changes names.
+    fn canonical(mut self, rules: Rules) -> Self {
+        if rules == Rules::ALL {
+            let permit = |permit: &Tranche| (permit.epoch, permit.left);
+            if permit(&self.permits[0]) < permit(&self.permits[1]) {
+                self.permits.swap(0, 1);
+            }
+            let data = |data: &Tranche| (data.epoch, data.left, data.next);
+            let server =
+                |server: &Server| (server.master, data(&server.memory), data(&server.disk));
+            if server(&self.servers[0]) < server(&self.servers[1]) {
+                self.servers.swap(0, 1);
+                self.tranches().filter(|t| t.epoch != 0).for_each(|t| t.fence.run ^= 1);
+            }
         }
         self.with_named_histories()
     }
@@ -158,7 +168,10 @@ impl Fencing {
             if permit.epoch != 0 {
                 let mut then = *state;
                 then.permits[installer] = Tranche::default();
-                next.to(then.renamed(), format_args!("installer {installer} abandons its permit"));
+                next.to(
+                    then.canonical(self.rules),
+                    format_args!("installer {installer} abandons its permit"),
+                );
             }
             for server in 0..SERVERS {
                 if permit.epoch == 0 {
@@ -182,7 +195,7 @@ impl Fencing {
             then.permits[installer] =
                 Tranche { fence, epoch: then.latest, left: size, ..Tranche::default() };
             next.to(
-                then.renamed(),
+                then.canonical(self.rules),
                 format_args!(
                     "installer {installer} opens epoch {} of {size} for server {server}",
                     then.latest
@@ -209,7 +222,7 @@ impl Fencing {
         }
         let done = if taken { "installs" } else { "is refused" };
         next.to(
-            then.renamed(),
+            then.canonical(self.rules),
             format_args!("installer {installer} {done} epoch {} at server {server}", permit.epoch),
         );
     }
@@ -229,7 +242,7 @@ impl Fencing {
             ledger.left -= 1;
             then.spent += 1;
             next.to(
-                then.renamed(),
+                then.canonical(self.rules),
                 format_args!("server {server} grants one token, spent at once"),
             );
         }
@@ -238,11 +251,11 @@ impl Fencing {
     fn store(&self, state: &State, server: usize, next: &mut Next<State>) {
         let mut then = *state;
         then.servers[server].disk = then.servers[server].memory;
-        next.to(then.renamed(), format_args!("server {server} saves a snapshot"));
+        next.to(then.canonical(self.rules), format_args!("server {server} saves a snapshot"));
 
         let mut then = *state;
         then.servers[server].memory = Tranche::default();
-        next.to(then.renamed(), format_args!("server {server} is flushed"));
+        next.to(then.canonical(self.rules), format_args!("server {server} is flushed"));
 
         let mut then = *state;
         then.servers[server].memory = then.servers[server].disk;
@@ -252,19 +265,22 @@ impl Fencing {
                 *tranche = Tranche::default();
             }
         }
-        next.to(then.renamed(), format_args!("server {server} restarts from its snapshot"));
+        next.to(
+            then.canonical(self.rules),
+            format_args!("server {server} restarts from its snapshot"),
+        );
     }
 
     fn roles(&self, state: &State, server: usize, next: &mut Next<State>) {
         let mut then = *state;
         if state.servers[server].master {
             then.servers[server].master = false;
-            next.to(then.renamed(), format_args!("server {server} is demoted"));
+            next.to(then.canonical(self.rules), format_args!("server {server} is demoted"));
             return;
         }
         then.servers[server].master = true;
         then.servers[server].replid = REPLIDS as u8;
-        next.to(then.renamed(), format_args!("server {server} is promoted"));
+        next.to(then.canonical(self.rules), format_args!("server {server} is promoted"));
 
         let master = state.servers[1 - server];
         if master.master {
@@ -272,7 +288,7 @@ impl Fencing {
             then.servers[server].memory = master.memory;
             then.servers[server].replid = master.replid;
             next.to(
-                then.renamed(),
+                then.canonical(self.rules),
                 format_args!("server {server} replicates from server {}", 1 - server),
             );
         }
