@@ -87,6 +87,9 @@ impl UploadState {
     }
 }
 
+/// More room, when it is given.
+type Room = BoxFuture<'static, Result<u64, Refused>>;
+
 /// A streamed request body.
 pub(crate) struct Upload {
     incoming: Incoming,
@@ -98,7 +101,7 @@ pub(crate) struct Upload {
     state: Rc<UploadState>,
     holds: Holds,
     /// A piece that waits for room.
-    waiting: Option<(Frame<Bytes>, BoxFuture<'static, Result<u64, Refused>>)>,
+    waiting: Option<(Frame<Bytes>, Room)>,
 }
 
 impl Upload {

@@ -65,7 +65,7 @@ impl Store {
         id: Uuid,
         delta: i64,
     ) -> Result<(), SettleError> {
-        let act = Act::new(by, "usage.resolve", &id.to_string());
+        let act = Act::new(by, "usage.resolve", id.to_string());
         let mut tx = self.db.control(Purpose::Account).await?;
         let resolved = resolve(&mut tx, act, tenant, id, delta, self.clock.now()).await;
         tx.end(resolved).await
