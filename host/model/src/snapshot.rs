@@ -21,6 +21,7 @@ use crate::{
     plan::Plan,
     policy::Chain,
     quota::Quotas,
+    rate::Rate,
     region::{Region, ResidencyGroup},
     route::RouteTable,
     tenant::{NotAdmitted, TenantId},
@@ -34,6 +35,8 @@ pub struct TenantEntry {
     pub plan: Arc<Plan>,
     /// The plan's quotas with the tenant's overrides.
     pub quotas: Quotas,
+    /// Its own rate, or the plan's; `None` is no such limit.
+    pub rate: Option<Rate>,
     /// Where its requests may go.
     pub group: Arc<ResidencyGroup>,
     /// Member of the group that serves it unless a policy asks otherwise.
@@ -61,11 +64,13 @@ impl TenantEntry {
         ancestors: Vec<Arc<TenantRecord>>,
     ) -> Self {
         let quotas = plan.quotas_of(&record.tenant);
+        let rate = plan.rate;
         let ordinal = ENTRIES.fetch_add(1, Ordering::Relaxed);
         Self {
             record,
             plan,
             quotas,
+            rate,
             group,
             home,
             chain,
@@ -73,6 +78,12 @@ impl TenantEntry {
             meter: OnceLock::new(),
             ordinal,
         }
+    }
+
+    /// The same under a rate of the tenant's own, if there is one.
+    #[must_use]
+    pub fn under(self, rate: Option<Rate>) -> Self {
+        Self { rate: rate.or(self.rate), ..self }
     }
 
     /// Position among the entries made in this process: of two entries of one tenant the

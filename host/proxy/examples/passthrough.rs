@@ -99,6 +99,8 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     });
     let tenant = Tenant {
         id: TenantId(uuid::Uuid::nil()),

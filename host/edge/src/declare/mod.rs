@@ -1,5 +1,5 @@
-//! The declarations of `policies/`: plans, regions, routes, flags, flags_digest, policies and the
-//! chains of single tenants.
+//! The declarations of `policies/`: plans, regions, routes, flags, flags_digest, policies and what
+//! single tenants have of their own.
 //!
 //! Read by the publisher at start, on a file change and on SIGHUP. Invariant: either all
 //! of it is valid, or the whole change is refused with every problem named by file, key
@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 
 pub use files::{Problem, Problems};
 pub use policies::PolicyDeclaration;
+pub use tenants::TenantDeclaration;
 
 /// Everything that was declared, valid.
 #[derive(Debug)]
@@ -41,8 +42,8 @@ pub struct Declarations {
     pub flags_digest: [u8; 32],
     /// Policies by name.
     pub policies: BTreeMap<String, PolicyDeclaration>,
-    /// Links that a tenant's chain adds or changes, by slug.
-    pub tenants: BTreeMap<String, Vec<ChainLink>>,
+    /// What single tenants have beside their plans', by slug.
+    pub tenants: BTreeMap<String, TenantDeclaration>,
 }
 
 impl Declarations {
@@ -101,16 +102,16 @@ impl Declarations {
         for plan in self.plans.values() {
             twice("plans.toml", &format!("plan `{}`.", plan.name), &plan.chain);
         }
-        for (slug, links) in &self.tenants {
-            twice(&format!("tenants/{slug}.toml"), "", links);
+        for (slug, tenant) in &self.tenants {
+            twice(&format!("tenants/{slug}.toml"), "", &tenant.chain);
         }
         for plan in self.plans.values() {
             for (i, link) in plan.chain.iter().enumerate() {
                 check("plans.toml", format!("plan `{}`.chain[{i}].policy", plan.name), link);
             }
         }
-        for (slug, links) in &self.tenants {
-            for (i, link) in links.iter().enumerate() {
+        for (slug, tenant) in &self.tenants {
+            for (i, link) in tenant.chain.iter().enumerate() {
                 check(&format!("tenants/{slug}.toml"), format!("chain[{i}].policy"), link);
             }
         }

@@ -47,6 +47,7 @@ impl<'a> Chains<'a> {
     /// The chain of a tenant.
     pub(super) async fn of(&mut self, plan: &'a Plan, record: &TenantRecord) -> Arc<Chain> {
         let own = self.declared.tenants.get(record.tenant.slug.as_str());
+        let own = own.map(|tenant| tenant.chain.as_slice()).filter(|links| !links.is_empty());
         if own.is_none()
             && let Some(chain) = self.by_plan.get(plan.name.as_str())
         {
@@ -54,7 +55,7 @@ impl<'a> Chains<'a> {
         }
         let mut refers_to_secrets = false;
         let mut policies = Vec::new();
-        for link in effective_links(&plan.chain, own.map(Vec::as_slice)) {
+        for link in effective_links(&plan.chain, own) {
             let (policy, referred) = self.link(&link, record).await;
             refers_to_secrets |= referred;
             policies.push(policy);
@@ -171,8 +172,8 @@ fn declared_links(declared: &Declarations) -> Vec<(String, String, &ChainLink)> 
         .filter(|(_, _, link)| !link.config.is_empty())
         .map(|(_, _, link)| link.policy.as_str())
         .collect();
-    for (slug, links) in &declared.tenants {
-        for (i, link) in links.iter().enumerate() {
+    for (slug, tenant) in &declared.tenants {
+        for (i, link) in tenant.chain.iter().enumerate() {
             if !merged_under.contains(&link.policy.as_str()) {
                 found.push((format!("tenants/{slug}.toml"), format!("chain[{i}].config"), link));
             }

@@ -228,6 +228,8 @@ fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     }
 }
 

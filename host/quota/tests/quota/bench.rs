@@ -186,6 +186,8 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     };
     let tenant = Tenant {
         id,
