@@ -8,6 +8,7 @@
 //! implementations first.
 
 pub mod access;
+pub mod anchor;
 pub mod audit;
 pub mod billing;
 pub mod catalog;

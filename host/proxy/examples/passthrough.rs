@@ -118,6 +118,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
         dated_quotas: BTreeMap::new(),
+        quota_anchor: Default::default(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,

@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use model::{
+    anchor::Anchor,
     clock::UnixMs,
     gate::{QuotaStatus, Token},
     quota::Metric,
@@ -29,6 +30,8 @@ pub(crate) struct Slot {
     /// The window that lease and figures belong to, ms.
     since: AtomicU64,
     until: AtomicU64,
+    /// When the tenant's months begin: an [`Anchor`] in one word.
+    anchor: AtomicU64,
     /// At so many tokens or fewer the keeper is asked for more.
     mark: AtomicU32,
     /// Tokens of the window outside the cell.
@@ -61,6 +64,7 @@ impl Slot {
             lease: AtomicU64::new(0),
             since: AtomicU64::new(0),
             until: AtomicU64::new(0),
+            anchor: AtomicU64::new(Anchor::default().to_bits()),
             mark: AtomicU32::new(0),
             beyond: AtomicU64::new(0),
             empty_until: AtomicU64::new(0),
@@ -117,6 +121,17 @@ impl Slot {
         self.empty_until.store(0, Ordering::SeqCst);
         self.since.store(window.start.0, Ordering::Release);
         self.until.store(window.end.0, Ordering::Release);
+    }
+
+    /// The window that holds `now`.
+    pub(crate) fn window(&self, now: UnixMs) -> Option<Window> {
+        let anchor = Anchor::from_bits(self.anchor.load(Ordering::Relaxed));
+        Window::of(self.metric, now, anchor)
+    }
+
+    /// Puts another anchor in force; it never changes the window that holds now.
+    pub(crate) fn set_anchor(&self, anchor: Anchor) {
+        self.anchor.store(anchor.to_bits(), Ordering::Relaxed);
     }
 
     /// Puts a lease in place for takers.
@@ -221,7 +236,7 @@ impl Slot {
             (self.since.load(Ordering::Acquire), self.until.load(Ordering::Acquire));
         let known = Window { start: UnixMs(since), end: UnixMs(until) };
         let current = known.contains(now);
-        let window = if current { known } else { Window::of(self.metric, now)? };
+        let window = if current { known } else { self.window(now)? };
         let lease = self.lease.load(Ordering::Acquire);
         let at_hand = map
             .record(lease as u32)

@@ -250,6 +250,7 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
         custom_domains: vec![format!("www.{slug}-custom.example")],
         quota_overrides: BTreeMap::new(),
         dated_quotas: BTreeMap::new(),
+        quota_anchor: Default::default(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,
@@ -399,7 +400,7 @@ impl Meter for FakeMeter {
     }
 
     fn status(&self, metric: Metric, now: UnixMs) -> Option<QuotaStatus> {
-        let window = Window::of(metric, now)?;
+        let window = Window::of(metric, now, Default::default())?;
         let limit = if metric == Metric::ApiCalls { 1_000 } else { 100 };
         let unlimited = self.mode() == Mode::Unlimited;
         Some(QuotaStatus { metric, limit, window, remaining: limit - 1, unlimited })

@@ -6,7 +6,6 @@
 
 use model::{
     ledger::{LeaseAnswer, LeaseRequest, WindowKey, rules::PREOPEN_ABOVE},
-    window::Window,
 };
 
 use super::{
@@ -50,7 +49,7 @@ impl Keeper {
 
     /// Brings the account up to the present window and limit.
     async fn follow(&mut self, account: &mut Account) {
-        if let Some(window) = Window::of(account.key.metric, self.shared.clock.now())
+        if let Some(window) = account.slot().window(self.shared.clock.now())
             && window != account.key.window
         {
             self.retire(account).await;

@@ -181,7 +181,7 @@ pub(crate) fn exchange(tenant: u128) -> Box<PolicyExchange> {
         headers.append(name, HeaderValue::from_static(value));
     }
     headers.insert("x-bytes", HeaderValue::from_bytes(&[0xff]).expect("obs-text"));
-    let window = Window::of(Metric::ApiCalls, NOW).expect("a window");
+    let window = Window::of(Metric::ApiCalls, NOW, Default::default()).expect("a window");
     Box::new(PolicyExchange {
         request: RequestHead {
             method: Method::GET,
@@ -261,6 +261,7 @@ fn tenant_of(number: u128) -> Tenant {
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
         dated_quotas: BTreeMap::new(),
+        quota_anchor: Default::default(),
         attributes: BTreeMap::from([("tier".into(), "gold".into())]),
         created_at: NOW,
         version: 1,
