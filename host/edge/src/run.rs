@@ -80,7 +80,10 @@ pub async fn start(
     let registry = Registry::new();
     let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
-    let sandbox = Sandbox::new(sandbox_config, Arc::clone(&clock))?;
+    // One process serves these tenants, so it keeps their rates itself.
+    let rates = quota::Rates::alone(Arc::clone(&clock));
+    let limiter = Some(Arc::clone(&rates) as _);
+    let sandbox = Sandbox::with_limiter(sandbox_config, Arc::clone(&clock), limiter)?;
     registry.register(Box::new(sandbox.metrics()))?;
 
     // From before the first load, so that no change falls between the two.
@@ -141,6 +144,7 @@ pub async fn start(
     let ports = proxy::Ports {
         snapshots: snapshots.clone(),
         gate,
+        limiter: Arc::clone(&rates) as _,
         clock: Arc::clone(&clock),
         levels: Arc::clone(&levels) as _,
         api: config.edge.api_host.then(|| Arc::clone(&api) as _),

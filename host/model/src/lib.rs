@@ -20,6 +20,7 @@ pub mod host;
 pub mod key;
 pub mod ledger;
 pub mod level;
+pub mod limiter;
 pub mod loss;
 pub mod overrides;
 pub mod plan;

@@ -41,6 +41,21 @@ impl Rate {
         }
     }
 
+    /// In one word, for a reader that may not wait; [`Rate::from_bits`] reads it.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        (self.per_second.get() as u64) << 32 | self.burst.get() as u64
+    }
+
+    /// What [`Rate::to_bits`] wrote; the least rate for anything else.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        match Self::new((bits >> 32) as u32, bits as u32) {
+            Some(rate) => rate,
+            None => Self { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN },
+        }
+    }
+
     /// Requests a second, in the long run.
     #[must_use]
     pub const fn per_second(self) -> u32 {
@@ -87,6 +102,9 @@ mod tests {
         ] {
             let error = read(value.clone()).expect_err("out of bounds");
             assert!(error.contains(&format!("from 1 to {most}")), "{value}: {error}");
+        }
+        for rate in [Rate::new(1, 1), Rate::new(PER_SECOND_MAX, 7)].map(|rate| rate.unwrap()) {
+            assert_eq!(Rate::from_bits(rate.to_bits()), rate);
         }
         assert_eq!(Rate::new(0, 1), None);
         assert_eq!(Rate::new(1, BURST_MAX + 1), None);

@@ -18,6 +18,7 @@ use crate::{
     directory::TenantRecord,
     gate::{Gate, Meter},
     key::{ApiKey, KeyId},
+    limiter::{Bucket, Limiter},
     plan::Plan,
     policy::Chain,
     quota::Quotas,
@@ -46,6 +47,7 @@ pub struct TenantEntry {
     /// The ancestors whose suspension applies to it, nearest first.
     pub ancestors: Vec<Arc<TenantRecord>>,
     meter: OnceLock<Arc<dyn Meter>>,
+    bucket: OnceLock<Option<Arc<dyn Bucket>>>,
     ordinal: u64,
 }
 
@@ -76,6 +78,7 @@ impl TenantEntry {
             chain,
             ancestors,
             meter: OnceLock::new(),
+            bucket: OnceLock::new(),
             ordinal,
         }
     }
@@ -103,6 +106,11 @@ impl TenantEntry {
     /// Its meter, looked up on first use.
     pub fn meter(&self, gate: &dyn Gate) -> &Arc<dyn Meter> {
         self.meter.get_or_init(|| gate.meter(self))
+    }
+
+    /// The bucket of its rate, looked up on first use; `None` without a rate.
+    pub fn bucket(&self, limiter: &dyn Limiter) -> Option<&Arc<dyn Bucket>> {
+        self.bucket.get_or_init(|| limiter.of_tenant(self)).as_ref()
     }
 
     /// Whether a request of this tenant may go on: its own status, then each ancestor's

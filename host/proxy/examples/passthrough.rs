@@ -69,8 +69,14 @@ fn main() -> anyhow::Result<()> {
     let (_publisher, snapshots) = tokio::sync::watch::channel(Arc::new(snapshot(origin)?));
     let registry = prometheus::Registry::new();
     let clock = Arc::new(SystemClock::default());
-    let ports =
-        Ports { snapshots, gate: Arc::new(Open), clock, levels: Arc::new(Nowhere), api: None };
+    let ports = Ports {
+        snapshots,
+        gate: Arc::new(Open),
+        limiter: Arc::new(model::limiter::Unlimited),
+        clock,
+        levels: Arc::new(Nowhere),
+        api: None,
+    };
     let running = Proxy::start(config, ports, &registry)?;
     eprintln!("{:?}", running.addrs());
     loop {

@@ -65,6 +65,7 @@ pub(crate) enum Reason {
     KeysUnavailable,
     TenantMismatch,
     NotAdmitted(NotAdmitted),
+    RateExceeded,
     QuotaExhausted,
     QuotaSoft,
     QuotaUnavailable,
@@ -183,6 +184,9 @@ impl Reason {
                 Downstream,
             ),
             Self::NotAdmitted(why) => not_admitted(why),
+            Self::RateExceeded => {
+                row(S::TOO_MANY_REQUESTS, "rate-exceeded", "Request rate exceeded", Downstream)
+            }
             Self::QuotaExhausted => {
                 row(S::TOO_MANY_REQUESTS, "quota-exceeded", "Quota exceeded", Downstream)
             }
@@ -230,6 +234,7 @@ impl Reason {
             | Self::KeysUnavailable
             | Self::TenantMismatch
             | Self::NotAdmitted(_)
+            | Self::RateExceeded
             | Self::QuotaExhausted
             | Self::QuotaSoft
             | Self::QuotaUnavailable
@@ -273,6 +278,7 @@ impl Reason {
             | Self::Unauthenticated
             | Self::TenantMismatch
             | Self::NotAdmitted(_)
+            | Self::RateExceeded
             | Self::QuotaExhausted
             | Self::PolicyUnavailable
             | Self::Internal => self.row().code,

@@ -16,7 +16,7 @@ use http::{
     header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
-use model::{gate::Denial, headers::HOP_BY_HOP, policy::LocalResponse, problem};
+use model::{gate::Denial, headers::HOP_BY_HOP, limiter::Verdict, policy::LocalResponse, problem};
 
 use crate::{
     exchange::Exchange,
@@ -26,7 +26,7 @@ use crate::{
         fields,
     },
     local::{LocalBody, Served},
-    quota,
+    quota, rate,
     record::Record,
     rescue::Reason,
 };
@@ -38,6 +38,8 @@ pub(crate) enum Stop {
     Reason(Reason),
     /// The quotas do.
     Denied(Denial),
+    /// The rate of the tenant does.
+    Limited(Verdict),
     /// A policy does.
     Answer(Box<LocalResponse>),
     /// A service of this process does.
@@ -64,6 +66,7 @@ pub(crate) fn respond(
         Err(Stop::Served(answer)) => served(exchange, *answer),
         Err(Stop::Reason(reason)) => rescue(exchange, reason, h1),
         Err(Stop::Denied(denial)) => denied(exchange, denial),
+        Err(Stop::Limited(verdict)) => limited(exchange, verdict),
     }
 }
 
@@ -102,6 +105,12 @@ fn rescue(mut exchange: Exchange, reason: Reason, h1: bool) -> Response<Reply> {
     }
     exchange.record.reason(reason);
     problem(exchange, reason.problem(), headers)
+}
+
+fn limited(mut exchange: Exchange, verdict: Verdict) -> Response<Reply> {
+    let (reason, body, headers) = rate::refusal(&exchange, verdict);
+    exchange.record.reason(reason);
+    problem(exchange, body, headers)
 }
 
 fn denied(mut exchange: Exchange, denial: Denial) -> Response<Reply> {

@@ -14,7 +14,14 @@ mod keeper;
 mod lease_file;
 mod meter;
 mod metrics;
+mod rate;
 mod slot;
 mod start;
 
-pub use crate::{config::QuotaConfig, gate::Quota, lease_file::LeaseFileError, start::StartError};
+pub use crate::{
+    config::QuotaConfig,
+    gate::Quota,
+    lease_file::LeaseFileError,
+    rate::{RATE_SCRIPT, RateAsk, RateLoan, RateStore, RateStoreAway, Rates},
+    start::StartError,
+};

@@ -9,6 +9,7 @@
 mod files;
 mod plans;
 mod policies;
+mod rate_limits;
 mod regions;
 mod routes;
 mod tenants;
@@ -25,6 +26,7 @@ use sha2::{Digest, Sha256};
 
 pub use files::{Problem, Problems};
 pub use policies::PolicyDeclaration;
+pub use rate_limits::{RateLimits, TenantRateLimit};
 pub use tenants::TenantDeclaration;
 
 /// Everything that was declared, valid.
@@ -61,6 +63,7 @@ impl Declarations {
         let tenants = tenants::load(&mut problems);
         let declared = Self { plans, groups, routes, flags, flags_digest, policies, tenants };
         declared.check_links(&mut problems);
+        rate_limits::check(&declared, &mut problems);
         problems.into_result(declared)
     }
 

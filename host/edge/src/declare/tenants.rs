@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use model::{plan::ChainLink, rate::Rate, tenant::Slug};
 use serde::Deserialize;
 
-use super::Problems;
+use super::{Problems, TenantRateLimit};
 
 /// What is declared for one tenant.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -15,6 +15,8 @@ pub struct TenantDeclaration {
     pub chain: Vec<ChainLink>,
     /// Its rate, in place of its plan's.
     pub rate: Option<Rate>,
+    /// Rates of policies' limits, in place of those that the policies declare.
+    pub rate_limit: Vec<TenantRateLimit>,
 }
 
 pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, TenantDeclaration> {

@@ -58,7 +58,8 @@ fn a_proxy_that_cannot_start_says_why_in_one_line() {
         let clock = Arc::new(model::clock::SystemClock::default());
         let registry = prometheus::Registry::new();
         let levels = Arc::new(FakeLevels::default());
-        let ports = Ports { snapshots, gate, clock, levels, api: None };
+        let limiter = Arc::new(model::limiter::Unlimited);
+        let ports = Ports { snapshots, gate, limiter, clock, levels, api: None };
         Proxy::start(config, ports, &registry).expect_err("it cannot start")
     };
     let taken = start(&|config| config.listen = vec![world.address]);

@@ -17,6 +17,7 @@ use model::{
     gate::{Denial, Gate, Meter, Permit, QuotaStatus, Take, Token, Tokens},
     key::ApiKey,
     level::{LevelChange, LevelSink},
+    limiter::{Limiter, Unlimited},
     plan::{ChargeOn, Plan},
     policy::{
         BodyDecision, Chain, Decision, HookFuture, Hooks, OnFailure, Plugin, Policy,
@@ -66,6 +67,7 @@ pub(super) struct Setup {
     pub(super) charge_on: ChargeOn,
     pub(super) endpoint: Option<SocketAddr>,
     pub(super) api: Option<Arc<dyn LocalService>>,
+    pub(super) limiter: Arc<dyn Limiter>,
 }
 
 impl Default for Setup {
@@ -76,7 +78,8 @@ impl Default for Setup {
             ..ProxyConfig::default()
         };
         let chain = Arc::default();
-        Self { config, chain, charge_on: ChargeOn::Answered, endpoint: None, api: None }
+        let limiter = Arc::new(Unlimited);
+        Self { config, chain, charge_on: ChargeOn::Answered, endpoint: None, api: None, limiter }
     }
 }
 
@@ -103,6 +106,7 @@ impl World {
         let ports = Ports {
             snapshots: receiver,
             gate: Arc::clone(&gate) as _,
+            limiter: Arc::clone(&setup.limiter),
             clock: Arc::clone(&clock) as _,
             levels: Arc::clone(&levels) as _,
             api: setup.api.clone(),

@@ -4,9 +4,7 @@
 //! figures are the tranche's. A lease of the next tranche is in place before the old one
 //! is sealed, so that takers never find a gap.
 
-use model::{
-    ledger::{LeaseAnswer, LeaseRequest, WindowKey, rules::PREOPEN_ABOVE},
-};
+use model::ledger::{LeaseAnswer, LeaseRequest, WindowKey, rules::PREOPEN_ABOVE};
 
 use super::{
     Id, Keeper,

@@ -12,4 +12,5 @@ mod hot_path;
 mod kill;
 mod limits;
 mod outage;
+mod rate;
 mod restart;

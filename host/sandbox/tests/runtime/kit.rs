@@ -109,6 +109,7 @@ pub(crate) fn spec() -> BindingSpec {
         limits: Limits::default(),
         instances: Instances::Fresh,
         flags: Arc::default(),
+        rate_limits: Arc::default(),
     }
 }
 
