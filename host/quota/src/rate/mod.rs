@@ -13,6 +13,7 @@ mod bucket;
 mod gcra;
 mod keys;
 mod lent;
+mod redis;
 
 use std::{
     collections::HashMap,
@@ -21,6 +22,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use model::{
@@ -34,7 +36,8 @@ use model::{
 use prometheus::{IntCounter, Registry};
 use tokio::runtime::Handle;
 
-use self::{bucket::KeyBucket, keys::Keys, lent::Lender};
+use self::{bucket::KeyBucket, keys::Keys, lent::Lender, redis::RedisRates};
+use crate::{config::QuotaConfig, start::StartError};
 
 /// The script that a [`RateStore`] runs: two keys, then [`RateAsk::arguments`].
 pub const RATE_SCRIPT: &str = include_str!("take.lua");
@@ -126,6 +129,22 @@ impl Counters {
 }
 
 impl Rates {
+    /// For a process with these settings: shared with others where they name a Redis. Runs on
+    /// the current tokio runtime.
+    ///
+    /// # Errors
+    /// The address or the certificates of Redis cannot be used.
+    pub fn start(
+        config: &QuotaConfig,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Arc<Self>, StartError> {
+        let Some(target) = config.redis.clone() else { return Ok(Self::alone(clock)) };
+        let limit = Duration::from_millis(config.redis_timeout_ms);
+        let store = Arc::new(RedisRates::connect(target, limit)?);
+        Ok(Self::shared(clock, store, &config.edge, Handle::current(), registry)?)
+    }
+
     /// For the only process that serves these tenants.
     #[must_use]
     pub fn alone(clock: Arc<dyn Clock>) -> Arc<Self> {

@@ -194,7 +194,7 @@ impl Store {
         let mut tx = self.db.control(Purpose::Read).await?;
         let keys = ended_in(&mut tx, &tenants, period).await;
         let keys = tx.end(keys).await?;
-        let accounts = self.confirm(keys.clone()).await?;
+        let accounts = self.accounts(keys.clone()).await?;
         let mut calls = BTreeMap::new();
         for (key, account) in keys.into_iter().zip(accounts) {
             *calls.entry(key.tenant).or_default() += account.map_or(0, |account| account.charged);
