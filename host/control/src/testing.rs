@@ -17,6 +17,7 @@ use axum::{
 };
 use model::{
     BoxFuture,
+    anchor::Anchor,
     catalog::{Catalog, ReloadStatus},
     clock::{ManualClock, UnixMs},
     gate::{MeteredUsage, UsageSource, UsageUnavailable},
@@ -68,7 +69,11 @@ impl FixedUsage {
 }
 
 impl UsageSource for FixedUsage {
-    fn usage(&self, _: TenantId) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
+    fn usage(
+        &self,
+        _: TenantId,
+        _: Anchor,
+    ) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
         let set = *self.0.lock().expect("not poisoned");
         Box::pin(async move { set.ok_or(UsageUnavailable) })
     }

@@ -83,7 +83,10 @@ pub async fn start(
     let registry = Registry::new();
     let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
-    let sandbox = Sandbox::new(sandbox_config, Arc::clone(&clock))?;
+    let quota_config = quota_config(&config)?;
+    let rates = quota::Rates::start(&quota_config, Arc::clone(&clock), &registry)?;
+    let limiter = Some(Arc::clone(&rates) as _);
+    let sandbox = Sandbox::with_limiter(sandbox_config, Arc::clone(&clock), limiter)?;
     registry.register(Box::new(sandbox.metrics()))?;
 
     // From before the first load, so that no change falls between the two.
@@ -125,7 +128,6 @@ pub async fn start(
     check_default_residency(&config, catalog.borrow().groups.keys())?;
     let catalog = control::numbered(Arc::clone(&store), catalog).await;
 
-    let quota_config = quota_config(&config)?;
     // Where quotas are dispatched in this process, it has to be the only one that does.
     let dispatch = match quota_config.redis {
         None => Some(store.claim_dispatch().await?),
@@ -154,6 +156,7 @@ pub async fn start(
     let ports = proxy::Ports {
         snapshots: snapshots.clone(),
         gate,
+        limiter: Arc::clone(&rates) as _,
         clock: Arc::clone(&clock),
         levels: Arc::clone(&levels) as _,
         storage: Arc::clone(&storage) as _,

@@ -80,8 +80,15 @@ fn main() -> anyhow::Result<()> {
     let (_publisher, snapshots) = tokio::sync::watch::channel(Arc::new(snapshot(origin)?));
     let registry = prometheus::Registry::new();
     let clock = Arc::new(SystemClock::default());
-    let (levels, storage) = (Arc::new(Nowhere), Arc::new(Full));
-    let ports = Ports { snapshots, gate: Arc::new(Open), clock, levels, storage, api: None };
+    let ports = Ports {
+        snapshots,
+        gate: Arc::new(Open),
+        limiter: Arc::new(model::limiter::Unlimited),
+        clock,
+        levels: Arc::new(Nowhere),
+        storage: Arc::new(Full),
+        api: None,
+    };
     let running = Proxy::start(config, ports, &registry)?;
     eprintln!("{:?}", running.addrs());
     loop {
@@ -110,6 +117,8 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     });
     let tenant = Tenant {
         id: TenantId(uuid::Uuid::nil()),
@@ -127,6 +136,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
         dated_quotas: BTreeMap::new(),
+        quota_anchor: Default::default(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,

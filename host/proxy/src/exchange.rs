@@ -6,7 +6,7 @@
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
 use http::{HeaderValue, Method};
-use model::{clock::UnixMs, quota::MetricSet};
+use model::{clock::UnixMs, limiter::Verdict, quota::MetricSet};
 
 use crate::{
     connection::Connection,
@@ -29,6 +29,8 @@ pub(crate) struct Exchange {
     pub(crate) is_head: bool,
     /// What the request counts as, once admitted.
     pub(crate) metrics: MetricSet,
+    /// How the rate of its tenant stands, once asked.
+    pub(crate) rate: Option<Verdict>,
     pub(crate) record: Box<Record>,
 }
 
@@ -75,6 +77,7 @@ impl Exchange {
             timers,
             is_head: *method == Method::HEAD,
             metrics: MetricSet::default(),
+            rate: None,
         }
     }
 

@@ -20,6 +20,7 @@ mod path;
 mod policy;
 mod pool;
 mod quota;
+mod rate;
 mod record;
 mod request;
 mod rescue;

@@ -65,6 +65,7 @@ pub(crate) enum Reason {
     KeysUnavailable,
     TenantMismatch,
     NotAdmitted(NotAdmitted),
+    RateExceeded,
     QuotaExhausted,
     QuotaSoft,
     QuotaUnavailable,
@@ -188,6 +189,9 @@ impl Reason {
                 Downstream,
             ),
             Self::NotAdmitted(why) => not_admitted(why),
+            Self::RateExceeded => {
+                row(S::TOO_MANY_REQUESTS, "rate-exceeded", "Request rate exceeded", Downstream)
+            }
             Self::QuotaExhausted => {
                 row(S::TOO_MANY_REQUESTS, "quota-exceeded", "Quota exceeded", Downstream)
             }
@@ -245,6 +249,7 @@ impl Reason {
             | Self::KeysUnavailable
             | Self::TenantMismatch
             | Self::NotAdmitted(_)
+            | Self::RateExceeded
             | Self::QuotaExhausted
             | Self::QuotaSoft
             | Self::QuotaUnavailable
@@ -295,6 +300,7 @@ impl Reason {
             | Self::Unauthenticated
             | Self::TenantMismatch
             | Self::NotAdmitted(_)
+            | Self::RateExceeded
             | Self::QuotaExhausted
             | Self::PolicyUnavailable
             | Self::Internal => self.row().code,

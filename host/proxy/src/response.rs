@@ -17,7 +17,8 @@ use http::{
 };
 use hyper::body::{Body, Frame, SizeHint};
 use model::{
-    gate::Denial, headers::HOP_BY_HOP, policy::LocalResponse, problem, reservation::Exceeded,
+    gate::Denial, headers::HOP_BY_HOP, limiter::Verdict, policy::LocalResponse, problem,
+    reservation::Exceeded,
 };
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
         fields,
     },
     local::{LocalBody, Served},
-    quota,
+    quota, rate,
     record::Record,
     rescue::Reason,
     reserve,
@@ -43,6 +44,8 @@ pub(crate) enum Stop {
     Denied(Denial),
     /// They do: there is no room for what would be stored or made.
     NoRoom(Box<Exceeded>),
+    /// The rate of the tenant does.
+    Limited(Verdict),
     /// A policy does.
     Answer(Box<LocalResponse>),
     /// A service of this process does.
@@ -70,6 +73,7 @@ pub(crate) fn respond(
         Err(Stop::Reason(reason)) => rescue(exchange, reason, h1),
         Err(Stop::Denied(denial)) => denied(exchange, denial),
         Err(Stop::NoRoom(why)) => no_room(exchange, &why, h1),
+        Err(Stop::Limited(verdict)) => limited(exchange, verdict),
     }
 }
 
@@ -108,6 +112,12 @@ fn rescue(mut exchange: Exchange, reason: Reason, h1: bool) -> Response<Reply> {
     }
     exchange.record.reason(reason);
     problem(exchange, reason.problem(), headers)
+}
+
+fn limited(mut exchange: Exchange, verdict: Verdict) -> Response<Reply> {
+    let (reason, body, headers) = rate::refusal(&exchange, verdict);
+    exchange.record.reason(reason);
+    problem(exchange, body, headers)
 }
 
 fn denied(mut exchange: Exchange, denial: Denial) -> Response<Reply> {

@@ -6,8 +6,8 @@
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use model::{
-    clock::Clock, gate::Gate, level::LevelSink, reservation::StorageGate, snapshot::Snapshot,
-    tenant::TenantId,
+    clock::Clock, gate::Gate, level::LevelSink, limiter::Limiter, reservation::StorageGate,
+    snapshot::Snapshot, tenant::TenantId,
 };
 use tokio::sync::watch;
 
@@ -70,6 +70,8 @@ pub struct Ports {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The quotas.
     pub gate: Arc<dyn Gate>,
+    /// The rates.
+    pub limiter: Arc<dyn Limiter>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where levels go that responses report.
@@ -100,7 +102,7 @@ impl Proxy {
         ports: Ports,
         registry: &prometheus::Registry,
     ) -> Result<Running, StartError> {
-        let Ports { snapshots, gate, clock, levels, storage, api } = ports;
+        let Ports { snapshots, gate, limiter, clock, levels, storage, api } = ports;
         if let Some(flaw) = config.limits.flaw() {
             return Err(StartError::Limit(flaw));
         }
@@ -119,6 +121,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             config,
             gate,
+            limiter,
             clock,
             series,
             issuers,

@@ -15,6 +15,7 @@ use model::{
     clock::{Clock, UnixMs},
     gate::Gate,
     level::LevelSink,
+    limiter::Limiter,
     region::Backend,
     reservation::StorageGate,
     snapshot::{Snapshot, TenantEntry},
@@ -37,6 +38,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) config: ProxyConfig,
     pub(crate) gate: Arc<dyn Gate>,
+    pub(crate) limiter: Arc<dyn Limiter>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) series: Series,
     pub(crate) issuers: crate::tenant::issuer::Issuers,

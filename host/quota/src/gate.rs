@@ -14,6 +14,7 @@ use std::{
 
 use model::{
     BoxFuture,
+    anchor::Anchor,
     gate::{Gate, Meter, MeteredUsage, UsageSource, UsageUnavailable},
     ledger::{Authority, WindowKey},
     quota::Metric,
@@ -61,13 +62,15 @@ impl Quota {
         Duration::from_millis(self.shared.config.authority_timeout_ms)
     }
 
-    async fn read_usage(&self, tenant: TenantId) -> Option<MeteredUsage> {
+    async fn read_usage(&self, tenant: TenantId, anchor: Anchor) -> Option<MeteredUsage> {
         let (done, flushed) = oneshot::channel();
         self.shared.inbox.send(Message::Flush(tenant, done)).ok()?;
         flushed.await.ok().filter(|flushed| *flushed)?;
         let as_of = self.shared.clock.now();
-        let key =
-            |metric| Window::of(metric, as_of).map(|window| WindowKey { tenant, metric, window });
+        let key = |metric| {
+            let window = Window::of(metric, as_of, anchor)?;
+            Some(WindowKey { tenant, metric, window })
+        };
         let keys = vec![key(Metric::ApiCalls)?, key(Metric::AiRequests)?];
         let accounts = self.authority.accounts(keys).await.ok()?;
         let charged = |index: usize| {
@@ -99,9 +102,13 @@ impl Gate for Quota {
 }
 
 impl UsageSource for Quota {
-    fn usage(&self, tenant: TenantId) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
+    fn usage(
+        &self,
+        tenant: TenantId,
+        anchor: Anchor,
+    ) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
         Box::pin(async move {
-            let usage = timeout(self.patience(), self.read_usage(tenant)).await;
+            let usage = timeout(self.patience(), self.read_usage(tenant, anchor)).await;
             usage.ok().flatten().ok_or(UsageUnavailable)
         })
     }

@@ -16,6 +16,7 @@ mod keeper;
 mod lease_file;
 mod meter;
 mod metrics;
+mod rate;
 mod redis;
 mod slot;
 mod start;
@@ -25,6 +26,7 @@ pub use crate::{
     config::QuotaConfig,
     gate::Quota,
     lease_file::LeaseFileError,
+    rate::{RATE_SCRIPT, RateAsk, RateLoan, RateStore, RateStoreAway, Rates},
     redis::{RedisTarget, RedisTls, TargetError},
     start::StartError,
 };

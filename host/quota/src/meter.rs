@@ -103,6 +103,7 @@ impl TenantMeter {
             return;
         }
         for (index, slot) in self.slots.iter().enumerate() {
+            slot.set_anchor(entry.record.tenant.quota_anchor);
             let unlimited = entry.quotas.shown_as_unlimited(slot.metric);
             if slot.set_limit(entry.quotas.of(slot.metric), unlimited) {
                 slot.seal(&self.shared.map);

@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use model::{
+    anchor::Anchor,
     clock::UnixMs,
     gate::{QuotaStatus, Token},
     quota::Metric,
@@ -36,6 +37,8 @@ pub(crate) struct Slot {
     /// The window that lease and figures belong to, ms.
     since: AtomicU64,
     until: AtomicU64,
+    /// When the tenant's months begin: an [`Anchor`] in one word.
+    anchor: AtomicU64,
     /// End of the lease on the monotonic clock, ms; [`NEVER`] without one.
     expires: AtomicU64,
     /// At so many tokens or fewer the keeper is asked for more.
@@ -72,6 +75,7 @@ impl Slot {
             lease: AtomicU64::new(0),
             since: AtomicU64::new(0),
             until: AtomicU64::new(0),
+            anchor: AtomicU64::new(Anchor::default().to_bits()),
             expires: AtomicU64::new(NEVER),
             mark: AtomicU32::new(0),
             beyond: AtomicU64::new(0),
@@ -135,6 +139,17 @@ impl Slot {
         self.soft_until.store(0, Ordering::Release);
         self.since.store(window.start.0, Ordering::Release);
         self.until.store(window.end.0, Ordering::Release);
+    }
+
+    /// The window that holds `now`.
+    pub(crate) fn window(&self, now: UnixMs) -> Option<Window> {
+        let anchor = Anchor::from_bits(self.anchor.load(Ordering::Relaxed));
+        Window::of(self.metric, now, anchor)
+    }
+
+    /// Puts another anchor in force; it never changes the window that holds now.
+    pub(crate) fn set_anchor(&self, anchor: Anchor) {
+        self.anchor.store(anchor.to_bits(), Ordering::Relaxed);
     }
 
     /// Puts a lease in place for takers, until `expires` on the monotonic clock.
@@ -256,7 +271,7 @@ impl Slot {
             (self.since.load(Ordering::Acquire), self.until.load(Ordering::Acquire));
         let known = Window { start: UnixMs(since), end: UnixMs(until) };
         let current = known.contains(now);
-        let window = if current { known } else { Window::of(self.metric, now)? };
+        let window = if current { known } else { self.window(now)? };
         let lease = self.lease.load(Ordering::Acquire);
         let at_hand = map
             .record(lease as u32)

@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::actors::{TenantActor, World, eventually};
 
 mod plans;
+mod rate;
 mod storage;
 
 /// A tenant with these quotas of calls and of AI requests.

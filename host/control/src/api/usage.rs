@@ -95,7 +95,11 @@ pub(super) async fn read(
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {
     let stored = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
-    let metered = api.usage.usage(id).await.map_err(|_| ApiError::UsageUnavailable)?;
+    let metered = api
+        .usage
+        .usage(id, stored.tenant.quota_anchor)
+        .await
+        .map_err(|_| ApiError::UsageUnavailable)?;
     let current = Current::new(metered, &api.store.levels(id).await?);
     let catalog = Arc::clone(&api.catalog.borrow());
     let quotas = catalog.quotas_of(&stored.tenant);

@@ -59,7 +59,8 @@ fn a_proxy_that_cannot_start_says_why_in_one_line() {
         let registry = prometheus::Registry::new();
         let levels = Arc::new(FakeLevels::default());
         let storage = std::sync::Arc::new(super::storage::FakeStorage::default());
-        let ports = Ports { snapshots, gate, clock, levels, storage, api: None };
+        let limiter = Arc::new(model::limiter::Unlimited);
+        let ports = Ports { snapshots, gate, limiter, clock, levels, storage, api: None };
         Proxy::start(config, ports, &registry).expect_err("it cannot start")
     };
     let taken = start(&|config| config.listen = vec![world.address]);

@@ -17,6 +17,7 @@ mod levels;
 mod local;
 mod policies;
 mod quotas;
+mod rates;
 mod records;
 mod storage;
 mod tenants;

@@ -17,6 +17,7 @@ use model::{
     gate::{Denial, Gate, Meter, Permit, QuotaStatus, Take, Token, Tokens},
     key::ApiKey,
     level::{LevelChange, LevelSink},
+    limiter::{Limiter, Unlimited},
     plan::{ChargeOn, Plan},
     policy::{
         BodyDecision, Chain, Decision, HookFuture, Hooks, OnFailure, Plugin, Policy,
@@ -69,6 +70,7 @@ pub(super) struct Setup {
     pub(super) charge_on: ChargeOn,
     pub(super) endpoint: Option<SocketAddr>,
     pub(super) api: Option<Arc<dyn LocalService>>,
+    pub(super) limiter: Arc<dyn Limiter>,
 }
 
 impl Default for Setup {
@@ -79,7 +81,8 @@ impl Default for Setup {
             ..ProxyConfig::default()
         };
         let chain = Arc::default();
-        Self { config, chain, charge_on: ChargeOn::Answered, endpoint: None, api: None }
+        let limiter = Arc::new(Unlimited);
+        Self { config, chain, charge_on: ChargeOn::Answered, endpoint: None, api: None, limiter }
     }
 }
 
@@ -107,6 +110,7 @@ impl World {
         let ports = Ports {
             snapshots: receiver,
             gate: Arc::clone(&gate) as _,
+            limiter: Arc::clone(&setup.limiter),
             clock: Arc::clone(&clock) as _,
             levels: Arc::clone(&levels) as _,
             storage: Arc::clone(&storage) as _,
@@ -234,6 +238,8 @@ fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     }
 }
 
@@ -254,6 +260,7 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
         custom_domains: vec![format!("www.{slug}-custom.example")],
         quota_overrides: BTreeMap::new(),
         dated_quotas: BTreeMap::new(),
+        quota_anchor: Default::default(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,
@@ -411,7 +418,7 @@ impl Meter for FakeMeter {
     }
 
     fn status(&self, metric: Metric, now: UnixMs) -> Option<QuotaStatus> {
-        let window = Window::of(metric, now)?;
+        let window = Window::of(metric, now, Default::default())?;
         let limit = if metric == Metric::ApiCalls { 1_000 } else { 100 };
         let unlimited = self.mode() == Mode::Unlimited;
         Some(QuotaStatus { metric, limit, window, remaining: limit - 1, unlimited })

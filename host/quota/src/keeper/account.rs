@@ -116,7 +116,7 @@ impl Account {
         generation: u32,
     ) -> Option<Self> {
         let slot = meter.slots.get(index)?;
-        let window = Window::of(slot.metric, shared.clock.now())?;
+        let window = slot.window(shared.clock.now())?;
         slot.enter(window, generation);
         let (version, limit) = slot.limit();
         let now = shared.clock.monotonic_ms();

@@ -6,12 +6,9 @@
 //! sealed, so that takers never find a gap. A grant whose account has moved on is dropped:
 //! it is credited when its epoch is reconciled.
 
-use model::{
-    ledger::{
-        DispatcherError, EpochRef, Grant, LeaseAnswer, LeaseReport, LeaseRequest, WindowKey,
-        rules::PREOPEN_ABOVE,
-    },
-    window::Window,
+use model::ledger::{
+    DispatcherError, EpochRef, Grant, LeaseAnswer, LeaseReport, LeaseRequest, WindowKey,
+    rules::PREOPEN_ABOVE,
 };
 
 use super::{
@@ -24,6 +21,9 @@ use crate::slot::NEVER;
 /// Time for which others' last tokens are waited for before a request is refused, in ms:
 /// about what a recall takes.
 const SOFT_WAIT_MS: u64 = 50;
+/// While a tranche is being opened, a dispatcher that had nothing is asked again after this
+/// time, in ms: others may have given something back.
+const OPENING_MS: u64 = 50;
 /// How long "others hold the last tokens" is believed, in ms: refusals meanwhile cost no
 /// call, and tokens that came back are found soon.
 const SOFT_MS: u64 = 200;
@@ -60,13 +60,16 @@ impl Keeper {
         }
         if waiting > 0 {
             account.active_at = self.shared.clock.monotonic_ms();
+        }
+        // Only to something new: a waiter that finds nothing asks again at once.
+        if waiting > 0 && tokens > 0 {
             account.meter.refilled.notify_waiters();
         }
     }
 
     /// Brings the account up to the present window and limit.
     fn follow(&mut self, account: &mut Account) {
-        if let Some(window) = Window::of(account.key.metric, self.shared.clock.now())
+        if let Some(window) = account.slot().window(self.shared.clock.now())
             && window != account.key.window
         {
             self.retire(account);
@@ -217,10 +220,11 @@ impl Keeper {
             let now = self.shared.clock.monotonic_ms();
             if now < account.grace_until {
                 account.retry_at = now + 10;
-                self.retries.insert(account.id());
             } else {
                 self.request_tranche(account, via);
+                account.retry_at = now + OPENING_MS;
             }
+            self.retries.insert(account.id());
             return;
         }
         account.slot().set_beyond(0);

@@ -148,6 +148,7 @@ impl Keeper {
         }
         self.with(sent.id, |keeper, account| {
             account.opening = None;
+            account.retry_at = 0;
             match opening {
                 Opening::Opened(permit) => keeper.take_permit(account, sent, permit),
                 Opening::Lost { latest } => keeper.take_loss(account, sent.via, latest),
@@ -243,6 +244,7 @@ impl Keeper {
         self.with(id, |keeper, account| {
             if account.key == of.key {
                 account.installing = false;
+                account.retry_at = 0;
                 keeper.serve_account(account);
             } else if via == Via::Direct && answer.is_ok() {
                 for of in keeper.own.forget(&of.key) {

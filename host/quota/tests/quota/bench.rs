@@ -115,7 +115,7 @@ impl Bench {
     /// Figures from an authority that may still be recovering.
     pub(crate) async fn charged(&self, tenant: TenantId) -> MeteredUsage {
         for _ in 0..200 {
-            if let Ok(usage) = self.quota.usage(tenant).await {
+            if let Ok(usage) = self.quota.usage(tenant, Default::default()).await {
                 return usage;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -186,6 +186,8 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     };
     let tenant = Tenant {
         id,
@@ -203,6 +205,7 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         custom_domains: Vec::new(),
         quota_overrides: Default::default(),
         dated_quotas: Default::default(),
+        quota_anchor: Default::default(),
         attributes: Default::default(),
         created_at: UnixMs(0),
         version: 1,

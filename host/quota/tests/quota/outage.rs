@@ -97,8 +97,11 @@ async fn usage_without_the_authority_is_an_error_not_a_guess() {
     let tenant = tenant(100, 0);
     bench.charged(tenant.id()).await;
     bench.authority.cut.store(true, Ordering::SeqCst);
-    assert!(bench.quota.usage(tenant.id()).await.is_err());
+    assert!(bench.quota.usage(tenant.id(), Default::default()).await.is_err());
     bench.authority.stuck.store(true, Ordering::SeqCst);
-    let answer = tokio::time::timeout(Duration::from_secs(20), bench.quota.usage(tenant.id()));
+    let answer = tokio::time::timeout(
+        Duration::from_secs(20),
+        bench.quota.usage(tenant.id(), Default::default()),
+    );
     assert!(answer.await.expect("bounded").is_err());
 }

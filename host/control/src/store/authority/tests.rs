@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use model::{
+    anchor::Anchor,
     clock::{ManualClock, UnixMs},
     ledger::{
         Authority, BootId, EpochRef, Fence, Holder, HolderId, InstallPermit, LateRefunds,
@@ -90,7 +91,7 @@ pub(super) async fn register(store: &Store, boot: BootId) -> HolderId {
 }
 
 pub(super) fn key(metric: Metric) -> WindowKey {
-    let window = Window::of(metric, NOON).expect("a window");
+    let window = Window::of(metric, NOON, Anchor::default()).expect("a window");
     WindowKey { tenant: TenantId(Uuid::new_v4()), metric, window }
 }
 

@@ -84,6 +84,7 @@ async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
+        quota_anchor: None,
     };
     store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }

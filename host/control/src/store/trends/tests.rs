@@ -5,6 +5,7 @@ use std::{
 
 use futures_util::future::join_all;
 use model::{
+    anchor::Anchor,
     clock::{ManualClock, UnixMs},
     ledger::{
         Authority, BootId, EpochRef, Fence, Holder, HolderId, LateRefunds, LeaseReport,
@@ -92,7 +93,7 @@ impl Bench {
     }
 
     fn key(&self, tenant: TenantId, metric: Metric) -> WindowKey {
-        let window = Window::of(metric, self.now()).expect("a window");
+        let window = Window::of(metric, self.now(), Anchor::default()).expect("a window");
         WindowKey { tenant, metric, window }
     }
 
@@ -236,6 +237,7 @@ async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
+        quota_anchor: None,
     };
     store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }
