@@ -146,11 +146,14 @@ pub struct QuotaSection {
     pub url: String,
     /// How long a request waits for a lease, in ms, before 503.
     pub admit_wait_ms_max: u64,
+    /// Sessions that one process keeps alive (100,000, about 30 MB); beyond it, new ones
+    /// get 503.
+    pub sessions_max: usize,
 }
 
 impl Default for QuotaSection {
     fn default() -> Self {
-        Self { url: "memory:".into(), admit_wait_ms_max: 250 }
+        Self { url: "memory:".into(), admit_wait_ms_max: 250, sessions_max: 100_000 }
     }
 }
 
@@ -329,6 +332,11 @@ impl Config {
             self.store.url.as_ref().is_none_or(known),
             "store.url",
             "must be sqlite://PATH or postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE",
+        );
+        check(
+            self.quota.sessions_max > 0,
+            "quota.sessions_max",
+            "must be at least 1; routes without a `session` need none",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
         let issuers = self.edge.jwt.check().map_err(|error| error.to_string());

@@ -131,6 +131,12 @@ pub async fn start(
     let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
     let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
 
+    let sessions_config = quota::SessionsConfig {
+        sessions_max: config.quota.sessions_max,
+        wait_ms_max: config.quota.admit_wait_ms_max,
+    };
+    let sessions = quota::LiveSessions::in_process(sessions_config, Arc::clone(&clock), &registry)?;
+
     let control_listener = TcpListener::bind(config.control.listen)
         .await
         .with_context(|| format!("control.listen: {} cannot be used", config.control.listen))?;
@@ -143,6 +149,7 @@ pub async fn start(
         gate,
         clock: Arc::clone(&clock),
         levels: Arc::clone(&levels) as _,
+        sessions: Arc::clone(&sessions) as _,
         api: config.edge.api_host.then(|| Arc::clone(&api) as _),
     };
     let notify = config.control.notify().map_err(|(key, why)| anyhow!("{key}: {why}"))?;
@@ -171,6 +178,7 @@ pub async fn start(
     let deps = control::Deps {
         store: Arc::clone(&store),
         usage: Arc::clone(&quota) as _,
+        sessions,
         catalog,
         reload,
         ready: ready_rx,

@@ -28,6 +28,7 @@ pub mod quota;
 pub mod region;
 pub mod route;
 pub mod secret;
+pub mod sessions;
 pub mod snapshot;
 pub mod tenant;
 pub mod window;

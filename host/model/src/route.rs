@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     level::MeterRule,
     quota::{Metric, MetricSet},
+    sessions::SessionRule,
 };
 
 /// What a request on a route counts as, beside an API call.
@@ -43,6 +44,8 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// What its responses say about the tenant's levels.
     pub meters: Vec<MeterRule>,
+    /// Which session its requests belong to.
+    pub session: Option<SessionRule>,
 }
 
 impl Route {

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use model::{
+    BoxFuture,
     clock::{SystemClock, UnixMs},
     directory::TenantRecord,
     gate::{Gate, Meter, Permit, QuotaStatus, Take, Token, Tokens},
@@ -16,6 +17,7 @@ use model::{
     quota::{Metric, MetricSet, Quotas},
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
     route::{Pattern, Route, RouteTable},
+    sessions::{Enter, Member, SessionRefusal, Sessions, SessionsUnavailable, Visit},
     snapshot::{Snapshot, TenantEntry},
     tenant::{Status, Tenant, TenantId},
 };
@@ -54,6 +56,21 @@ impl LevelSink for Nowhere {
     }
 }
 
+/// No route here has sessions.
+impl Sessions for Nowhere {
+    fn enter(&self, _: &TenantEntry, _: Visit) -> Enter {
+        Enter::Refused(SessionRefusal::Unavailable { retry_after_s: 1 })
+    }
+
+    fn end(&self, _: Member) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn count(&self, _: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut address = || -> anyhow::Result<SocketAddr> {
@@ -69,8 +86,8 @@ fn main() -> anyhow::Result<()> {
     let (_publisher, snapshots) = tokio::sync::watch::channel(Arc::new(snapshot(origin)?));
     let registry = prometheus::Registry::new();
     let clock = Arc::new(SystemClock::default());
-    let ports =
-        Ports { snapshots, gate: Arc::new(Open), clock, levels: Arc::new(Nowhere), api: None };
+    let (gate, sessions) = (Arc::new(Open), Arc::new(Nowhere));
+    let ports = Ports { snapshots, gate, sessions, clock, levels: Arc::new(Nowhere), api: None };
     let running = Proxy::start(config, ports, &registry)?;
     eprintln!("{:?}", running.addrs());
     loop {
@@ -131,6 +148,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         tags: Vec::new(),
         timeout_ms: None,
         meters: Vec::new(),
+        session: None,
     };
     let plans = BTreeMap::from([(plan.name.clone(), plan)]);
     let routes = RouteTable(vec![Arc::new(any)]);

@@ -26,6 +26,7 @@ mod rescue;
 mod response;
 mod route;
 mod server;
+mod session;
 mod start;
 mod tenant;
 mod timer;

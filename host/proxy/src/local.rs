@@ -71,6 +71,7 @@ impl Local {
             tags: Vec::new(),
             timeout_ms: None,
             meters: Vec::new(),
+            session: None,
         };
         Self { service, route: Arc::new(route) }
     }

@@ -7,6 +7,8 @@
 use http::StatusCode;
 use model::{problem, tenant::NotAdmitted};
 
+use crate::session::RETRY_AFTER_S;
+
 /// What is wrong with a message that has no, or more than one, reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
@@ -68,6 +70,9 @@ pub(crate) enum Reason {
     QuotaExhausted,
     QuotaSoft,
     QuotaUnavailable,
+    SessionsFull,
+    SessionsUnavailable,
+    SessionLost,
     PolicyUnavailable,
     UpstreamBusy,
     ConnectFailed,
@@ -191,6 +196,12 @@ impl Reason {
                     .retry_after(1)
             }
             Self::QuotaUnavailable => reduced("Quota temporarily unknown", Us),
+            Self::SessionsFull => {
+                row(S::TOO_MANY_REQUESTS, "quota-exceeded", "Quota exceeded", Downstream)
+                    .retry_after(RETRY_AFTER_S)
+            }
+            Self::SessionsUnavailable => reduced("Sessions temporarily unknown", Us),
+            Self::SessionLost => reduced("The session could not be kept", Us),
             Self::PolicyUnavailable => {
                 row(S::SERVICE_UNAVAILABLE, "policy-unavailable", "A policy failed", Plugin)
                     .retry_after(1)
@@ -233,6 +244,9 @@ impl Reason {
             | Self::QuotaExhausted
             | Self::QuotaSoft
             | Self::QuotaUnavailable
+            | Self::SessionsFull
+            | Self::SessionsUnavailable
+            | Self::SessionLost
             | Self::UpstreamBusy
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -254,6 +268,9 @@ impl Reason {
             Self::KeysUnavailable => "keys-unavailable",
             Self::QuotaSoft => "quota-soft",
             Self::QuotaUnavailable => "quota-unavailable",
+            Self::SessionsFull => "sessions-full",
+            Self::SessionsUnavailable => "sessions-unavailable",
+            Self::SessionLost => "session-lost",
             Self::UpstreamBusy => "upstream-busy",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimeout => "connect-timeout",

@@ -16,7 +16,9 @@ use http::{
     header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
-use model::{gate::Denial, headers::HOP_BY_HOP, policy::LocalResponse, problem};
+use model::{
+    gate::Denial, headers::HOP_BY_HOP, policy::LocalResponse, problem, sessions::SessionRefusal,
+};
 
 use crate::{
     exchange::Exchange,
@@ -29,6 +31,7 @@ use crate::{
     quota,
     record::Record,
     rescue::Reason,
+    session,
 };
 
 /// Why the walk ended before its end.
@@ -38,6 +41,8 @@ pub(crate) enum Stop {
     Reason(Reason),
     /// The quotas do.
     Denied(Denial),
+    /// Its session may not be alive.
+    Session(SessionRefusal),
     /// A policy does.
     Answer(Box<LocalResponse>),
     /// A service of this process does.
@@ -63,7 +68,14 @@ pub(crate) fn respond(
         Err(Stop::Answer(answer)) => local(exchange, *answer),
         Err(Stop::Served(answer)) => served(exchange, *answer),
         Err(Stop::Reason(reason)) => rescue(exchange, reason, h1),
-        Err(Stop::Denied(denial)) => denied(exchange, denial),
+        Err(Stop::Denied(denial)) => {
+            let refusal = quota::refusal(&exchange, denial);
+            refused(exchange, refusal)
+        }
+        Err(Stop::Session(refusal)) => {
+            let refusal = session::refusal(&exchange, refusal);
+            refused(exchange, refusal)
+        }
     }
 }
 
@@ -104,8 +116,10 @@ fn rescue(mut exchange: Exchange, reason: Reason, h1: bool) -> Response<Reply> {
     problem(exchange, reason.problem(), headers)
 }
 
-fn denied(mut exchange: Exchange, denial: Denial) -> Response<Reply> {
-    let (reason, body, headers) = quota::refusal(&exchange, denial);
+fn refused(
+    mut exchange: Exchange,
+    (reason, body, headers): (Reason, problem::Problem, HeaderMap),
+) -> Response<Reply> {
     exchange.record.reason(reason);
     problem(exchange, body, headers)
 }

@@ -5,7 +5,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
-use model::{clock::Clock, gate::Gate, level::LevelSink, snapshot::Snapshot, tenant::TenantId};
+use model::{
+    clock::Clock, gate::Gate, level::LevelSink, sessions::Sessions, snapshot::Snapshot,
+    tenant::TenantId,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -67,6 +70,8 @@ pub struct Ports {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The quotas.
     pub gate: Arc<dyn Gate>,
+    /// The user sessions.
+    pub sessions: Arc<dyn Sessions>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where levels go that responses report.
@@ -95,7 +100,7 @@ impl Proxy {
         ports: Ports,
         registry: &prometheus::Registry,
     ) -> Result<Running, StartError> {
-        let Ports { snapshots, gate, clock, levels, api } = ports;
+        let Ports { snapshots, gate, sessions, clock, levels, api } = ports;
         if let Some(flaw) = config.limits.flaw() {
             return Err(StartError::Limit(flaw));
         }
@@ -118,6 +123,7 @@ impl Proxy {
             series,
             issuers,
             levels,
+            sessions,
             local: api.map(Local::new),
         });
         let (commands, heard) = watch::channel(Command::Serve);

@@ -16,6 +16,7 @@ use model::{
     gate::Gate,
     level::LevelSink,
     region::Backend,
+    sessions::Sessions,
     snapshot::{Snapshot, TenantEntry},
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) series: Series,
     pub(crate) issuers: crate::tenant::issuer::Issuers,
     pub(crate) levels: Arc<dyn LevelSink>,
+    pub(crate) sessions: Arc<dyn Sessions>,
     pub(crate) local: Option<Local>,
 }
 

@@ -14,7 +14,14 @@ mod keeper;
 mod lease_file;
 mod meter;
 mod metrics;
+mod sessions;
 mod slot;
 mod start;
 
-pub use crate::{config::QuotaConfig, gate::Quota, lease_file::LeaseFileError, start::StartError};
+pub use crate::{
+    config::QuotaConfig,
+    gate::Quota,
+    lease_file::LeaseFileError,
+    sessions::{LiveSessions, SessionsConfig},
+    start::StartError,
+};

@@ -1,6 +1,7 @@
 //! `routes.toml`: route classes in the order in which they are tried.
 
 mod meters;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use http::Method;
 use model::route::{Pattern, Route, RouteTable, RouteTag};
 use serde::Deserialize;
 
-use self::meters::Meter;
+use self::{meters::Meter, sessions::Session};
 use super::Problems;
 
 const FILE: &str = "routes.toml";
@@ -31,11 +32,13 @@ struct Entry {
     timeout_ms: Option<u64>,
     #[serde(default, rename = "meter")]
     meters: Vec<Meter>,
+    session: Option<Session>,
 }
 
 pub(super) fn load(problems: &mut Problems) -> RouteTable {
     let entries = problems.toml::<File>(FILE).map(|file| file.route).unwrap_or_default();
     let mut routes: Vec<Arc<Route>> = Vec::with_capacity(entries.len());
+    let mut rules = Vec::new();
     for (i, entry) in entries.into_iter().enumerate() {
         if routes.iter().any(|route| *route.name == *entry.name) {
             let reason = format!("`{}` is declared twice", entry.name);
@@ -46,6 +49,8 @@ pub(super) fn load(problems: &mut Problems) -> RouteTable {
         }
         let methods = methods(i, &entry.methods, problems);
         let meters = meters::read(i, entry.meters, problems);
+        let session = entry.session.and_then(|session| sessions::read(i, session, problems));
+        rules.extend(session.clone().map(|rule| (i, rule)));
         match Pattern::parse(&entry.path) {
             Ok(path) => routes.push(Arc::new(Route {
                 name: entry.name.into(),
@@ -54,10 +59,12 @@ pub(super) fn load(problems: &mut Problems) -> RouteTable {
                 tags: entry.tags,
                 timeout_ms: entry.timeout_ms,
                 meters,
+                session,
             })),
             Err(error) => problems.add(FILE, format!("route[{i}].path"), error.to_string()),
         }
     }
+    sessions::check_ends(&rules, problems);
     RouteTable(routes)
 }
 

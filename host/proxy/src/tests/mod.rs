@@ -18,5 +18,6 @@ mod local;
 mod policies;
 mod quotas;
 mod records;
+mod sessions;
 mod tenants;
 mod upstreams;

@@ -35,6 +35,7 @@ use uuid::Uuid;
 use super::{
     client::{self, Answer, Client},
     origin::Origin,
+    sessions::{self, FakeSessions},
 };
 use crate::{LocalService, Ports, Proxy, ProxyConfig, Running};
 
@@ -49,6 +50,7 @@ pub(super) struct World {
     pub(super) far_origin: Origin,
     pub(super) gate: Arc<FakeGate>,
     pub(super) levels: Arc<FakeLevels>,
+    pub(super) sessions: Arc<FakeSessions>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) registry: prometheus::Registry,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -100,11 +102,13 @@ impl World {
         let clock = Arc::new(ManualClock::at(NOW));
         let registry = prometheus::Registry::new();
         let levels = Arc::<FakeLevels>::default();
+        let sessions = Arc::<FakeSessions>::default();
         let ports = Ports {
             snapshots: receiver,
             gate: Arc::clone(&gate) as _,
             clock: Arc::clone(&clock) as _,
             levels: Arc::clone(&levels) as _,
+            sessions: Arc::clone(&sessions) as _,
             api: setup.api.clone(),
         };
         let running = Proxy::start(setup.config.clone(), ports, &registry);
@@ -116,6 +120,7 @@ impl World {
             far_origin,
             gate,
             levels,
+            sessions,
             clock,
             registry,
             snapshots,
@@ -255,20 +260,22 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
 }
 
 fn routes() -> RouteTable {
-    let route = |name: &str, pattern: &str, tags: Vec<RouteTag>, timeout_ms| {
+    let route = |name: &str, pattern: &str, tags: Vec<RouteTag>| {
         let path = Pattern::parse(pattern).expect("a pattern");
         let meters = if name == "metered" { super::levels::rules() } else { Vec::new() };
         let methods = Vec::new();
-        Arc::new(Route { name: name.into(), methods, path, tags, timeout_ms, meters })
+        let (timeout_ms, session) = (None, None);
+        Arc::new(Route { name: name.into(), methods, path, tags, timeout_ms, meters, session })
     };
-    RouteTable(vec![
-        route("metered", "/metered/*", Vec::new(), None),
-        route("ai", "/ai/**", vec![RouteTag::Ai], None),
-        route("short", "/never", Vec::new(), Some(60_000)),
-        route("root", "/", Vec::new(), None),
-        route("any", "/*", Vec::new(), None),
-        route("deep", "/*/*", Vec::new(), None),
-    ])
+    let mut routes = sessions::routes();
+    routes.extend([
+        route("metered", "/metered/*", Vec::new()),
+        route("ai", "/ai/**", vec![RouteTag::Ai]),
+        route("root", "/", Vec::new()),
+        route("any", "/*", Vec::new()),
+        route("deep", "/*/*", Vec::new()),
+    ]);
+    RouteTable(routes)
 }
 
 /// A sink that remembers.
