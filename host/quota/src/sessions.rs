@@ -10,6 +10,7 @@
 
 pub(crate) mod beat;
 mod in_process;
+pub(crate) mod in_redis;
 mod live;
 mod metrics;
 mod registry;

@@ -39,6 +39,7 @@ mod random;
 mod rows;
 mod schema;
 mod secrets;
+mod session_guards;
 mod tenants;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,8 @@ const FILE: &str = "routes.toml";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Of every route that has none of its own.
+    session: Option<Session>,
     route: Vec<Entry>,
 }
 
@@ -36,9 +38,18 @@ struct Entry {
 }
 
 pub(super) fn load(problems: &mut Problems) -> RouteTable {
-    let entries = problems.toml::<File>(FILE).map(|file| file.route).unwrap_or_default();
+    let Some(File { session, route: entries }) = problems.toml(FILE) else {
+        return RouteTable::default();
+    };
+    let everywhere = session.and_then(|session| sessions::read("session", session, problems));
+    if everywhere.as_ref().is_some_and(|rule| rule.ends) {
+        problems.add(
+            FILE,
+            "session.end".to_owned(),
+            "a logout is a route; give that route the `session`",
+        );
+    }
     let mut routes: Vec<Arc<Route>> = Vec::with_capacity(entries.len());
-    let mut rules = Vec::new();
     for (i, entry) in entries.into_iter().enumerate() {
         if routes.iter().any(|route| *route.name == *entry.name) {
             let reason = format!("`{}` is declared twice", entry.name);
@@ -49,8 +60,10 @@ pub(super) fn load(problems: &mut Problems) -> RouteTable {
         }
         let methods = methods(i, &entry.methods, problems);
         let meters = meters::read(i, entry.meters, problems);
-        let session = entry.session.and_then(|session| sessions::read(i, session, problems));
-        rules.extend(session.clone().map(|rule| (i, rule)));
+        let session = match entry.session {
+            Some(own) => sessions::read(&format!("route[{i}].session"), own, problems),
+            None => everywhere.clone(),
+        };
         match Pattern::parse(&entry.path) {
             Ok(path) => routes.push(Arc::new(Route {
                 name: entry.name.into(),
@@ -64,7 +77,7 @@ pub(super) fn load(problems: &mut Problems) -> RouteTable {
             Err(error) => problems.add(FILE, format!("route[{i}].path"), error.to_string()),
         }
     }
-    sessions::check_ends(&rules, problems);
+    sessions::check_ends(&routes, problems);
     RouteTable(routes)
 }
 

@@ -1,6 +1,11 @@
-//! `session` of a `[[route]]`: which session its requests belong to.
+//! `session` of a `[[route]]`, or of all of them: which session requests belong to.
 
-use model::sessions::{IDLE_MS_DEFAULT, SessionRule, SessionSource};
+use std::sync::Arc;
+
+use model::{
+    route::Route,
+    sessions::{IDLE_MS_DEFAULT, SessionRule, SessionSource},
+};
 use serde::Deserialize;
 
 use super::{FILE, Problems};
@@ -10,6 +15,9 @@ const IDLE_MS_MIN: u64 = 1_000;
 /// Longest idle time in ms (a day): a session that nobody uses for longer holds its slot
 /// for nobody.
 const IDLE_MS_MAX: u64 = 86_400_000;
+
+/// `from` of a route whose requests belong to no session.
+const NONE: &str = "none";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,12 +29,18 @@ pub(super) struct Session {
     end: bool,
 }
 
-/// The rule of the route at `route`; what is wrong goes to `problems`.
-pub(super) fn read(route: usize, session: Session, problems: &mut Problems) -> Option<SessionRule> {
+/// The rule at `place` (`session`, or that of a route); what is wrong goes to `problems`.
+pub(super) fn read(place: &str, session: Session, problems: &mut Problems) -> Option<SessionRule> {
     let mut fault = |key: &str, reason: String| {
-        problems.add(FILE, format!("route[{route}].session.{key}"), reason);
+        problems.add(FILE, format!("{place}.{key}"), reason);
     };
     let Session { from, idle_ms, evict_oldest, end } = session;
+    if from == NONE {
+        if idle_ms.is_some() || evict_oldest.is_some() || end {
+            fault("from", "none: goes alone; take the other keys away".to_owned());
+        }
+        return None;
+    }
     if idle_ms.is_some_and(|ms| !(IDLE_MS_MIN..=IDLE_MS_MAX).contains(&ms)) {
         fault("idle_ms", format!("must be from {IDLE_MS_MIN} (a second) to {IDLE_MS_MAX} (a day)"));
     }
@@ -55,10 +69,11 @@ pub(super) fn read(route: usize, session: Session, problems: &mut Problems) -> O
 }
 
 /// A logout of sessions that no route begins ends nothing: a misspelt name.
-pub(super) fn check_ends(rules: &[(usize, SessionRule)], problems: &mut Problems) {
-    for (route, rule) in rules.iter().filter(|(_, rule)| rule.ends) {
-        let begun = rules.iter().any(|(_, other)| !other.ends && other.source == rule.source);
-        if !begun {
+pub(super) fn check_ends(routes: &[Arc<Route>], problems: &mut Problems) {
+    let rules = || routes.iter().map(|route| route.session.as_ref()).enumerate();
+    for (route, rule) in rules().filter_map(|(route, rule)| Some((route, rule?))) {
+        let begins = |other: &SessionRule| !other.ends && other.source == rule.source;
+        if rule.ends && !rules().any(|(_, other)| other.is_some_and(begins)) {
             let reason = "ends sessions that no route begins; write it as on the other routes, \
                           or give one of them a `session` from the same";
             problems.add(FILE, format!("route[{route}].session.from"), reason);
@@ -109,6 +124,7 @@ mod tests {
             ("from = \"cookie:sid\", end = true, idle_ms = 5000", "idle_ms", "take it away"),
             ("from = \"cookie:sid\", end = true, evict_oldest = true", "evict_oldest", "take it"),
             ("from = \"cookie:sid\", end = true", "from", "no route begins"),
+            ("from = \"none\", idle_ms = 5000", "from", "goes alone"),
         ] {
             let found = one(session).expect_err(session);
             let prefix = format!("route[0].session.{key}: ");
@@ -116,6 +132,23 @@ mod tests {
             assert!(told, "{prefix}{fix} in {found:?}");
         }
         assert!(one("from = \"cookie:sid\", idle = 1").is_err(), "unknown keys are refused");
+    }
+
+    #[test]
+    fn one_session_stands_for_all_routes_unless_a_route_has_its_own() {
+        let text = "session = { from = \"cookie:sid\" }\n\
+                    [[route]]\nname = \"feed\"\npath = \"/feed\"\nsession = { from = \"none\" }\n\
+                    [[route]]\nname = \"ws\"\npath = \"/ws\"\nsession = { from = \"connection\" }\n\
+                    [[route]]\nname = \"app\"\npath = \"/**\"\n";
+        let routes = load(text).expect("routes");
+        let sources: Vec<_> =
+            routes.0.iter().map(|route| route.session.clone().map(|rule| rule.source)).collect();
+        let cookie = SessionSource::Cookie("sid".into());
+        assert_eq!(sources, [None, Some(SessionSource::Connection), Some(cookie)]);
+        let end = "session = { from = \"cookie:sid\", end = true }\n\
+                   [[route]]\nname = \"app\"\npath = \"/**\"\n";
+        let found = load(end).expect_err("a logout everywhere");
+        assert!(found.iter().any(|line| line.starts_with("session.end: ")), "{found:?}");
     }
 
     #[test]
