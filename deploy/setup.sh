@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian lacks: a C compiler for the bundled SQLite and mimalloc,
-# and with `test` also the PostgreSQL that the tests start themselves. Does nothing when
-# all is there. (plugins/build.sh brings its own compiler where rustup cannot.)
+# and with `test` also the PostgreSQL and Redis that the tests start themselves. Does
+# nothing when all is there. (plugins/build.sh brings its own compiler where rustup cannot.)
 set -euo pipefail
 
 missing=()
@@ -10,6 +10,9 @@ has_postgres() {
 }
 if [ "${1:-}" = test ] && ! has_postgres; then
     missing+=(postgresql)
+fi
+if [ "${1:-}" = test ] && ! command -v redis-server >/dev/null; then
+    missing+=(redis-server)
 fi
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
@@ -20,10 +23,16 @@ if [ "${#missing[@]}" -gt 0 ]; then
         exit 1
     fi
     apt-get update -qq
-    # The tests run their own cluster; Debian's would only take the port.
+    # The tests run servers of their own; Debian's would only take the ports, or fail to.
     mkdir -p /etc/postgresql-common
     [ -e /etc/postgresql-common/createcluster.conf ] ||
         echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 

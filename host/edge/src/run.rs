@@ -126,16 +126,20 @@ pub async fn start(
         admit_wait_ms_max: config.quota.admit_wait_ms_max,
         ..quota::QuotaConfig::new(config.data.dir.join("leases"))
     };
+    let sessions_config = quota::SessionsConfig {
+        sessions_max: config.quota.sessions_max,
+        wait_ms_max: config.quota.admit_wait_ms_max,
+        redis: quota_config.redis.clone(),
+        redis_timeout_ms: quota_config.redis_timeout_ms,
+    };
     // Quotas are dispatched in this process, so it has to be the only one that does.
     let dispatch = store.claim_dispatch().await?;
     let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
     let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
 
-    let sessions_config = quota::SessionsConfig {
-        sessions_max: config.quota.sessions_max,
-        wait_ms_max: config.quota.admit_wait_ms_max,
-    };
-    let sessions = quota::LiveSessions::in_process(sessions_config, Arc::clone(&clock), &registry)?;
+    let guards: Arc<dyn model::sessions::GuardStore> = Arc::clone(&store) as _;
+    let sessions =
+        quota::LiveSessions::start(sessions_config, guards, Arc::clone(&clock), &registry)?;
 
     let control_listener = TcpListener::bind(config.control.listen)
         .await

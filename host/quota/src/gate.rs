@@ -31,6 +31,8 @@ pub struct Quota {
     pub(crate) authority: Arc<dyn Authority>,
     pub(crate) meters: RwLock<HashMap<TenantId, Arc<TenantMeter>>>,
     pub(crate) keeper: AbortHandle,
+    /// What listens to the shared dispatcher.
+    pub(crate) listeners: Vec<AbortHandle>,
 }
 
 impl Quota {
@@ -47,7 +49,12 @@ impl Quota {
                 "the quota authority did not take the final figures; the lease file keeps them"
             );
         }
+        self.abort();
+    }
+
+    fn abort(&self) {
         self.keeper.abort();
+        self.listeners.iter().for_each(AbortHandle::abort);
     }
 
     fn patience(&self) -> Duration {
@@ -62,7 +69,7 @@ impl Quota {
         let key =
             |metric| Window::of(metric, as_of).map(|window| WindowKey { tenant, metric, window });
         let keys = vec![key(Metric::ApiCalls)?, key(Metric::AiRequests)?];
-        let accounts = self.authority.confirm(keys).await.ok()?;
+        let accounts = self.authority.accounts(keys).await.ok()?;
         let charged = |index: usize| {
             accounts.get(index).copied().flatten().map_or(0, |account| account.charged)
         };
@@ -102,7 +109,7 @@ impl UsageSource for Quota {
 
 impl Drop for Quota {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.abort();
     }
 }
 

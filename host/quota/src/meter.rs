@@ -15,8 +15,9 @@ use std::{
 };
 
 use model::{
-    clock::{Clock, UnixMs},
+    clock::UnixMs,
     gate::{Denial, Meter, Permit, QuotaStatus, Take, Token, Tokens},
+    ledger::BootId,
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
     tenant::TenantId,
@@ -30,7 +31,9 @@ use crate::{
     config::QuotaConfig,
     lease_file::Map,
     metrics::Metrics,
+    redis::Recalled,
     slot::{Slot, SlotTake},
+    window_clock::WindowClock,
 };
 
 /// Retry-After of a wait that was too long, in seconds: the tranche is on its way.
@@ -42,16 +45,21 @@ const RETRY_DOWN_S: std::ops::RangeInclusive<u64> = 2..=5;
 /// What meters and keeper share.
 pub(crate) struct Shared {
     pub(crate) config: QuotaConfig,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: WindowClock,
     pub(crate) map: Map,
     pub(crate) metrics: Metrics,
     pub(crate) inbox: UnboundedSender<Message>,
+    pub(crate) boot: BootId,
 }
 
 /// What the keeper is told. At most one demand per slot is under way.
 pub(crate) enum Message {
     /// Look at a slot: it needs tokens, its limit changed, or a token came back late.
     Look(Arc<TenantMeter>, usize),
+    /// Another edge needs tokens that this one may have parked.
+    Recalled(Recalled),
+    /// A server of the shared dispatcher begins to answer.
+    DispatcherFound,
     /// Bring the authority's figures of a tenant up to date.
     Flush(TenantId, oneshot::Sender<bool>),
     /// Seal, report, stop.
@@ -120,7 +128,7 @@ impl TenantMeter {
             if !metrics.contains(slot.metric) {
                 continue;
             }
-            match slot.take(&self.shared.map, now) {
+            match slot.take(&self.shared.map, now, &self.shared.clock) {
                 SlotTake::Token(token, ask) => {
                     tokens.push(token);
                     if ask {
@@ -150,6 +158,12 @@ impl TenantMeter {
         {
             count(&metrics.exhausted);
             return Attempt::Denied(Denial::Exhausted(QuotaStatus { remaining: 0, ..status }));
+        }
+        if slot.is_soft(self.shared.clock.monotonic_ms())
+            && let Some(status) = slot.status(&self.shared.map, now)
+        {
+            count(&metrics.soft);
+            return Attempt::Denied(Denial::Soft(QuotaStatus { remaining: 0, ..status }));
         }
         if slot.is_refused() {
             count(&metrics.unavailable);
@@ -212,7 +226,7 @@ impl TenantMeter {
 
 impl Meter for TenantMeter {
     fn take(self: Arc<Self>, metrics: MetricSet, now: UnixMs) -> Take {
-        match self.attempt(metrics, now) {
+        match self.attempt(metrics, self.shared.clock.of_request(now)) {
             Attempt::Granted(tokens) => Take::Granted(Permit::new(self, tokens)),
             Attempt::Denied(denial) => Take::Denied(denial),
             Attempt::Starved(_) => Take::Wait(Box::pin(self.wait(metrics))),
@@ -230,7 +244,7 @@ impl Meter for TenantMeter {
 
     fn status(&self, metric: Metric, now: UnixMs) -> Option<QuotaStatus> {
         let slot = self.slots.iter().find(|slot| slot.metric == metric)?;
-        slot.status(&self.shared.map, now)
+        slot.status(&self.shared.map, self.shared.clock.of_request(now))
     }
 }
 

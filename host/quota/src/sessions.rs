@@ -10,7 +10,7 @@
 
 pub(crate) mod beat;
 mod in_process;
-pub(crate) mod in_redis;
+mod in_redis;
 mod live;
 mod metrics;
 mod registry;
@@ -23,7 +23,7 @@ use model::{
     BoxFuture,
     clock::Clock,
     quota::Metric,
-    sessions::{Enter, Member, Seat, SessionRefusal, Sessions, SessionsUnavailable, Visit},
+    sessions::{Enter, GuardStore, Member, Seat, SessionRefusal, Sessions, SessionsUnavailable, Visit},
     snapshot::TenantEntry,
     tenant::TenantId,
 };
@@ -31,9 +31,14 @@ use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
 
 use self::{
     in_process::InProcess,
+    in_redis::InRedis,
     live::{Live, Map, Room},
     metrics::Metrics,
     registry::{Admission, Registry, Terms},
+};
+use crate::{
+    redis::{RedisTarget, Servers},
+    start::StartError,
 };
 
 /// Retry-After while the registry does not answer, in seconds: 1–5, by tenant, so that
@@ -41,18 +46,22 @@ use self::{
 const RETRY_DOWN_S: std::ops::RangeInclusive<u64> = 1..=5;
 
 /// What an operator may set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionsConfig {
     /// Sessions that one process keeps alive. Default 100,000, about 30 MB: beyond it, new
     /// sessions get 503 until others end.
     pub sessions_max: usize,
     /// Longest wait for the registry, in ms. Default 250: as long as for a lease.
     pub wait_ms_max: u64,
+    /// The Redis that several edges share. Default `None`: this process is alone.
+    pub redis: Option<RedisTarget>,
+    /// Longest call to Redis, in ms. Default 25: as for leases.
+    pub redis_timeout_ms: u64,
 }
 
 impl Default for SessionsConfig {
     fn default() -> Self {
-        Self { sessions_max: 100_000, wait_ms_max: 250 }
+        Self { sessions_max: 100_000, wait_ms_max: 250, redis: None, redis_timeout_ms: 25 }
     }
 }
 
@@ -74,26 +83,25 @@ pub(crate) struct Shared {
 }
 
 impl LiveSessions {
-    /// Sessions counted in this process, for an edge that is the only one. Called within
-    /// the runtime that is to run the heartbeats.
+    /// Sessions counted in this process, or in the Redis that edges share. Called within
+    /// the runtime that is to run the heartbeats; does not wait for Redis.
     ///
     /// # Errors
-    /// A series is registered already.
-    pub fn in_process(
+    /// The address of Redis cannot be used, or a series is registered already.
+    pub fn start(
         config: SessionsConfig,
+        guards: Arc<dyn GuardStore>,
         clock: Arc<dyn Clock>,
         registry: &prometheus::Registry,
-    ) -> Result<Arc<Self>, prometheus::Error> {
-        let counting = Arc::new(InProcess::new(Arc::clone(&clock)));
-        Self::start(config, clock, counting, registry)
-    }
-
-    fn start(
-        config: SessionsConfig,
-        clock: Arc<dyn Clock>,
-        counting: Arc<dyn Registry>,
-        registry: &prometheus::Registry,
-    ) -> Result<Arc<Self>, prometheus::Error> {
+    ) -> Result<Arc<Self>, StartError> {
+        let counting: Arc<dyn Registry> = match &config.redis {
+            None => Arc::new(InProcess::new(Arc::clone(&clock))),
+            Some(target) => {
+                let limit = Duration::from_millis(config.redis_timeout_ms);
+                let servers = Servers::connect(target.clone(), limit)?;
+                Arc::new(InRedis::new(servers, guards))
+            }
+        };
         let shared = Shared::new(config, clock, counting, Metrics::register(registry)?);
         let beat = tokio::spawn(beat::run(Arc::clone(&shared))).abort_handle();
         Ok(Arc::new(Self { shared, beat }))

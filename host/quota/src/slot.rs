@@ -2,9 +2,10 @@
 //! when, and what to say when there is none.
 //!
 //! Read on every request; written by the keeper, and by the gate when a limit changes.
-//! Invariant: `lease` is published after the `until` it is valid for, and a lease is
-//! sealed before another window's `until` is published, so a taker that read an old pair
-//! fails at the generation in the cell.
+//! Invariant: `lease` is published after the times it is valid for, and a lease is sealed
+//! before another window's times are published, so a taker that read an old pair fails at
+//! the generation in the cell. A lease of a shared dispatcher also ends on the monotonic
+//! clock; the keeper takes its tokens out soon after.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -15,7 +16,13 @@ use model::{
     window::Window,
 };
 
-use crate::lease_file::{Map, Taken};
+use crate::{
+    lease_file::{Map, Taken},
+    window_clock::WindowClock,
+};
+
+/// The end of a lease that ends with its window only.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// A metric that the hot path takes tokens of.
 pub(crate) struct Slot {
@@ -29,12 +36,16 @@ pub(crate) struct Slot {
     /// The window that lease and figures belong to, ms.
     since: AtomicU64,
     until: AtomicU64,
+    /// End of the lease on the monotonic clock, ms; [`NEVER`] without one.
+    expires: AtomicU64,
     /// At so many tokens or fewer the keeper is asked for more.
     mark: AtomicU32,
     /// Tokens of the window outside the cell.
     beyond: AtomicU64,
     /// Exhausted is a definite answer until then, ms.
     empty_until: AtomicU64,
+    /// Others hold the last tokens: until then, on the monotonic clock, ms.
+    soft_until: AtomicU64,
     /// The authority is needed and does not answer.
     refused: AtomicBool,
     /// Tokens given back too late: `first generation of the window:32 | count:32`.
@@ -61,9 +72,11 @@ impl Slot {
             lease: AtomicU64::new(0),
             since: AtomicU64::new(0),
             until: AtomicU64::new(0),
+            expires: AtomicU64::new(NEVER),
             mark: AtomicU32::new(0),
             beyond: AtomicU64::new(0),
             empty_until: AtomicU64::new(0),
+            soft_until: AtomicU64::new(0),
             refused: AtomicBool::new(false),
             late: AtomicU64::new(0),
             demanded: AtomicBool::new(false),
@@ -71,11 +84,15 @@ impl Slot {
         }
     }
 
-    /// Takes a token of the present lease.
-    pub(crate) fn take(&self, map: &Map, now: UnixMs) -> SlotTake {
+    /// Takes a token of the present lease. `now` is the time of windows.
+    pub(crate) fn take(&self, map: &Map, now: UnixMs, clock: &WindowClock) -> SlotTake {
         let lease = self.lease.load(Ordering::Acquire);
         let (generation, index) = ((lease >> 32) as u32, lease as u32);
         if lease == 0 || now.0 >= self.until.load(Ordering::Acquire) {
+            return SlotTake::Dry;
+        }
+        let expires = self.expires.load(Ordering::Acquire);
+        if expires != NEVER && clock.monotonic_ms() >= expires {
             return SlotTake::Dry;
         }
         match map.record(index).map(|record| record.take(generation)) {
@@ -115,13 +132,20 @@ impl Slot {
         self.late.store(u64::from(first) << 32, Ordering::Release);
         self.beyond.store(0, Ordering::Relaxed);
         self.empty_until.store(0, Ordering::SeqCst);
+        self.soft_until.store(0, Ordering::Release);
         self.since.store(window.start.0, Ordering::Release);
         self.until.store(window.end.0, Ordering::Release);
     }
 
-    /// Puts a lease in place for takers.
-    pub(crate) fn publish(&self, generation: u32, index: u32) {
+    /// Puts a lease in place for takers, until `expires` on the monotonic clock.
+    pub(crate) fn publish(&self, generation: u32, index: u32, expires: u64) {
+        self.expires.store(expires, Ordering::Release);
         self.lease.store(u64::from(generation) << 32 | u64::from(index), Ordering::Release);
+    }
+
+    /// The lease in place holds until then.
+    pub(crate) fn prolong(&self, expires: u64) {
+        self.expires.store(expires, Ordering::Release);
     }
 
     /// Takes the lease out of takers' sight.
@@ -177,6 +201,17 @@ impl Slot {
     pub(crate) fn is_empty(&self, now: UnixMs, cache_ms: u64) -> bool {
         let until = self.empty_until.load(Ordering::SeqCst);
         until > now.0 && until - now.0 <= cache_ms
+    }
+
+    /// Others hold the last tokens of the window; believed until then on the monotonic
+    /// clock.
+    pub(crate) fn declare_soft(&self, until: u64) {
+        self.soft_until.store(until, Ordering::Release);
+    }
+
+    /// Whether others hold the last tokens.
+    pub(crate) fn is_soft(&self, monotonic_ms: u64) -> bool {
+        monotonic_ms < self.soft_until.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_mark(&self, mark: u32) {

@@ -7,6 +7,7 @@
 
 mod alerts;
 mod deliver;
+mod holders;
 mod lifecycle;
 mod partitions;
 mod sample;
@@ -37,6 +38,10 @@ impl Jobs {
         let mut jobs = Self { tasks: JoinSet::new() };
         jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
+        let reach = holders::Reach::default();
+        jobs.every(&deps, "holders", holders::EVERY_MS, move |deps| {
+            holders::run(deps, reach.clone())
+        });
         let channels = Channels::new(&deps.notify);
         jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);

@@ -7,12 +7,24 @@
 //! checked by the schema too; nothing is credited by a timeout, only by final figures. To
 //! add an operation, add a file with an [`Operation`].
 
+mod accounts;
 mod audit;
 mod commit;
-mod confirm;
+mod figures;
+mod given;
+mod held;
 mod holder;
+mod late;
+mod lives;
+mod lost;
 mod open;
+mod recall;
+mod reconcile;
 mod report;
+mod seals;
+mod shared;
+mod time;
+mod upkeep;
 mod window;
 
 #[cfg(test)]
@@ -23,22 +35,25 @@ mod tests;
 use model::{
     BoxFuture,
     ledger::{
-        Authority, AuthorityError, Holder, HolderId, Inherited, OpenRequest, Opening, Report,
-        ReportAnswer, Stranded, Will, WindowAccount, WindowKey,
+        Authority, AuthorityError, Holder, HolderId, Inherited, OpenRequest, Opening, Registered,
+        Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
     },
 };
 
-pub use self::audit::QuotaViolation;
+pub(in crate::store) use self::held::{counts_by_reports, unspent, unspent_of_window};
+pub use self::{audit::QuotaViolation, time::AuthorityTime};
 use self::{
     commit::{Operation, committed},
-    holder::{End, StrandOthers},
+    holder::End,
+    lost::StrandOthers,
+    shared::{Close, Confirm},
 };
 use super::{Store, StoreError, db::Statement};
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, AuthorityError>>;
 
 impl Authority for Store {
-    fn register(&self, holder: Holder) -> Answer<'_, ()> {
+    fn register(&self, holder: Holder) -> Answer<'_, Registered> {
         self.answer(holder)
     }
 
@@ -50,8 +65,20 @@ impl Authority for Store {
         self.answer(report)
     }
 
-    fn confirm(&self, keys: Vec<WindowKey>) -> Answer<'_, Vec<Option<WindowAccount>>> {
-        Box::pin(async move { confirm::confirm(self, &keys).await.map_err(failed) })
+    fn confirm(
+        &self,
+        holder: HolderId,
+        keys: Vec<WindowKey>,
+    ) -> Answer<'_, Option<Vec<Option<Standing>>>> {
+        self.answer(Confirm(holder, keys))
+    }
+
+    fn close(&self, keys: Vec<WindowKey>) -> Answer<'_, ()> {
+        self.answer(Close(keys))
+    }
+
+    fn accounts(&self, keys: Vec<WindowKey>) -> Answer<'_, Vec<Option<WindowAccount>>> {
+        Box::pin(async move { accounts::accounts(self, &keys).await.map_err(failed) })
     }
 
     fn inherit(&self, will: Will) -> Answer<'_, Inherited> {

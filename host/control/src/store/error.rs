@@ -73,6 +73,9 @@ pub enum StoreError {
         PostgreSQL need a shared dispatcher (Redis), which this version does not have"
     )]
     Dispatched,
+    /// A holder of quotas that was ended asks for tokens of its own.
+    #[error("the holder {0} was ended: it has to register anew")]
+    HolderEnded(uuid::Uuid),
     /// The file is no database, or is damaged.
     #[error("{} is not a usable SQLite database: {reason}", path.display())]
     Corrupt {

@@ -60,7 +60,7 @@ pub use self::{
         SecretRecord, Severity, StoredAlerts, Threshold, ThresholdError,
     },
     audit::{AUDIT_PAGE_MAX, Actor},
-    authority::QuotaViolation,
+    authority::{AuthorityTime, QuotaViolation},
     billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
     data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
@@ -99,6 +99,7 @@ use self::{
 pub struct Store {
     db: Db,
     clock: Arc<dyn Clock>,
+    authority_time: AuthorityTime,
     published: Arc<Published>,
     turn: Arc<Mutex<()>>,
     applied: Applied,
@@ -119,11 +120,24 @@ impl Store {
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.
     pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
+        Self::open_with(url, clock, AuthorityTime::USUAL).await
+    }
+
+    /// As [`Store::open`], with a choice of the clock that quota windows go by.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(
+        url: &str,
+        clock: Arc<dyn Clock>,
+        authority_time: AuthorityTime,
+    ) -> Result<Arc<Self>, StoreError> {
         let db = Db::open(url).await?;
         let published = Arc::new(Published::open(db.clone()).await?);
         let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
-        Ok(Arc::new(Self { db, clock, published, turn, applied: Applied::default(), following }))
+        let applied = Applied::default();
+        Ok(Arc::new(Self { db, clock, authority_time, published, turn, applied, following }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.

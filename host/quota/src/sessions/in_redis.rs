@@ -14,10 +14,11 @@ use model::{
     sessions::{GUARD_HOLD_MS, GuardRecord, GuardStore, Member, SessionId, TTL_MS},
     tenant::TenantId,
 };
-use redis::{Script, Value};
+use ::redis::{Script, Value};
 use tokio::time::sleep;
 
 use super::registry::{Admission, Registry, Terms, Unreachable};
+use crate::redis::Servers;
 
 /// Attempts of one call to find a guard (3): one that misses it, one after somebody else
 /// made it, one after making it oneself.
@@ -25,6 +26,9 @@ const ATTEMPTS: usize = 3;
 /// Milliseconds in which the winner of a guard's record has put it in place (100): two
 /// round trips.
 const WINNER_MS: u64 = 100;
+
+/// What a server answers that has become a replica.
+const NOT_MASTER: &str = "NOTMASTER";
 
 /// Runs a script where its keys live, within a time limit. All keys are of one slot.
 pub(crate) trait Scripts: Send + Sync {
@@ -35,6 +39,26 @@ pub(crate) trait Scripts: Send + Sync {
         keys: &'a [&'a str],
         arguments: &'a [String],
     ) -> BoxFuture<'a, Result<Value, Unreachable>>;
+}
+
+impl Scripts for Servers {
+    fn run<'a>(
+        &'a self,
+        script: &'a Script,
+        keys: &'a [&'a str],
+        arguments: &'a [String],
+    ) -> BoxFuture<'a, Result<Value, Unreachable>> {
+        Box::pin(async move {
+            let (link, value) = self.run(script, keys, arguments).await.map_err(|error| {
+                tracing::debug!(%error, "a script of sessions has no answer");
+                Unreachable
+            })?;
+            if word(&value) == Some(NOT_MASTER) {
+                link.give_up("it is no master any more");
+            }
+            Ok(value)
+        })
+    }
 }
 
 /// The registry of a Redis.
@@ -55,12 +79,9 @@ struct Answer {
 
 impl Answer {
     fn read(value: Value) -> Option<Self> {
-        let Value::Array(mut parts) = value else { return None };
-        if parts.is_empty() {
-            return None;
-        }
-        let word = text(&parts.remove(0))?.to_owned();
-        Some(Self { word, rest: parts })
+        let word = word(&value)?.to_owned();
+        let Value::Array(parts) = value else { return None };
+        Some(Self { word, rest: parts.into_iter().skip(1).collect() })
     }
 
     fn number(&self, index: usize) -> Option<u64> {
@@ -69,6 +90,12 @@ impl Answer {
             other => text(other)?.parse().ok(),
         }
     }
+}
+
+/// The word of an answer.
+fn word(value: &Value) -> Option<&str> {
+    let Value::Array(parts) = value else { return None };
+    parts.first().and_then(text)
 }
 
 fn text(value: &Value) -> Option<&str> {

@@ -17,7 +17,7 @@ use model::{
     gate::{Denial, Gate, Meter, MeteredUsage, Permit, Take, UsageSource},
     ledger::{
         Authority, AuthorityError, BootId, Holder, HolderId, Inherited, OpenRequest, Opening,
-        Report, ReportAnswer, Stranded, Will, WindowAccount, WindowKey,
+        Registered, Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
     },
     plan::Plan,
     policy::Chain,
@@ -311,7 +311,7 @@ impl Flaky {
 }
 
 impl Authority for Flaky {
-    fn register(&self, holder: Holder) -> BoxFuture<'_, Result<(), AuthorityError>> {
+    fn register(&self, holder: Holder) -> BoxFuture<'_, Result<Registered, AuthorityError>> {
         self.pass(self.store.register(holder))
     }
 
@@ -328,9 +328,21 @@ impl Authority for Flaky {
 
     fn confirm(
         &self,
+        holder: HolderId,
+        keys: Vec<WindowKey>,
+    ) -> BoxFuture<'_, Result<Option<Vec<Option<Standing>>>, AuthorityError>> {
+        self.pass(self.store.confirm(holder, keys))
+    }
+
+    fn close(&self, keys: Vec<WindowKey>) -> BoxFuture<'_, Result<(), AuthorityError>> {
+        self.pass(Authority::close(&*self.store, keys))
+    }
+
+    fn accounts(
+        &self,
         keys: Vec<WindowKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<WindowAccount>>, AuthorityError>> {
-        self.pass(self.store.confirm(keys))
+        self.pass(self.store.accounts(keys))
     }
 
     fn inherit(&self, will: Will) -> BoxFuture<'_, Result<Inherited, AuthorityError>> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     super::{
         StoreError,
-        authority::{int, uint},
+        authority::{int, uint, unspent_of_window},
         db::{ControlTx, sql},
         rows,
         rows::Span,
@@ -97,7 +97,7 @@ async fn levels(
     Ok(())
 }
 
-/// Charged totals of a window: as `authority::confirm` has them, for many tenants at once.
+/// Charged totals of a window: as the usage figures have them, for many tenants at once.
 async fn charged(
     tx: &mut ControlTx,
     span: Span,
@@ -105,18 +105,14 @@ async fn charged(
     window: Window,
     used: &mut BTreeMap<(TenantId, Metric), u64>,
 ) -> Result<(), StoreError> {
-    let rows: Vec<(Uuid, i64)> = sql("SELECT w.tenant_id, w.granted - w.credited -
-             (SELECT CAST(coalesce(sum(e.tranche_own + e.tranche_shared
-                                       - coalesce(r.spent, 0)), 0) AS BIGINT)
-              FROM quota_holder h
-              JOIN quota_epoch e ON e.tenant_id = w.tenant_id AND e.metric = w.metric
-               AND e.start_ms = w.start_ms AND e.state <> 'reconciled' AND e.fence = h.fence
-              LEFT JOIN quota_report r ON r.tenant_id = e.tenant_id AND r.metric = e.metric
-               AND r.start_ms = e.start_ms AND r.epoch = e.epoch AND r.holder = h.holder
-              WHERE h.ended_at IS NULL) AS charged
+    let rows: Vec<(Uuid, i64)> = sql(concat!(
+        "SELECT w.tenant_id, w.granted - w.credited - ",
+        unspent_of_window!(),
+        " AS charged
          FROM alert_settings s JOIN quota_window w ON w.tenant_id = s.tenant_id
          WHERE s.tenant_id BETWEEN $1 AND $2 AND s.watches = 1
-           AND w.metric = $3 AND w.start_ms = $4")
+           AND w.metric = $3 AND w.start_ms = $4"
+    ))
     .bind(span.first)
     .bind(span.last)
     .bind(metric.as_str())

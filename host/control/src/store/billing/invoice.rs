@@ -191,7 +191,7 @@ impl Store {
         if keys.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let accounts = self.confirm(keys.clone()).await?;
+        let accounts = self.accounts(keys.clone()).await?;
         let charged = |(key, account): (WindowKey, Option<model::ledger::WindowAccount>)| {
             (key.tenant, account.map_or(0, |account| account.charged))
         };

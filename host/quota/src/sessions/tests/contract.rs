@@ -14,7 +14,7 @@ macro_rules! on_both {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn in_redis() {
-                let server = crate::sessions::tests::server::Server::start().await;
+                let (_redis, server) = crate::sessions::tests::server::own().await;
                 super::$test(&server.registry()).await;
             }
         }
