@@ -23,7 +23,9 @@ use model::{
     BoxFuture,
     clock::Clock,
     quota::Metric,
-    sessions::{Enter, GuardStore, Member, Seat, SessionRefusal, Sessions, SessionsUnavailable, Visit},
+    sessions::{
+        Enter, GuardStore, Member, Seat, SessionRefusal, Sessions, SessionsUnavailable, Visit,
+    },
     snapshot::TenantEntry,
     tenant::TenantId,
 };

@@ -9,12 +9,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ::redis::{Script, Value};
 use model::{
     BoxFuture,
     sessions::{GUARD_HOLD_MS, GuardRecord, GuardStore, Member, SessionId, TTL_MS},
     tenant::TenantId,
 };
-use ::redis::{Script, Value};
 use tokio::time::sleep;
 
 use super::registry::{Admission, Registry, Terms, Unreachable};

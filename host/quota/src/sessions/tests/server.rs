@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
+use ::redis::Script;
 use model::{
     ledger::AuthorityError,
     sessions::{GuardRecord, GuardStore},
 };
-use ::redis::Script;
 use services::{Dump, Fault, FaultProxy, Redis, RedisCluster, RedisOptions};
 
 use super::*;
@@ -264,10 +264,7 @@ async fn an_admission_whose_answer_is_lost_holds_its_slot_for_the_ttl_at_most() 
     let redis = Redis::start(RedisOptions::default());
     let line = FaultProxy::start(([127, 0, 0, 1], redis.port()).into());
     let server = Server::at(&format!("redis://127.0.0.1:{}", line.port())).await;
-    let direct = Server {
-        guards: Arc::clone(&server.guards),
-        ..Server::at(&redis.url()).await
-    };
+    let direct = Server { guards: Arc::clone(&server.guards), ..Server::at(&redis.url()).await };
     let long = direct.registry().with_times(LONG_MS, 0);
     // The guard is there before the line breaks.
     assert_eq!(long.count(TENANT).await, Ok(0));
