@@ -216,6 +216,9 @@ pub trait Held: Send + Sync {
     /// Whether the session may no longer be served: it ended, or could not be renewed in
     /// time. Never blocks.
     fn is_lost(&self) -> bool;
+    /// The upstream took a request of it, so it is a session: anybody can make a value up. One
+    /// that is not confirmed ends with its last open request. Never blocks.
+    fn confirm(&self);
     /// A request, with its stream, is over.
     fn leave(&self);
 }
@@ -235,6 +238,11 @@ impl Seat {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.is_lost()
+    }
+
+    /// The upstream answered below 400.
+    pub fn confirm(&self) {
+        self.0.confirm();
     }
 }
 

@@ -58,6 +58,13 @@ impl Timers {
         let _first = self.session.set(session);
     }
 
+    /// The upstream took the request.
+    pub(crate) fn confirm_session(&self) {
+        if let Some(session) = self.session.get() {
+            session.confirm();
+        }
+    }
+
     /// Whether its session may no longer be served.
     pub(crate) fn session_is_lost(&self) -> bool {
         self.session.get().is_some_and(Attendance::is_lost)

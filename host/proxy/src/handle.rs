@@ -60,7 +60,7 @@ async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, 
     let upstream = upstream::choose(x, &caller.entry, judged.target.as_ref())?;
     let mut answered = forward::send(x, permit, &caller, &upstream, judged).await?;
     level::report(x, &caller, &route, &mut answered);
-    session::close(x, leaving, answered.status).await;
+    session::answered(x, &caller, &route, leaving, answered.status).await;
     let Answered { status, headers, body } = answered;
     let served_by = kept.is_some().then(|| upstream.name());
     let head = ResponseHead { status, headers, served_by };

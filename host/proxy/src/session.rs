@@ -59,12 +59,8 @@ pub(crate) async fn admit(
     if rule.ends {
         return Ok((permit, Some(member)));
     }
-    let visit = Visit { id, idle_ms: rule.idle_ms, evict_oldest: rule.evict_oldest };
-    match enter(exchange, caller, visit).await {
+    match enter(exchange, caller, visit(rule, id)).await {
         Ok(seat) => {
-            if rule.source == SessionSource::Connection {
-                keep(exchange, caller, visit).await;
-            }
             exchange.timers.attend(Attendance::new(seat, exchange.worker.wheel.slot()));
             Ok((permit, None))
         }
@@ -75,15 +71,29 @@ pub(crate) async fn admit(
     }
 }
 
-/// Ends a session when its logout succeeded; the slot is free before the answer goes on.
-pub(crate) async fn close(exchange: &Exchange, leaving: Option<Member>, status: StatusCode) {
-    let Some(member) = leaving else { return };
+/// What the upstream's answer means for the session: below 400 a new one is confirmed, and a
+/// logout's has ended, its slot free before the answer goes on.
+pub(crate) async fn answered(
+    exchange: &Exchange,
+    caller: &Caller,
+    route: &Route,
+    leaving: Option<Member>,
+    status: StatusCode,
+) {
+    let Some(rule) = &route.session else { return };
     if status.is_client_error() || status.is_server_error() {
         return;
     }
-    let ended = exchange.worker.sessions.end(member);
-    // Out of time: it ends all the same.
-    let _late = exchange.in_time(ended).await;
+    if let Some(member) = leaving {
+        let ended = exchange.worker.sessions.end(member);
+        // Out of time: it ends all the same.
+        let _late = exchange.in_time(ended).await;
+        return;
+    }
+    exchange.timers.confirm_session();
+    if rule.source == SessionSource::Connection {
+        keep(exchange, caller, rule).await;
+    }
 }
 
 async fn enter(exchange: &Exchange, caller: &Caller, visit: Visit) -> Result<Seat, Stop> {
@@ -92,6 +102,10 @@ async fn enter(exchange: &Exchange, caller: &Caller, visit: Visit) -> Result<Sea
         Enter::Refused(refusal) => Err(Stop::Session(refusal)),
         Enter::Wait(admission) => exchange.in_time(admission).await?.map_err(Stop::Session),
     }
+}
+
+const fn visit(rule: &SessionRule, id: SessionId) -> Visit {
+    Visit { id, idle_ms: rule.idle_ms, evict_oldest: rule.evict_oldest }
 }
 
 /// The session of the request; `None` when it names none.
@@ -113,12 +127,14 @@ fn named(
         SessionSource::Claim(SessionClaim::Sub) => {
             of_values(source, token.and_then(|token| token.subject.as_deref()).map(str::as_bytes))
         }
-        SessionSource::Connection => {
-            let worker = &exchange.worker;
-            let name = exchange.connection.sessions.name(|bytes| worker.random(bytes));
-            Some(source.session(&name))
-        }
+        SessionSource::Connection => Some(of_connection(exchange, rule)),
     }
+}
+
+/// The session that the connection is.
+fn of_connection(exchange: &Exchange, rule: &SessionRule) -> SessionId {
+    let worker = &exchange.worker;
+    rule.source.session(&exchange.connection.sessions.name(|bytes| worker.random(bytes)))
 }
 
 /// Values of one name together name the session: which of several a backend reads is not
@@ -197,6 +213,10 @@ impl Attendance {
         self.seat.is_lost()
     }
 
+    pub(crate) fn confirm(&self) {
+        self.seat.confirm();
+    }
+
     /// Ready when the seat is lost; else the task is woken to look again.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         if self.is_lost() {
@@ -243,15 +263,16 @@ impl OfConnection {
 }
 
 /// Takes a seat for the connection beside that of its request.
-async fn keep(exchange: &Exchange, caller: &Caller, visit: Visit) {
-    let member = Member { tenant: caller.entry.id(), id: visit.id };
+async fn keep(exchange: &Exchange, caller: &Caller, rule: &SessionRule) {
+    let id = of_connection(exchange, rule);
+    let member = Member { tenant: caller.entry.id(), id };
     let sessions = &exchange.connection.sessions;
     if sessions.holds(member) {
         return;
     }
     // The session is known by now, so this does not wait; when it was lost in between, the
     // request ends.
-    if let Ok(seat) = enter(exchange, caller, visit).await {
+    if let Ok(seat) = enter(exchange, caller, visit(rule, id)).await {
         sessions.hold(&exchange.worker.sessions, member, seat);
     }
 }

@@ -29,7 +29,11 @@ use model::{
     snapshot::TenantEntry,
     tenant::TenantId,
 };
-use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    task::{AbortHandle, JoinHandle},
+    time::timeout,
+};
 
 use self::{
     in_process::InProcess,
@@ -128,7 +132,7 @@ impl Shared {
     /// The session, with the request counted in, if it is known and may be served.
     fn known(&self, member: Member, visit: Visit, limit: u64) -> Option<Seat> {
         let now = self.clock.monotonic_ms();
-        let shard = self.map.shard(member)?;
+        let shard = self.map.shard(member);
         let live = shard.get(&member).filter(|live| !live.is_lost_at(now))?;
         live.join(visit, limit, now);
         Some(Seat::new(Arc::clone(live) as _))
@@ -147,7 +151,7 @@ impl Shared {
     }
 
     async fn admit(
-        &self,
+        self: &Arc<Self>,
         member: Member,
         visit: Visit,
         limit: u64,
@@ -157,9 +161,11 @@ impl Shared {
         let asked = self.clock.monotonic_ms();
         let answer = timeout(self.patience(), self.registry.admit(member, terms)).await;
         match answer {
-            Ok(Ok(Admission::Admitted)) => {
+            Ok(Ok(counted @ (Admission::Admitted | Admission::Present))) => {
                 self.metrics.admitted.inc();
-                self.take_in(member, visit, limit, asked, room)
+                let confirmed = counted == Admission::Present;
+                let live = Live::new(self, member, room, asked, confirmed);
+                Ok(self.take_in(live, visit, limit, asked))
             }
             Ok(Ok(Admission::Full)) => {
                 self.metrics.full.inc();
@@ -176,34 +182,51 @@ impl Shared {
         }
     }
 
-    /// Puts an admitted session in the map, or joins the one that came first.
-    fn take_in(
-        &self,
-        member: Member,
-        visit: Visit,
-        limit: u64,
-        asked: u64,
-        room: Room,
-    ) -> Result<Seat, SessionRefusal> {
+    /// Puts an admitted session in the map, or takes the one that came first; with one more
+    /// request in it.
+    fn take_in(&self, live: Arc<Live>, visit: Visit, limit: u64, asked: u64) -> Seat {
         let now = self.clock.monotonic_ms();
-        let mut shard = self.map.shard(member).ok_or(unavailable(member.tenant))?;
-        if let Some(live) = shard.get(&member).filter(|live| !live.is_lost_at(now)) {
-            live.join(visit, limit, now);
-            live.renewed(asked);
-            return Ok(Seat::new(Arc::clone(live) as _));
+        let mut shard = self.map.shard(live.member);
+        let first = shard.get(&live.member).filter(|first| !first.is_lost_at(now)).cloned();
+        let live = first.unwrap_or_else(|| {
+            if let Some(fenced) = shard.insert(live.member, Arc::clone(&live)) {
+                self.metrics.fenced.inc();
+                fenced.lose();
+            }
+            live
+        });
+        live.join(visit, limit, now);
+        live.renewed(asked);
+        Seat::new(live)
+    }
+
+    /// Ends a session that no upstream took, unless it was taken or joined meanwhile. Its
+    /// slot is free at once, so that made-up values hold none.
+    fn end_nobodys(self: &Arc<Self>, member: Member) {
+        let mut shard = self.map.shard(member);
+        if !shard.get(&member).is_some_and(|live| live.was_nobodys()) {
+            return;
         }
-        let live = Live::new(member, visit, limit, asked, Arc::clone(&self.clock), room);
-        if let Some(fenced) = shard.insert(member, Arc::clone(&live)) {
-            self.metrics.fenced.inc();
-            fenced.lose();
+        if let Some(live) = shard.remove(&member) {
+            live.lose();
+            self.metrics.refused.inc();
+            drop(self.end(member));
         }
-        Ok(Seat::new(live))
+    }
+
+    /// Has the registry end a session, also when nobody waits for it.
+    fn end(self: &Arc<Self>, member: Member) -> JoinHandle<()> {
+        let shared = Arc::clone(self);
+        self.runtime.spawn(async move {
+            // Without an answer the registry forgets it within the TTL.
+            let _late = timeout(shared.patience(), shared.registry.end(member)).await;
+        })
     }
 
     /// Stops serving a session; false when it is not in the map any more.
     fn forget(&self, live: &Arc<Live>) -> bool {
         live.lose();
-        let Some(mut shard) = self.map.shard(live.member) else { return false };
+        let mut shard = self.map.shard(live.member);
         let is_same = shard.get(&live.member).is_some_and(|known| Arc::ptr_eq(known, live));
         is_same && shard.remove(&live.member).is_some()
     }
@@ -223,16 +246,11 @@ impl Sessions for LiveSessions {
     }
 
     fn end(&self, member: Member) -> BoxFuture<'static, ()> {
-        let known = self.shared.map.shard(member).and_then(|mut shard| shard.remove(&member));
-        if let Some(live) = known {
+        if let Some(live) = self.shared.map.shard(member).remove(&member) {
             self.shared.metrics.ended.inc();
             live.lose();
         }
-        let shared = Arc::clone(&self.shared);
-        let ended = self.shared.runtime.spawn(async move {
-            // Without an answer the registry forgets it within the TTL.
-            let _late = timeout(shared.patience(), shared.registry.end(member)).await;
-        });
+        let ended = self.shared.end(member);
         Box::pin(async move {
             let _cancelled = ended.await;
         })

@@ -60,6 +60,7 @@ struct State {
     lost: bool,
     alive: BTreeSet<Member>,
     seats: usize,
+    confirmed: usize,
 }
 
 #[derive(Debug)]
@@ -68,6 +69,10 @@ struct FakeSeat(Arc<Mutex<State>>);
 impl Held for FakeSeat {
     fn is_lost(&self) -> bool {
         self.0.lock().expect("the state").lost
+    }
+
+    fn confirm(&self) {
+        self.0.lock().expect("the state").confirmed += 1;
     }
 
     fn leave(&self) {
@@ -239,4 +244,19 @@ fn a_connection_is_a_session_until_it_closes() {
     one.hang_up();
     world.sessions.await_counts(1, 1);
     assert_eq!(ask(&mut three), 200);
+}
+
+#[test]
+fn only_what_the_upstream_takes_confirms_a_session() {
+    let world = World::new();
+    let confirmed = |path: &str| {
+        world.get(path, "Cookie: sid=one\r\nX-Session: 1\r\n");
+        world.sessions.state().confirmed
+    };
+    assert_eq!(confirmed("/app/a"), 1);
+    assert_eq!(confirmed("/status/401"), 1, "a logout's route, and not a session's");
+    assert_eq!(confirmed("/app/status"), 2);
+    world.gate.set(super::world::Mode::Exhausted);
+    assert_eq!(confirmed("/app/b"), 2, "the quota refused before the session was asked");
+    world.sessions.await_counts(1, 0);
 }

@@ -86,7 +86,7 @@ impl Set {
 
     fn admit(&mut self, id: SessionId, terms: Terms, now: u64) -> Admission {
         if self.renews(id, now) {
-            return Admission::Admitted;
+            return Admission::Present;
         }
         if self.gone.get(&id).is_some_and(|(until, evicted)| *evicted && *until > now) {
             return Admission::Full;

@@ -157,7 +157,7 @@ impl InRedis {
         for _ in 0..ATTEMPTS {
             let answer = self.run(tenant, operation, rest.clone()).await?;
             match answer.word.as_str() {
-                "OK" | "FULL" | "HELD" => return Ok(answer),
+                "OK" | "PRESENT" | "FULL" | "HELD" => return Ok(answer),
                 "NOGUARD" => {
                     let fence = answer.rest.first().and_then(text).ok_or(Unreachable)?.to_owned();
                     let missed_at = answer.number(1).ok_or(Unreachable)?;
@@ -207,6 +207,7 @@ impl InRedis {
         let answer = self.call(member.tenant, "admit", rest).await?;
         match answer.word.as_str() {
             "OK" => Ok(Admission::Admitted),
+            "PRESENT" => Ok(Admission::Present),
             "FULL" => Ok(Admission::Full),
             _ => Ok(Admission::Held { ms: answer.number(0).ok_or(Unreachable)? }),
         }

@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
@@ -18,6 +18,8 @@ use model::{
     sessions::{HEARTBEAT_MS, Held, MARGIN_MS, Member, TTL_MS, Visit},
 };
 use prometheus::IntGauge;
+
+use super::Shared;
 
 /// Locks (64): a request of a known session holds one for a look-up.
 const SHARDS: usize = 64;
@@ -33,29 +35,33 @@ pub(crate) struct Live {
     limit: AtomicU64,
     open: AtomicU32,
     lost: AtomicBool,
+    confirmed: AtomicBool,
+    owner: Weak<Shared>,
     _room: Room,
 }
 
 impl Live {
-    /// A session that the registry counted when asked at `asked`; with one request in it.
+    /// A session that the registry counted when asked at `asked`, without a request yet.
+    /// One that it counted before is `confirmed`.
     pub(crate) fn new(
+        owner: &Arc<Shared>,
         member: Member,
-        visit: Visit,
-        limit: u64,
-        asked: u64,
-        clock: Arc<dyn Clock>,
         room: Room,
+        asked: u64,
+        confirmed: bool,
     ) -> Arc<Self> {
-        let last_request = AtomicU64::new(clock.monotonic_ms());
+        let clock = Arc::clone(&owner.clock);
         Arc::new(Self {
             member,
-            clock,
             good_until: AtomicU64::new(good_until(asked)),
-            last_request,
-            idle_ms: AtomicU64::new(visit.idle_ms),
-            limit: AtomicU64::new(limit),
-            open: AtomicU32::new(1),
+            last_request: AtomicU64::new(clock.monotonic_ms()),
+            clock,
+            idle_ms: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+            open: AtomicU32::new(0),
             lost: AtomicBool::new(false),
+            confirmed: AtomicBool::new(confirmed),
+            owner: Arc::downgrade(owner),
             _room: room,
         })
     }
@@ -88,6 +94,11 @@ impl Live {
         self.open.load(SeqCst) == 0 && since >= self.idle_ms.load(SeqCst)
     }
 
+    /// Whether all of its requests are over and none of them made it a session.
+    pub(crate) fn was_nobodys(&self) -> bool {
+        self.open.load(SeqCst) == 0 && !self.confirmed.load(SeqCst)
+    }
+
     /// Whether its next heartbeat is due.
     pub(crate) fn is_due_at(&self, now: u64) -> bool {
         let left = self.good_until.load(SeqCst).saturating_sub(now);
@@ -112,12 +123,23 @@ impl Held for Live {
     fn leave(&self) {
         self.last_request.fetch_max(self.clock.monotonic_ms(), SeqCst);
         self.open.fetch_sub(1, SeqCst);
+        if self.was_nobodys()
+            && let Some(owner) = self.owner.upgrade()
+        {
+            owner.end_nobodys(self.member);
+        }
+    }
+
+    fn confirm(&self) {
+        self.confirmed.store(true, SeqCst);
     }
 }
 
+type Shard = HashMap<Member, Arc<Live>>;
+
 /// All sessions of the process.
 pub(crate) struct Map {
-    shards: Vec<Mutex<HashMap<Member, Arc<Live>>>>,
+    shards: [Mutex<Shard>; SHARDS],
     room: Arc<Rooms>,
 }
 
@@ -139,7 +161,7 @@ impl Drop for Room {
 
 impl Map {
     pub(crate) fn new(max: usize, gauge: IntGauge) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shards = std::array::from_fn(|_| Mutex::default());
         Self { shards, room: Arc::new(Rooms { taken: AtomicUsize::new(0), max, gauge }) }
     }
 
@@ -151,18 +173,17 @@ impl Map {
         Some(Room(Arc::clone(&self.room)))
     }
 
-    /// Runs `act` on the shard of a session.
-    pub(crate) fn shard(
-        &self,
-        member: Member,
-    ) -> Option<MutexGuard<'_, HashMap<Member, Arc<Live>>>> {
+    /// The shard of a session, locked.
+    pub(crate) fn shard(&self, member: Member) -> MutexGuard<'_, Shard> {
         // The id is a hash already.
         let [first, ..] = member.id.as_bytes();
-        self.shards.get(usize::from(*first) % SHARDS).map(lock)
+        let index = usize::from(*first) % SHARDS;
+        #[expect(clippy::indexing_slicing, reason = "there are so many, and the index is below")]
+        lock(&self.shards[index])
     }
 
     /// Every shard, one lock at a time.
-    pub(crate) fn each_shard(&self, mut act: impl FnMut(&mut HashMap<Member, Arc<Live>>)) {
+    pub(crate) fn each_shard(&self, mut act: impl FnMut(&mut Shard)) {
         self.shards.iter().for_each(|shard| act(&mut lock(shard)));
     }
 }

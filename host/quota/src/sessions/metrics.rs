@@ -15,6 +15,7 @@ pub(crate) struct Metrics {
     pub(crate) fenced: IntCounter,
     pub(crate) ended: IntCounter,
     pub(crate) closed: IntCounter,
+    pub(crate) refused: IntCounter,
     pub(crate) idle: IntCounter,
 }
 
@@ -39,8 +40,8 @@ impl Metrics {
         )?;
         let ends = family(
             "edge_session_ends_total",
-            "Sessions that this edge no longer serves: idle, ended by a logout, closed by the \
-             registry, or fenced because they could not be renewed in time",
+            "Sessions that this edge no longer serves: idle, ended by a logout, refused by \
+             the upstream, closed by the registry, or fenced because they could not be renewed in time",
             "cause",
         )?;
         let of = |family: &IntCounterVec, label: &str| family.with_label_values(&[label]);
@@ -56,6 +57,7 @@ impl Metrics {
             fenced: of(&ends, "fenced"),
             ended: of(&ends, "ended"),
             closed: of(&ends, "closed"),
+            refused: of(&ends, "refused"),
             idle: of(&ends, "idle"),
         })
     }

@@ -24,8 +24,10 @@ pub(crate) struct Terms {
 /// Whether a session is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is, for the TTL.
+    /// It is, from now on, for the TTL.
     Admitted,
+    /// It is, and was before: for the TTL from now.
+    Present,
     /// The quota is used up; or the session was evicted a moment ago.
     Full,
     /// The registry lost its memory: it admits nobody new for so long.

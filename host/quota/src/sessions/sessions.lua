@@ -8,8 +8,8 @@
 --       admit: limit, evict (0 or 1), id      renew: limit, ids...
 --       end: id                               count: nothing
 --       guard: fence, time at which it was missed, hold_ms
--- Answers  OK, for renew with 1 or 0 per id, for count with the count | FULL | HELD ms
---          | NOGUARD fence time | FENCED | LATE | NOTMASTER
+-- Answers  OK, for renew with 1 or 0 per id, for count with the count | PRESENT | FULL
+--          | HELD ms | NOGUARD fence time | FENCED | LATE | NOTMASTER
 -- All times are this server's own, in ms. A refusal writes nothing.
 
 local live, order, gone, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -102,7 +102,7 @@ if operation == 'admit' then
   local limit, evict, id = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
   if is_live(id) then
     heartbeat(id)
-    return {'OK'}
+    return {'PRESENT'}
   end
   if is_gone('!', id) then return {'FULL'} end
   local wait = tonumber(open_at) - now

@@ -118,6 +118,18 @@ impl Edge {
         limit: u64,
         evict_oldest: bool,
     ) -> Result<Seat, SessionRefusal> {
+        let seat = self.knock(number, limit, evict_oldest).await?;
+        seat.confirm();
+        Ok(seat)
+    }
+
+    /// A request that the upstream has not answered yet.
+    async fn knock(
+        &self,
+        number: u8,
+        limit: u64,
+        evict_oldest: bool,
+    ) -> Result<Seat, SessionRefusal> {
         let member = member(number);
         let visit = Visit { id: member.id, idle_ms: IDLE_MS, evict_oldest };
         match self.shared.enter(member, visit, limit) {

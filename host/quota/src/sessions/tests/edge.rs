@@ -167,3 +167,27 @@ async fn a_full_process_refuses_new_sessions_for_now_and_keeps_the_others() {
     edge.enter(3, 9).await.expect("room again");
     assert_eq!(edge.shared.metrics.live.get(), 1);
 }
+
+#[tokio::test]
+async fn made_up_values_that_no_upstream_takes_hold_no_slot() {
+    let (clock, registry) = world();
+    let edge = Edge::new(&clock, &registry, 100);
+    for number in 1..20 {
+        let (first, second) =
+            (edge.knock(number, 1, false).await, edge.knock(number, 1, false).await);
+        drop(first.expect("a free slot"));
+        assert_eq!(registry.count(TENANT).await, Ok(1), "one request is still open");
+        drop(second.expect("the same session"));
+        while registry.count(TENANT).await != Ok(0) {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(edge.alive().is_empty());
+    drop(edge.enter(1, 1).await.expect("a real one"));
+    drop(edge.knock(1, 1, false).await.expect("which stays one after a refused request"));
+    assert_eq!((registry.count(TENANT).await, edge.knows(1)), (Ok(1), true));
+    let other = Edge::new(&clock, &registry, 100);
+    drop(other.knock(1, 1, false).await.expect("one of another edge"));
+    tokio::task::yield_now().await;
+    assert_eq!(registry.count(TENANT).await, Ok(1), "is not this edge's to end");
+}

@@ -83,8 +83,7 @@ impl World {
             }
             Step::End { edge, session } => {
                 let shared = &self.edges[edge].0.shared;
-                let known =
-                    shared.map.shard(member(session)).expect("a shard").remove(&member(session));
+                let known = shared.map.shard(member(session)).remove(&member(session));
                 if let Some(live) = known {
                     live.lose();
                 }
