@@ -162,6 +162,9 @@ pub struct QuotaSection {
     pub tls_cert: Option<PathBuf>,
     /// Its key.
     pub tls_key: Option<PathBuf>,
+    /// Sessions that one process keeps alive (100,000, about 30 MB); beyond it, new ones
+    /// get 503.
+    pub sessions_max: usize,
 }
 
 impl Default for QuotaSection {
@@ -174,6 +177,7 @@ impl Default for QuotaSection {
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
+            sessions_max: 100_000,
         }
     }
 }
@@ -379,6 +383,11 @@ impl Config {
             self.store.url.as_ref().is_none_or(known),
             "store.url",
             "must be sqlite://PATH or postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE",
+        );
+        check(
+            self.quota.sessions_max > 0,
+            "quota.sessions_max",
+            "must be at least 1; routes without a `session` need none",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
         let issuers = self.edge.jwt.check().map_err(|error| error.to_string());

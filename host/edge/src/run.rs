@@ -133,8 +133,18 @@ pub async fn start(
         None => Some(store.claim_dispatch().await?),
         Some(_) => None,
     };
+    let sessions_config = quota::SessionsConfig {
+        sessions_max: config.quota.sessions_max,
+        wait_ms_max: config.quota.admit_wait_ms_max,
+        redis: quota_config.redis.clone(),
+        redis_timeout_ms: quota_config.redis_timeout_ms,
+    };
     let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
     let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
+
+    let guards: Arc<dyn model::sessions::GuardStore> = Arc::clone(&store) as _;
+    let sessions =
+        quota::LiveSessions::start(sessions_config, guards, Arc::clone(&clock), &registry)?;
 
     let control_listener = TcpListener::bind(config.control.listen)
         .await
@@ -160,6 +170,7 @@ pub async fn start(
         clock: Arc::clone(&clock),
         levels: Arc::clone(&levels) as _,
         storage: Arc::clone(&storage) as _,
+        sessions: Arc::clone(&sessions) as _,
         api: config.edge.api_host.then(|| Arc::clone(&api) as _),
     };
     let notify = config.control.notify().map_err(|(key, why)| anyhow!("{key}: {why}"))?;
@@ -188,6 +199,7 @@ pub async fn start(
     let deps = control::Deps {
         store: Arc::clone(&store),
         usage: Arc::clone(&quota) as _,
+        sessions,
         catalog,
         reload,
         ready: ready_rx,

@@ -17,7 +17,7 @@ pub use authority::{
     WindowAccount,
 };
 pub use dispatcher::{
-    Dispatcher, DispatcherError, Grant, InstallPermit, LeaseAnswer, LeaseRequest,
+    Dispatcher, DispatcherError, Grant, InstallPermit, LeaseAnswer, LeaseRequest, Shares,
 };
 pub use holder::{BootId, Fence, Holder, HolderId, RedisFence, RedisId, UnknownFence};
 

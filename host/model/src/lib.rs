@@ -33,6 +33,7 @@ pub mod region;
 pub mod reservation;
 pub mod route;
 pub mod secret;
+pub mod sessions;
 pub mod snapshot;
 pub mod tenant;
 pub mod window;

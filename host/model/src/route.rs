@@ -13,6 +13,7 @@ use crate::{
     level::MeterRule,
     quota::{Metric, MetricSet},
     reservation::Reserves,
+    sessions::SessionRule,
 };
 
 /// What a request on a route counts as, beside an API call.
@@ -46,6 +47,8 @@ pub struct Route {
     pub meters: Vec<MeterRule>,
     /// What its requests need room for before they are forwarded.
     pub reserves: Vec<Reserves>,
+    /// Which session its requests belong to.
+    pub session: Option<SessionRule>,
 }
 
 impl Route {

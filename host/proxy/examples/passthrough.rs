@@ -18,6 +18,7 @@ use model::{
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
     reservation::{Refused, Reservation, StorageGate, Wanted},
     route::{Pattern, Route, RouteTable},
+    sessions::{Enter, Member, SessionRefusal, Sessions, SessionsUnavailable, Visit},
     snapshot::{Snapshot, TenantEntry},
     tenant::{Status, Tenant, TenantId},
 };
@@ -65,6 +66,21 @@ impl StorageGate for Full {
     }
 }
 
+/// No route here has sessions.
+impl Sessions for Nowhere {
+    fn enter(&self, _: &TenantEntry, _: Visit) -> Enter {
+        Enter::Refused(SessionRefusal::Unavailable { retry_after_s: 1 })
+    }
+
+    fn end(&self, _: Member) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn count(&self, _: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut address = || -> anyhow::Result<SocketAddr> {
@@ -87,6 +103,7 @@ fn main() -> anyhow::Result<()> {
         clock,
         levels: Arc::new(Nowhere),
         storage: Arc::new(Full),
+        sessions: Arc::new(Nowhere),
         api: None,
     };
     let running = Proxy::start(config, ports, &registry)?;
@@ -153,6 +170,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         timeout_ms: None,
         meters: Vec::new(),
         reserves: Vec::new(),
+        session: None,
     };
     let plans = BTreeMap::from([(plan.name.clone(), plan)]);
     let routes = RouteTable(vec![Arc::new(any)]);

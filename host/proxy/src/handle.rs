@@ -23,7 +23,7 @@ use crate::{
     rescue::Reason,
     reserve,
     response::{self, Reply, Stop},
-    route, tenant, upstream,
+    route, session, tenant, upstream,
     worker::Worker,
 };
 
@@ -55,6 +55,7 @@ async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, 
     let caller = tenant::resolve(x, &mut request).await?;
     let route = route::find(x, &request)?;
     let permit = quota::admit(x, &caller.entry, route.metrics()).await?;
+    let (permit, leaving) = session::admit(x, &caller, &route, &request, permit).await?;
     let holds = reserve::admit(x, &caller, &route, &request.body).await?;
     let mut judged = policy::on_request(x, &caller, request).await?;
     reserve::cover(x, &holds, &judged.payload).await?;
@@ -63,6 +64,7 @@ async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, 
     let answered = forward::send(x, permit, &caller, &upstream, judged, &holds).await;
     let mut answered = answered.map_err(|reason| reserve::stop(&holds, reason))?;
     level::report(x, &caller, &route, &holds, &mut answered);
+    session::answered(x, &caller, &route, leaving, answered.status).await;
     let Answered { status, headers, body } = answered;
     let served_by = kept.is_some().then(|| upstream.name());
     let head = ResponseHead { status, headers, served_by };

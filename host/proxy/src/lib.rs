@@ -28,6 +28,7 @@ mod reserve;
 mod response;
 mod route;
 mod server;
+mod session;
 mod start;
 mod tenant;
 mod timer;

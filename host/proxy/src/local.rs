@@ -72,6 +72,7 @@ impl Local {
             timeout_ms: None,
             meters: Vec::new(),
             reserves: Vec::new(),
+            session: None,
         };
         Self { service, route: Arc::new(route) }
     }

@@ -7,6 +7,8 @@
 use http::StatusCode;
 use model::{problem, tenant::NotAdmitted};
 
+use crate::session::RETRY_AFTER_S;
+
 /// What is wrong with a message that has no, or more than one, reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
@@ -74,6 +76,9 @@ pub(crate) enum Reason {
     RoomUnknown,
     /// Of a body on its way; the hold knows why.
     RoomRefused,
+    SessionsFull,
+    SessionsUnavailable,
+    SessionLost,
     PolicyUnavailable,
     UpstreamBusy,
     ConnectFailed,
@@ -210,6 +215,12 @@ impl Reason {
             Self::RoomUnknown | Self::RoomRefused => {
                 reduced("Quota temporarily unknown", Us).closes()
             }
+            Self::SessionsFull => {
+                row(S::TOO_MANY_REQUESTS, "quota-exceeded", "Quota exceeded", Downstream)
+                    .retry_after(RETRY_AFTER_S)
+            }
+            Self::SessionsUnavailable => reduced("Sessions temporarily unknown", Us),
+            Self::SessionLost => reduced("The session could not be kept", Us),
             Self::PolicyUnavailable => {
                 row(S::SERVICE_UNAVAILABLE, "policy-unavailable", "A policy failed", Plugin)
                     .retry_after(1)
@@ -257,6 +268,9 @@ impl Reason {
             | Self::CountExceeded
             | Self::RoomUnknown
             | Self::RoomRefused
+            | Self::SessionsFull
+            | Self::SessionsUnavailable
+            | Self::SessionLost
             | Self::UpstreamBusy
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -281,6 +295,9 @@ impl Reason {
             Self::StorageExceeded => "storage-exceeded",
             Self::CountExceeded => "count-exceeded",
             Self::RoomUnknown | Self::RoomRefused => "room-unknown",
+            Self::SessionsFull => "sessions-full",
+            Self::SessionsUnavailable => "sessions-unavailable",
+            Self::SessionLost => "session-lost",
             Self::UpstreamBusy => "upstream-busy",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimeout => "connect-timeout",

@@ -18,7 +18,7 @@ use http::{
 use hyper::body::{Body, Frame, SizeHint};
 use model::{
     gate::Denial, headers::HOP_BY_HOP, limiter::Verdict, policy::LocalResponse, problem,
-    reservation::Exceeded,
+    reservation::Exceeded, sessions::SessionRefusal,
 };
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     quota, rate,
     record::Record,
     rescue::Reason,
-    reserve,
+    reserve, session,
 };
 
 /// Why the walk ended before its end.
@@ -46,6 +46,8 @@ pub(crate) enum Stop {
     NoRoom(Box<Exceeded>),
     /// The rate of the tenant does.
     Limited(Verdict),
+    /// Its session may not be alive.
+    Session(SessionRefusal),
     /// A policy does.
     Answer(Box<LocalResponse>),
     /// A service of this process does.
@@ -71,9 +73,19 @@ pub(crate) fn respond(
         Err(Stop::Answer(answer)) => local(exchange, *answer),
         Err(Stop::Served(answer)) => served(exchange, *answer),
         Err(Stop::Reason(reason)) => rescue(exchange, reason, h1),
-        Err(Stop::Denied(denial)) => denied(exchange, denial),
         Err(Stop::NoRoom(why)) => no_room(exchange, &why, h1),
-        Err(Stop::Limited(verdict)) => limited(exchange, verdict),
+        Err(Stop::Limited(verdict)) => {
+            let refusal = rate::refusal(&exchange, verdict);
+            refused(exchange, refusal)
+        }
+        Err(Stop::Denied(denial)) => {
+            let refusal = quota::refusal(&exchange, denial);
+            refused(exchange, refusal)
+        }
+        Err(Stop::Session(refusal)) => {
+            let refusal = session::refusal(&exchange, refusal);
+            refused(exchange, refusal)
+        }
     }
 }
 
@@ -114,14 +126,10 @@ fn rescue(mut exchange: Exchange, reason: Reason, h1: bool) -> Response<Reply> {
     problem(exchange, reason.problem(), headers)
 }
 
-fn limited(mut exchange: Exchange, verdict: Verdict) -> Response<Reply> {
-    let (reason, body, headers) = rate::refusal(&exchange, verdict);
-    exchange.record.reason(reason);
-    problem(exchange, body, headers)
-}
-
-fn denied(mut exchange: Exchange, denial: Denial) -> Response<Reply> {
-    let (reason, body, headers) = quota::refusal(&exchange, denial);
+fn refused(
+    mut exchange: Exchange,
+    (reason, body, headers): (Reason, problem::Problem, HeaderMap),
+) -> Response<Reply> {
     exchange.record.reason(reason);
     problem(exchange, body, headers)
 }

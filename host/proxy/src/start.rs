@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use model::{
     clock::Clock, gate::Gate, level::LevelSink, limiter::Limiter, reservation::StorageGate,
-    snapshot::Snapshot, tenant::TenantId,
+    sessions::Sessions, snapshot::Snapshot, tenant::TenantId,
 };
 use tokio::sync::watch;
 
@@ -72,6 +72,8 @@ pub struct Ports {
     pub gate: Arc<dyn Gate>,
     /// The rates.
     pub limiter: Arc<dyn Limiter>,
+    /// The user sessions.
+    pub sessions: Arc<dyn Sessions>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where levels go that responses report.
@@ -102,7 +104,7 @@ impl Proxy {
         ports: Ports,
         registry: &prometheus::Registry,
     ) -> Result<Running, StartError> {
-        let Ports { snapshots, gate, limiter, clock, levels, storage, api } = ports;
+        let Ports { snapshots, gate, limiter, sessions, clock, levels, storage, api } = ports;
         if let Some(flaw) = config.limits.flaw() {
             return Err(StartError::Limit(flaw));
         }
@@ -127,6 +129,7 @@ impl Proxy {
             issuers,
             levels,
             storage,
+            sessions,
             local: api.map(Local::new),
         });
         let (commands, heard) = watch::channel(Command::Serve);

@@ -18,6 +18,7 @@ use model::{
     limiter::Limiter,
     region::Backend,
     reservation::StorageGate,
+    sessions::Sessions,
     snapshot::{Snapshot, TenantEntry},
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) issuers: crate::tenant::issuer::Issuers,
     pub(crate) levels: Arc<dyn LevelSink>,
     pub(crate) storage: Arc<dyn StorageGate>,
+    pub(crate) sessions: Arc<dyn Sessions>,
     pub(crate) local: Option<Local>,
 }
 

@@ -18,6 +18,7 @@ mod meter;
 mod metrics;
 mod rate;
 mod redis;
+mod sessions;
 mod slot;
 mod start;
 mod window_clock;
@@ -28,5 +29,6 @@ pub use crate::{
     lease_file::LeaseFileError,
     rate::{RATE_SCRIPT, RateAsk, RateLoan, RateStore, RateStoreAway, Rates},
     redis::{RedisTarget, RedisTls, TargetError},
+    sessions::{LiveSessions, SessionsConfig},
     start::StartError,
 };

@@ -6,6 +6,7 @@ use crate::actors::{TenantActor, World, eventually};
 
 mod plans;
 mod rate;
+mod sessions;
 mod storage;
 
 /// A tenant with these quotas of calls and of AI requests.

@@ -48,6 +48,7 @@ use model::{
     catalog::{Catalog, ReloadStatus},
     clock::Clock,
     gate::UsageSource,
+    sessions::Sessions,
 };
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
@@ -69,6 +70,8 @@ pub struct Deps {
     pub store: Arc<Store>,
     /// Where consumption is read from.
     pub usage: Arc<dyn UsageSource>,
+    /// Where live sessions are counted.
+    pub sessions: Arc<dyn Sessions>,
     /// What tenants may be given.
     pub catalog: watch::Receiver<Arc<Catalog>>,
     /// How the declarations were loaded.

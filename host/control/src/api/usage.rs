@@ -1,8 +1,8 @@
 //! `GET /tenants/{tenant_id}/usage`: the product guide's figures, in its order.
 //!
 //! API calls and AI requests are exact, from the quota authority; users, projects and
-//! storage are levels that backends report (`levels.rs`, `claims.rs`); sessions are not
-//! counted in this release, so they are 0. Quotas are the plan's; where a pool replaces
+//! storage are levels that backends report (`levels.rs`, `claims.rs`); sessions are those
+//! alive now on all edges. Quotas are the plan's; where a pool replaces
 //! one, `pools` says so and the percentage is of what the pool allows. What is set aside for
 //! requests under way stands in `reserved`, when something is. Invariant: an
 //! authority that does not answer is a 503, never a stale or invented figure.
@@ -100,7 +100,8 @@ pub(super) async fn read(
         .usage(id, stored.tenant.quota_anchor)
         .await
         .map_err(|_| ApiError::UsageUnavailable)?;
-    let current = Current::new(metered, &api.store.levels(id).await?);
+    let sessions = api.sessions.count(id).await.map_err(|_| ApiError::UsageUnavailable)?;
+    let current = Current::new(metered, sessions, &api.store.levels(id).await?);
     let catalog = Arc::clone(&api.catalog.borrow());
     let quotas = catalog.quotas_of(&stored.tenant);
     let pools = Pools::new(&api.store.pool_caps(id, &catalog).await?);
@@ -146,7 +147,11 @@ impl Pools {
 }
 
 impl Current {
-    fn new(metered: MeteredUsage, levels: &BTreeMap<Metric, u64>) -> Self {
+    fn new(
+        metered: MeteredUsage,
+        concurrent_sessions: u64,
+        levels: &BTreeMap<Metric, u64>,
+    ) -> Self {
         let level = |metric| levels.get(&metric).copied().unwrap_or(0);
         Self {
             users_count: level(Metric::Users),
@@ -154,7 +159,7 @@ impl Current {
             api_calls_this_month: metered.api_calls_this_month,
             storage_used_mb: whole_mb(level(Metric::Storage)),
             ai_requests_today: metered.ai_requests_today,
-            concurrent_sessions: level(Metric::ConcurrentSessions),
+            concurrent_sessions,
         }
     }
 }

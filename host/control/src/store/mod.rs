@@ -40,6 +40,7 @@ mod reservations;
 mod rows;
 mod schema;
 mod secrets;
+mod session_guards;
 mod tenants;
 #[cfg(test)]
 mod tests;

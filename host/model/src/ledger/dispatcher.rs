@@ -145,6 +145,9 @@ pub enum DispatcherError {
     Unavailable,
 }
 
+/// Who has how many tokens of an epoch.
+pub type Shares = Vec<(HolderId, u64)>;
+
 /// Divides open tranches among holders. Never blocks a thread.
 pub trait Dispatcher: Send + Sync {
     /// For whom a tranche of this account has to be opened; `None` while that is not known,
@@ -177,5 +180,5 @@ pub trait Dispatcher: Send + Sync {
         &self,
         of: EpochRef,
         fence: Fence,
-    ) -> BoxFuture<'_, Result<Option<Vec<(HolderId, u64)>>, DispatcherError>>;
+    ) -> BoxFuture<'_, Result<Option<Shares>, DispatcherError>>;
 }

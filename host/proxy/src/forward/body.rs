@@ -312,6 +312,9 @@ impl Download {
         if self.broken {
             return Poll::Ready(Some(Err(Aborted)));
         }
+        if self.timers.session_is_lost() {
+            return self.breaks(cx);
+        }
         let Poll::Ready(frame) = self.poll_incoming(cx) else {
             ready!(self.poll_timers(cx));
             return self.breaks(cx);

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     client::PATIENCE,
+    sessions::FakeSessions,
     world::{FakeGate, FakeLevels, Setup, World},
 };
 use crate::{Ports, Proxy, StartError};
@@ -60,7 +61,8 @@ fn a_proxy_that_cannot_start_says_why_in_one_line() {
         let levels = Arc::new(FakeLevels::default());
         let storage = std::sync::Arc::new(super::storage::FakeStorage::default());
         let limiter = Arc::new(model::limiter::Unlimited);
-        let ports = Ports { snapshots, gate, limiter, clock, levels, storage, api: None };
+        let sessions = Arc::new(FakeSessions::default());
+        let ports = Ports { snapshots, gate, limiter, sessions, clock, levels, storage, api: None };
         Proxy::start(config, ports, &registry).expect_err("it cannot start")
     };
     let taken = start(&|config| config.listen = vec![world.address]);

@@ -19,6 +19,7 @@ mod policies;
 mod quotas;
 mod rates;
 mod records;
+mod sessions;
 mod storage;
 mod tenants;
 mod upstreams;

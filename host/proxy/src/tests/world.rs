@@ -37,6 +37,7 @@ use uuid::Uuid;
 use super::{
     client::{self, Answer, Client},
     origin::Origin,
+    sessions::{self, FakeSessions},
     storage::FakeStorage,
 };
 use crate::{LocalService, Ports, Proxy, ProxyConfig, Running};
@@ -53,6 +54,7 @@ pub(super) struct World {
     pub(super) gate: Arc<FakeGate>,
     pub(super) levels: Arc<FakeLevels>,
     pub(super) storage: Arc<FakeStorage>,
+    pub(super) sessions: Arc<FakeSessions>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) registry: prometheus::Registry,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -107,6 +109,7 @@ impl World {
         let registry = prometheus::Registry::new();
         let levels = Arc::<FakeLevels>::default();
         let storage = Arc::<FakeStorage>::default();
+        let sessions = Arc::<FakeSessions>::default();
         let ports = Ports {
             snapshots: receiver,
             gate: Arc::clone(&gate) as _,
@@ -114,6 +117,7 @@ impl World {
             clock: Arc::clone(&clock) as _,
             levels: Arc::clone(&levels) as _,
             storage: Arc::clone(&storage) as _,
+            sessions: Arc::clone(&sessions) as _,
             api: setup.api.clone(),
         };
         let running = Proxy::start(setup.config.clone(), ports, &registry);
@@ -126,6 +130,7 @@ impl World {
             gate,
             levels,
             storage,
+            sessions,
             clock,
             registry,
             snapshots,
@@ -278,9 +283,11 @@ fn routes() -> RouteTable {
             _ => Vec::new(),
         };
         let methods = Vec::new();
-        Arc::new(Route { name: name.into(), methods, path, tags, timeout_ms, meters, reserves })
+        let (name, session) = (name.into(), None);
+        Arc::new(Route { name, methods, path, tags, timeout_ms, meters, reserves, session })
     };
-    RouteTable(vec![
+    let mut routes = sessions::routes();
+    routes.extend([
         route("metered", "/metered/*", Vec::new(), None),
         route("stored", "/stored/**", vec![RouteTag::Upload], None),
         route("created", "/created/*", vec![RouteTag::UserCreate], None),
@@ -289,7 +296,8 @@ fn routes() -> RouteTable {
         route("root", "/", Vec::new(), None),
         route("any", "/*", Vec::new(), None),
         route("deep", "/*/*", Vec::new(), None),
-    ])
+    ]);
+    RouteTable(routes)
 }
 
 /// A sink that remembers.

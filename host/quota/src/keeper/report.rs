@@ -64,8 +64,8 @@ impl Keeper {
         if self.report_call.is_some() || now < self.outage.retry_at || !wanted || self.ended {
             return;
         }
-        let mut sent = SentReport::default();
-        sent.words = self.words.len().min(REPORT_MAX);
+        let words = self.words.len().min(REPORT_MAX);
+        let mut sent = SentReport { words, ..SentReport::default() };
         for (tenant, done) in std::mem::take(&mut self.flushes) {
             self.running_figures(&mut sent, Some(tenant));
             sent.flushes.push(done);
