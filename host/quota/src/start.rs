@@ -94,18 +94,23 @@ impl Quota {
         let map = tokio::task::spawn_blocking(move || file.claim(holder, boot, capacity)).await??;
         let (inbox, messages) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared { config, clock, map, metrics, inbox, boot });
-        let (common, listeners) = common(&shared)?;
-        let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&authority), common, holder);
+        let Common { dispatcher, listeners } = common(&shared)?;
+        let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&authority), dispatcher, holder);
         let keeper = tokio::spawn(keeper.run(messages)).abort_handle();
         Ok(Arc::new(Self { shared, authority, meters: RwLock::default(), keeper, listeners }))
     }
 }
 
 /// The dispatcher that edges share, if there is one, and the tasks that listen to it.
-fn common(
-    shared: &Arc<Shared>,
-) -> Result<(Option<Arc<dyn Dispatcher>>, Vec<AbortHandle>), StartError> {
-    let Some(target) = shared.config.redis.clone() else { return Ok((None, Vec::new())) };
+#[derive(Default)]
+struct Common {
+    dispatcher: Option<Arc<dyn Dispatcher>>,
+    listeners: Vec<AbortHandle>,
+}
+
+/// Begins to connect to the dispatcher that edges share.
+fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
+    let Some(target) = shared.config.redis.clone() else { return Ok(Common::default()) };
     let limit = Duration::from_millis(shared.config.redis_timeout_ms);
     let servers = Servers::connect(target, limit)?;
     let (recalls, mut recalled) = mpsc::unbounded_channel();
@@ -127,7 +132,7 @@ fn common(
         }
     });
     let listeners = vec![subscribed.abort_handle(), passed_on.abort_handle()];
-    Ok((Some(Arc::new(RedisLedger::new(servers))), listeners))
+    Ok(Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners })
 }
 
 async fn inherit(

@@ -40,6 +40,7 @@ impl Bench {
             plan: "team".to_owned(),
             data_residency: Some("eu".to_owned()),
             parent: None,
+            quota_anchor: None,
         };
         let tenant = store.create_tenant(&Actor::Program, new).await.expect("a tenant").id;
         let catalog = watch::Sender::new(Arc::new(guide()));

@@ -35,6 +35,7 @@ pub(super) fn routes() -> Vec<Arc<Route>> {
             path: Pattern::parse(path).expect("a pattern"),
             tags: Vec::new(),
             timeout_ms,
+            reserves: Vec::new(),
             meters: Vec::new(),
             session: Some(session),
         })

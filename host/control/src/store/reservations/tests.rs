@@ -147,6 +147,7 @@ async fn tenant(store: &Arc<Store>, slug: &str, parent: Option<TenantId>) -> Ten
         admin_email: "a@b.example".to_owned(),
         plan: "team".to_owned(),
         data_residency: parent.is_none().then(|| "eu".to_owned()),
+        quota_anchor: None,
         parent,
     };
     store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
