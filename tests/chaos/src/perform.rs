@@ -247,7 +247,13 @@ impl Stage {
         if of.at.elapsed() < Duration::from_millis(FALL_GRACE_MS) {
             return;
         }
-        let Some(window) = model::window::Window::of(Metric::ApiCalls, time::now()) else { return };
+        let Some(window) = model::window::Window::of(
+            Metric::ApiCalls,
+            time::now(),
+            model::anchor::Anchor::default(),
+        ) else {
+            return;
+        };
         let charged = self.truth.count(of.tenant, Metric::ApiCalls, window).charged();
         let then = *of.charged.get_or_insert(charged);
         if charged > then.max(of.limit) {

@@ -53,7 +53,8 @@ pub fn moved(to_window_end_s: u64) -> Result<Option<ExitCode>> {
     }
     let library = library().context(MISSING)?;
     let now = now();
-    let month = Window::of(Metric::ApiCalls, now).context("a month")?;
+    let month =
+        Window::of(Metric::ApiCalls, now, model::anchor::Anchor::default()).context("a month")?;
     let ahead_s = (month.end.ms_since(now) / 1_000).saturating_sub(to_window_end_s);
     let status = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))

@@ -124,7 +124,9 @@ impl Truth {
     fn arrive(&self, tenant: usize, ai: bool, failing: bool, at: UnixMs) {
         let admission = TENANTS.get(tenant).is_some_and(|tenant| tenant.charged_on_admission);
         for &metric in metrics(ai) {
-            let Some(window) = Window::of(metric, at) else { continue };
+            let Some(window) = Window::of(metric, at, model::anchor::Anchor::default()) else {
+                continue;
+            };
             let mut counts = self.lock();
             let windows = counts.entry((tenant, metric)).or_default();
             let count = windows.entry(window).or_default();

@@ -63,7 +63,9 @@ fn reachable(tenant: usize, metric: Metric) -> bool {
 fn accounts_now() -> impl Iterator<Item = (usize, Metric, Window)> {
     let now = time::now();
     TENANTS.iter().enumerate().flat_map(move |(index, tenant)| {
-        let of = move |metric: &Metric| Some((index, *metric, Window::of(*metric, now)?));
+        let of = move |metric: &Metric| {
+            Some((index, *metric, Window::of(*metric, now, model::anchor::Anchor::default())?))
+        };
         tenant.watched().iter().filter_map(of)
     })
 }
