@@ -3,7 +3,7 @@
 //! Invariant: nothing listens before it can answer, and a stop lets exchanges in flight
 //! finish, seals the quota leases and only then closes the store.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use control::{
@@ -50,7 +50,7 @@ pub struct Running {
     pub minted_admin_token: Option<Secret>,
     proxy: proxy::Running,
     quota: Arc<quota::Quota>,
-    dispatch: DispatchClaim,
+    dispatch: Option<DispatchClaim>,
     drain_timeout: Duration,
     reloads: mpsc::Sender<()>,
     /// What the data plane serves from.
@@ -122,9 +122,11 @@ pub async fn start(
     check_default_residency(&config, catalog.borrow().groups.keys())?;
     let catalog = control::numbered(Arc::clone(&store), catalog).await;
 
-    let quota_config = quota::QuotaConfig {
-        admit_wait_ms_max: config.quota.admit_wait_ms_max,
-        ..quota::QuotaConfig::new(config.data.dir.join("leases"))
+    let quota_config = quota_config(&config)?;
+    // Where quotas are dispatched in this process, it has to be the only one that does.
+    let dispatch = match quota_config.redis {
+        None => Some(store.claim_dispatch().await?),
+        Some(_) => None,
     };
     let sessions_config = quota::SessionsConfig {
         sessions_max: config.quota.sessions_max,
@@ -132,8 +134,6 @@ pub async fn start(
         redis: quota_config.redis.clone(),
         redis_timeout_ms: quota_config.redis_timeout_ms,
     };
-    // Quotas are dispatched in this process, so it has to be the only one that does.
-    let dispatch = store.claim_dispatch().await?;
     let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
     let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
 
@@ -285,6 +285,34 @@ pub(crate) fn check_default_residency<'a>(
     }
     let declared = groups.join(", ");
     bail!("control.default_residency: no residency group `{group}`; there are: {declared}")
+}
+
+fn quota_config(config: &Config) -> anyhow::Result<quota::QuotaConfig> {
+    let alone = quota::QuotaConfig::new(config.data.dir.join("leases"));
+    let redis = config.quota.redis().map_err(|(key, reason)| anyhow!("{key}: {reason}"))?;
+    let base = match redis {
+        None => alone,
+        Some(redis) => {
+            let edge = match config.quota.edge.clone() {
+                Some(name) => name,
+                None => edge_name(&config.data.dir)?,
+            };
+            quota::QuotaConfig { edge, ..alone.with_redis(redis) }
+        }
+    };
+    Ok(quota::QuotaConfig {
+        admit_wait_ms_max: config.quota.admit_wait_ms_max,
+        redis_timeout_ms: config.quota.redis_timeout_ms,
+        ..base
+    })
+}
+
+/// A name that no other edge has, and that a restart finds again: this machine's and the
+/// data folder's.
+fn edge_name(data: &Path) -> anyhow::Result<String> {
+    let host = rustix::system::uname();
+    let data = std::path::absolute(data).context("data.dir cannot be made absolute")?;
+    Ok(format!("{}:{}", host.nodename().to_string_lossy(), data.display()))
 }
 
 fn proxy_config(config: &Config) -> proxy::ProxyConfig {

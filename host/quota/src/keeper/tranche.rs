@@ -25,6 +25,9 @@ const OPEN_MAX: usize = 256;
 /// Oldest permit that is installed, in ms: whoever waits for its tranche opens the next
 /// soon after.
 const PERMIT_AGE_MS: u64 = 250;
+/// Own tranches that may be open at the authority, so that no more than two are wasted when
+/// the machine is lost; a third waits until the figures of the first are durable.
+const OWN_MAX: u32 = 2;
 /// How long another edge's tranche is waited for before this one opens the next, in ms.
 const GRACE_MS: u64 = 50;
 
@@ -77,11 +80,16 @@ impl Keeper {
         }
         let now = self.shared.clock.monotonic_ms();
         let mut requests = Vec::new();
+        let mut later = Vec::new();
         while requests.len() < OPEN_MAX
             && let Some(id) = self.to_open.pop_first()
         {
             let Some(account) = self.accounts.get(&id) else { continue };
             let Some(via) = account.opening else { continue };
+            if via == Via::Direct && account.own_tranches() >= OWN_MAX {
+                later.push(id);
+                continue;
+            }
             let (version, limit) = account.slot().limit();
             let rate_per_s = account.rate.at(now, account.waiting());
             let (via, fence, latest) = self.opening_of(account, via);
@@ -89,6 +97,7 @@ impl Keeper {
             requests.push(OpenRequest { key, fence, latest, limit, rate_per_s });
             self.open_sent.push(SentOpen { id, key, via, version });
         }
+        self.to_open.extend(later);
         if requests.is_empty() {
             return;
         }
