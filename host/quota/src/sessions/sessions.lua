@@ -100,13 +100,15 @@ end
 
 if operation == 'admit' then
   local limit, evict, id = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
+  -- While the guard holds, also nobody who is present: a late renewal may have brought
+  -- back a session whose edge has closed it (found by the model check).
+  local wait = tonumber(open_at) - now
+  if wait > 0 then return {'HELD', wait} end
   if is_live(id) then
     heartbeat(id)
     return {'PRESENT'}
   end
   if is_gone('!', id) then return {'FULL'} end
-  local wait = tonumber(open_at) - now
-  if wait > 0 then return {'HELD', wait} end
   local alive = count()
   if alive >= limit and not (evict and limit > 0) then return {'FULL'} end
   prune()
