@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::quota::{Metric, Quotas};
+use crate::quota::Metric;
 
 /// For one metric that is spent token by token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -66,15 +66,6 @@ impl OnAuthorityLoss {
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// The metrics whose overdraft is no smaller than their quota: one edge would keep all
-    /// of it aside and leave none for use.
-    pub fn too_large<'a>(&'a self, quotas: &'a Quotas) -> impl Iterator<Item = Metric> + 'a {
-        Metric::CONSUMABLE.into_iter().filter(|metric| match self.of(*metric) {
-            OnLoss::Overdraft(tokens) => u64::from(tokens.get()) >= quotas.of(*metric),
-            OnLoss::Deny | OnLoss::Allow => false,
-        })
     }
 }
 

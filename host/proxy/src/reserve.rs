@@ -12,6 +12,7 @@ use http::StatusCode;
 use hyper::body::{Body as _, Incoming};
 use model::{
     BoxFuture,
+    loss::OnStorageLoss,
     quota::Metric,
     reservation::{Amount, Exceeded, Outcome, Refused, Reservation, Reserves, Wanted},
     route::Route,
@@ -68,10 +69,18 @@ pub(crate) async fn admit(
             Reserves::One(_) => Amount::exactly(1),
         };
         let wanted = Wanted { tenant: caller.entry.id(), metric: what.metric(), amount };
-        let reserved = exchange.in_time(exchange.worker.storage.reserve(wanted)).await?;
-        holds.push(Rc::new(Hold::new(*what, reserved?)));
+        match exchange.in_time(exchange.worker.storage.reserve(wanted)).await? {
+            Err(Refused::Unavailable) if allowed(caller, *what) => {}
+            reserved => holds.push(Rc::new(Hold::new(*what, reserved?))),
+        }
     }
     Ok(holds)
+}
+
+/// Whether the plan lets uploads through while nobody can say whether there is room.
+fn allowed(caller: &Caller, what: Reserves) -> bool {
+    let rule = caller.entry.plan.on_authority_loss.storage;
+    what == Reserves::Body && rule == OnStorageLoss::Allow
 }
 
 /// After step 7: a policy may have read the body, or put a larger one in its place.

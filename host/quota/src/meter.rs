@@ -18,6 +18,7 @@ use model::{
     clock::UnixMs,
     gate::{Denial, Meter, Permit, QuotaStatus, Take, Token, Tokens},
     ledger::BootId,
+    loss::OnLoss,
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
     tenant::TenantId,
@@ -104,6 +105,7 @@ impl TenantMeter {
         }
         for (index, slot) in self.slots.iter().enumerate() {
             slot.set_anchor(entry.record.tenant.quota_anchor);
+            slot.set_allows(entry.plan.on_authority_loss.of(slot.metric) == OnLoss::Allow);
             let unlimited = entry.quotas.shown_as_unlimited(slot.metric);
             if slot.set_limit(entry.quotas.of(slot.metric), unlimited) {
                 slot.seal(&self.shared.map);
@@ -123,7 +125,8 @@ impl TenantMeter {
         }
     }
 
-    fn attempt(&self, metrics: MetricSet, now: UnixMs) -> Attempt {
+    /// Takes tokens. `stalled`: who has none has waited for as long as a request may.
+    fn attempt(&self, metrics: MetricSet, now: UnixMs, stalled: bool) -> Attempt {
         let mut tokens = Tokens::new();
         for (index, slot) in self.slots.iter().enumerate() {
             if !metrics.contains(slot.metric) {
@@ -137,10 +140,23 @@ impl TenantMeter {
                     }
                 }
                 SlotTake::Dry => {
+                    let why = self.why_dry(index, slot, now);
+                    let nobody_knows = match why {
+                        Attempt::Denied(Denial::Unavailable { .. }) => true,
+                        Attempt::Starved(_) => stalled,
+                        Attempt::Denied(_) | Attempt::Granted(_) => false,
+                    };
+                    if nobody_knows && slot.allows() {
+                        self.count(&self.shared.metrics.unaccounted, index);
+                        continue;
+                    }
                     for token in &tokens {
                         self.untake(token);
                     }
-                    return self.why_dry(index, slot, now);
+                    if let Attempt::Denied(denial) = why {
+                        self.count_denial(denial, index);
+                    }
+                    return why;
                 }
             }
         }
@@ -148,31 +164,38 @@ impl TenantMeter {
     }
 
     fn why_dry(&self, index: usize, slot: &Slot, now: UnixMs) -> Attempt {
-        let metrics = &self.shared.metrics;
-        let count = |family: &[prometheus::IntCounter; 2]| {
-            if let Some(counter) = family.get(index) {
-                counter.inc();
-            }
-        };
         if slot.is_empty(now, self.shared.config.empty_cache_ms)
             && let Some(status) = slot.status(&self.shared.map, now)
         {
-            count(&metrics.exhausted);
             return Attempt::Denied(Denial::Exhausted(QuotaStatus { remaining: 0, ..status }));
         }
         if slot.is_soft(self.shared.clock.monotonic_ms())
             && let Some(status) = slot.status(&self.shared.map, now)
         {
-            count(&metrics.soft);
             return Attempt::Denied(Denial::Soft(QuotaStatus { remaining: 0, ..status }));
         }
         if slot.is_refused() {
-            count(&metrics.unavailable);
             let spread = RETRY_DOWN_S.end() - RETRY_DOWN_S.start() + 1;
             let retry_after_s = RETRY_DOWN_S.start() + self.tenant.0.as_u64_pair().1 % spread;
             return Attempt::Denied(Denial::Unavailable { retry_after_s });
         }
         Attempt::Starved(index)
+    }
+
+    fn count(&self, family: &[prometheus::IntCounter; 2], index: usize) {
+        if let Some(counter) = family.get(index) {
+            counter.inc();
+        }
+    }
+
+    fn count_denial(&self, denial: Denial, index: usize) {
+        let metrics = &self.shared.metrics;
+        let family = match denial {
+            Denial::Exhausted(_) => &metrics.exhausted,
+            Denial::Soft(_) => &metrics.soft,
+            Denial::Unavailable { .. } => &metrics.unavailable,
+        };
+        self.count(family, index);
     }
 
     fn untake(&self, token: &Token) {
@@ -204,17 +227,21 @@ impl TenantMeter {
             let mut refilled = pin!(self.refilled.notified());
             // From here on no refill is missed, whatever happens before the await.
             refilled.as_mut().enable();
-            let starved = match self.attempt(metrics, self.shared.clock.now()) {
+            let starved = match self.attempt(metrics, self.shared.clock.now(), false) {
                 Attempt::Granted(tokens) => return Ok(self.permit(tokens)),
                 Attempt::Denied(denial) => return Err(denial),
                 Attempt::Starved(index) => index,
             };
             self.demand(starved);
             if timeout_at(deadline, refilled).await.is_err() {
-                if let Some(counter) = self.shared.metrics.unavailable.get(starved) {
-                    counter.inc();
-                }
-                return Err(Denial::Unavailable { retry_after_s: RETRY_SOON_S });
+                return match self.attempt(metrics, self.shared.clock.now(), true) {
+                    Attempt::Granted(tokens) => Ok(self.permit(tokens)),
+                    Attempt::Denied(denial) => Err(denial),
+                    Attempt::Starved(starved) => {
+                        self.count(&self.shared.metrics.unavailable, starved);
+                        Err(Denial::Unavailable { retry_after_s: RETRY_SOON_S })
+                    }
+                };
             }
         }
     }
@@ -227,7 +254,7 @@ impl TenantMeter {
 
 impl Meter for TenantMeter {
     fn take(self: Arc<Self>, metrics: MetricSet, now: UnixMs) -> Take {
-        match self.attempt(metrics, self.shared.clock.of_request(now)) {
+        match self.attempt(metrics, self.shared.clock.of_request(now), false) {
             Attempt::Granted(tokens) => Take::Granted(Permit::new(self, tokens)),
             Attempt::Denied(denial) => Take::Denied(denial),
             Attempt::Starved(_) => Take::Wait(Box::pin(self.wait(metrics))),

@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) exhausted: [IntCounter; 2],
     pub(crate) soft: [IntCounter; 2],
     pub(crate) unavailable: [IntCounter; 2],
+    pub(crate) unaccounted: [IntCounter; 2],
     pub(crate) calls_open: IntCounter,
     pub(crate) calls_report: IntCounter,
     pub(crate) calls_confirm: IntCounter,
@@ -77,6 +78,10 @@ impl Metrics {
             late_refunds: per_metric(
                 "quota_late_refunds_total",
                 "Tokens given back after their lease was sealed.",
+            )?,
+            unaccounted: per_metric(
+                "quota_unaccounted_total",
+                "Requests served without a token, because their plan allows it in an outage.",
             )?,
             expired_refunds: counter(
                 "quota_expired_refunds_total",

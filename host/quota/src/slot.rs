@@ -39,6 +39,8 @@ pub(crate) struct Slot {
     until: AtomicU64,
     /// When the tenant's months begin: an [`Anchor`] in one word.
     anchor: AtomicU64,
+    /// Requests are served without a token when nobody can say whether there is one.
+    allows: AtomicBool,
     /// End of the lease on the monotonic clock, ms; [`NEVER`] without one.
     expires: AtomicU64,
     /// At so many tokens or fewer the keeper is asked for more.
@@ -76,6 +78,7 @@ impl Slot {
             since: AtomicU64::new(0),
             until: AtomicU64::new(0),
             anchor: AtomicU64::new(Anchor::default().to_bits()),
+            allows: AtomicBool::new(false),
             expires: AtomicU64::new(NEVER),
             mark: AtomicU32::new(0),
             beyond: AtomicU64::new(0),
@@ -145,6 +148,14 @@ impl Slot {
     pub(crate) fn window(&self, now: UnixMs) -> Option<Window> {
         let anchor = Anchor::from_bits(self.anchor.load(Ordering::Relaxed));
         Window::of(self.metric, now, anchor)
+    }
+
+    pub(crate) fn set_allows(&self, allows: bool) {
+        self.allows.store(allows, Ordering::Relaxed);
+    }
+
+    pub(crate) fn allows(&self) -> bool {
+        self.allows.load(Ordering::Relaxed)
     }
 
     /// Puts another anchor in force; it never changes the window that holds now.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use model::{plan::Plan, quota::Metric};
+use model::{loss::OnLoss, plan::Plan, quota::Metric};
 use serde::Deserialize;
 
 use super::Problems;
@@ -31,13 +31,13 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, Arc<Plan>> {
                 problems.add(FILE, format!("plan[{i}].trial_quotas.{quota}"), reason);
             }
         }
-        for metric in plan.on_authority_loss.too_large(&plan.quotas) {
-            let key = format!("plan[{i}].on_authority_loss.{}", metric.as_str());
-            let reason = format!(
-                "the overdraft must be below the plan's {}: every edge keeps it aside",
-                metric.quota_name()
-            );
-            problems.add(FILE, key, reason);
+        for metric in Metric::CONSUMABLE {
+            if let OnLoss::Overdraft(_) = plan.on_authority_loss.of(metric) {
+                let key = format!("plan[{i}].on_authority_loss.{}", metric.as_str());
+                let reason =
+                    "no edge keeps tokens aside in this release: use \"deny\" or \"allow\"";
+                problems.add(FILE, key, reason);
+            }
         }
         if plans.insert(name.clone(), Arc::new(plan)).is_some() {
             problems.add(FILE, format!("plan[{i}].name"), format!("`{name}` is declared twice"));
@@ -48,12 +48,7 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, Arc<Plan>> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
-    use model::{
-        loss::{OnLoss, OnStorageLoss},
-        rate::Rate,
-    };
+    use model::{loss::OnStorageLoss, rate::Rate};
 
     use super::*;
 
@@ -89,12 +84,11 @@ mod tests {
     fn a_rate_and_the_rules_for_a_lost_authority_are_read() {
         let plan = team(
             "[plan.rate]\nper_second = 50\nburst = 100\n[plan.on_authority_loss]\n\
-             api_calls = { overdraft = 9 }\nstorage = \"allow\"\n",
+             api_calls = \"allow\"\nstorage = \"allow\"\n",
         );
         let plan = plan.expect("a plan");
         assert_eq!(plan.rate, Rate::new(50, 100));
-        let nine = NonZeroU32::new(9).expect("not zero");
-        assert_eq!(plan.on_authority_loss.of(Metric::ApiCalls), OnLoss::Overdraft(nine));
+        assert_eq!(plan.on_authority_loss.of(Metric::ApiCalls), OnLoss::Allow);
         assert_eq!(plan.on_authority_loss.of(Metric::AiRequests), OnLoss::Deny);
         assert_eq!(plan.on_authority_loss.storage, OnStorageLoss::Allow);
     }
@@ -120,13 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn an_overdraft_of_the_whole_quota_is_refused() {
-        let found = team(
-            "[plan.on_authority_loss]\napi_calls = { overdraft = 99 }\n\
-             ai_requests = { overdraft = 10 }\n",
-        )
-        .expect_err("a problem");
-        assert_eq!(keys(&found), ["plan[0].on_authority_loss.ai_requests"]);
-        assert!(found[0].1.contains("max_ai_requests_per_day"), "{}", found[0].1);
+    fn an_overdraft_is_refused_until_edges_keep_one() {
+        let found = team("[plan.on_authority_loss]\napi_calls = { overdraft = 9 }\n");
+        let found = found.expect_err("a problem");
+        assert_eq!(keys(&found), ["plan[0].on_authority_loss.api_calls"]);
+        assert!(found[0].1.contains("deny"), "{}", found[0].1);
     }
 }

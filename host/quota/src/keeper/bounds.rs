@@ -43,6 +43,7 @@ impl Keeper {
         }
         if self.outage.down {
             account.slot().set_refused(true);
+            account.meter.refilled.notify_waiters();
         }
     }
 

@@ -59,6 +59,7 @@ impl Keeper {
         }
         if self.outage.down {
             account.slot().set_refused(true);
+            account.meter.refilled.notify_waiters();
         }
     }
 

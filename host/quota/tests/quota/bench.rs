@@ -168,6 +168,15 @@ pub(crate) fn tenant(api: u64, ai: u64) -> TenantEntry {
     entry(TenantId(Uuid::new_v4()), api, ai)
 }
 
+/// A tenant that is served when nobody can say whether its quota of calls has one more.
+pub(crate) fn allowing(api: u64) -> TenantEntry {
+    let mut entry = tenant(api, 0);
+    let mut plan = Plan::clone(&entry.plan);
+    plan.on_authority_loss.api_calls = model::loss::OnLoss::Allow;
+    entry.plan = Arc::new(plan);
+    entry
+}
+
 pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
     let quotas = Quotas {
         max_users: 1,
