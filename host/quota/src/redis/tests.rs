@@ -158,7 +158,10 @@ async fn a_cluster_serves_every_family_from_its_own_node() {
 
 #[tokio::test]
 async fn tls_and_a_user_with_a_password_are_spoken() {
-    let users = vec!["edge on >geheim ~q:* &q:* +@all -@dangerous +info".to_owned()];
+    let users = vec![
+        "edge on >geheim ~q:* &q:* +@all -@dangerous -rename -renamenx -copy -move +info"
+            .to_owned(),
+    ];
     let options = RedisOptions { tls: true, users, ..RedisOptions::default() };
     let redis = Redis::start(options);
     let tls = RedisTls { ca_pem: Some(Redis::ca_pem().into()), client_pem: None };
