@@ -174,7 +174,7 @@ impl TenantMeter {
         {
             return Attempt::Denied(Denial::Soft(QuotaStatus { remaining: 0, ..status }));
         }
-        if slot.is_refused() {
+        if slot.is_refused(self.shared.clock.monotonic_ms()) {
             let spread = RETRY_DOWN_S.end() - RETRY_DOWN_S.start() + 1;
             let retry_after_s = RETRY_DOWN_S.start() + self.tenant.0.as_u64_pair().1 % spread;
             return Attempt::Denied(Denial::Unavailable { retry_after_s });

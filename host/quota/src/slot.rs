@@ -53,6 +53,8 @@ pub(crate) struct Slot {
     soft_until: AtomicU64,
     /// The authority is needed and does not answer.
     refused: AtomicBool,
+    /// Tokens lie at a dispatcher that is away: until then, on the monotonic clock, ms.
+    away_until: AtomicU64,
     /// Tokens given back too late: `first generation of the window:32 | count:32`.
     late: AtomicU64,
     demanded: AtomicBool,
@@ -85,6 +87,7 @@ impl Slot {
             empty_until: AtomicU64::new(0),
             soft_until: AtomicU64::new(0),
             refused: AtomicBool::new(false),
+            away_until: AtomicU64::new(0),
             late: AtomicU64::new(0),
             demanded: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
@@ -140,6 +143,7 @@ impl Slot {
         self.beyond.store(0, Ordering::Relaxed);
         self.empty_until.store(0, Ordering::SeqCst);
         self.soft_until.store(0, Ordering::Release);
+        self.away_until.store(0, Ordering::Release);
         self.since.store(window.start.0, Ordering::Release);
         self.until.store(window.end.0, Ordering::Release);
     }
@@ -256,8 +260,15 @@ impl Slot {
         self.refused.store(refused, Ordering::Release);
     }
 
-    pub(crate) fn is_refused(&self) -> bool {
+    /// Tokens lie at a dispatcher that is away; believed until then on the monotonic clock.
+    pub(crate) fn declare_away(&self, until: u64) {
+        self.away_until.store(until, Ordering::Release);
+    }
+
+    /// Whether nobody can say if there is a token.
+    pub(crate) fn is_refused(&self, monotonic_ms: u64) -> bool {
         self.refused.load(Ordering::Acquire)
+            || monotonic_ms < self.away_until.load(Ordering::Acquire)
     }
 
     /// Notes that the keeper is to look at this slot; true for the caller that has to say

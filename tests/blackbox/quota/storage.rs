@@ -53,7 +53,9 @@ delta = -1
 fn with_routes(policies: &Path) {
     let file = policies.join("routes.toml");
     let routes = std::fs::read_to_string(&file).expect("routes.toml");
-    std::fs::write(&file, format!("{ROUTES}\n{routes}")).expect("a file");
+    // What stands above the first route holds for all routes.
+    let routes = routes.replacen("[[route]]", &format!("{ROUTES}\n[[route]]"), 1);
+    std::fs::write(&file, routes).expect("a file");
 }
 
 /// A tenant with one MB and three users.

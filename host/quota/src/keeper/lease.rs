@@ -24,6 +24,9 @@ const SOFT_WAIT_MS: u64 = 50;
 /// While a tranche is being opened, a dispatcher that had nothing is asked again after this
 /// time, in ms: others may have given something back.
 const OPENING_MS: u64 = 50;
+/// How long "the rest lies at a dispatcher that is away" is believed, in ms: refusals
+/// meanwhile cost nothing, and its return is noticed soon.
+const AWAY_MS: u64 = 1_000;
 /// How long "others hold the last tokens" is believed, in ms: refusals meanwhile cost no
 /// call, and tokens that came back are found soon.
 const SOFT_MS: u64 = 200;
@@ -242,8 +245,8 @@ impl Keeper {
             && self.common.is_some()
             && account.bounds.floor < account.bounds.latest
         {
-            // Tokens lie at a dispatcher that is away: not the tenant's fault.
-            account.slot().set_refused(true);
+            // Not the tenant's fault. Looked at again soon, whatever becomes of it.
+            account.slot().declare_away(now + AWAY_MS);
         } else if let Some(until) = account.exhausted {
             account.slot().declare_empty(account.version, until);
         }
