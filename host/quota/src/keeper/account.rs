@@ -74,6 +74,8 @@ pub(super) struct Account {
     pub(super) grace_until: u64,
     /// Nothing is asked of a dispatcher before; on the monotonic clock, ms.
     pub(super) retry_at: u64,
+    /// Until then tokens of closed epochs may come back; on the monotonic clock, ms.
+    pub(super) settles_until: u64,
     /// How often in a row others held the last tokens.
     pub(super) soft: u32,
     pub(super) rate: Rate,
@@ -140,6 +142,7 @@ impl Account {
             exhausted: None,
             grace_until: 0,
             retry_at: 0,
+            settles_until: 0,
             soft: 0,
             rate: Rate { per_s: 0, tokens: 0, since: now },
             active_at: now,
@@ -182,6 +185,7 @@ impl Account {
         self.exhausted = None;
         self.grace_until = 0;
         self.retry_at = 0;
+        self.settles_until = 0;
         self.soft = 0;
         self.late_reported = 0;
     }

@@ -13,6 +13,10 @@ use super::{Call, CallFailed, Id, Keeper, account::Account, bounded};
 /// Accounts in one call: it is one statement or two for each.
 const KEYS_MAX: usize = 256;
 
+/// Time in which tokens of closed epochs come back, in ms: every edge seals at its next
+/// report but one. Requests meanwhile are told to come again soon.
+const SETTLE_MS: u64 = 3_000;
+
 /// Confirmations: wanted, and under way.
 #[derive(Default)]
 pub(super) struct ConfirmCall {
@@ -154,10 +158,12 @@ impl Keeper {
         match answer {
             Ok(()) => {
                 self.recovered();
+                let now = self.shared.clock.monotonic_ms();
                 for (id, key) in sent {
                     self.with(id, |keeper, account| {
                         if account.key == key {
                             account.closing = false;
+                            account.settles_until = now + SETTLE_MS;
                             account.confirmed = false;
                             keeper.serve_account(account);
                         }

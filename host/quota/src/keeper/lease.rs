@@ -227,8 +227,13 @@ impl Keeper {
         if tokens > 0 || account.pending > 0 {
             return;
         }
-        if soft {
+        let now = self.shared.clock.monotonic_ms();
+        if soft || now < account.settles_until {
             self.wait_for_others(account);
+        } else if via == Via::Shared && account.bounds.floor < account.bounds.latest {
+            // An epoch is open of which the dispatcher has nothing and nobody a lease: what
+            // is left of it, if it was ever installed, comes back when it is closed.
+            self.request_close(account);
         } else if via == Via::Direct
             && self.common.is_some()
             && account.bounds.floor < account.bounds.latest

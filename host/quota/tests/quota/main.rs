@@ -13,3 +13,4 @@ mod kill;
 mod limits;
 mod outage;
 mod restart;
+mod shared;
