@@ -117,6 +117,25 @@ impl Authority {
         ))
     }
 
+    /// What the edges reported as spent of every window: slug, metric, start, tokens.
+    #[must_use]
+    pub fn spent(&self) -> Vec<(String, String, UnixMs, u64)> {
+        let lines = self.sql(
+            "SELECT t.slug, w.metric, w.start_ms, w.folded_spent + coalesce((
+                 SELECT sum(r.spent) FROM edge.quota_report r
+                 WHERE (r.tenant_id, r.metric, r.start_ms) = (w.tenant_id, w.metric, w.start_ms)
+             ), 0)
+             FROM edge.quota_window w JOIN edge.tenant t ON t.id = w.tenant_id",
+        );
+        let account = |line: &str| {
+            let mut columns = line.split('|');
+            let (tenant, metric) = (columns.next()?.to_owned(), columns.next()?.to_owned());
+            let start = UnixMs(columns.next()?.parse().ok()?);
+            Some((tenant, metric, start, columns.next()?.parse().ok()?))
+        };
+        lines.lines().filter_map(account).collect()
+    }
+
     /// A line per window with epochs that are not reconciled: what is still out.
     #[must_use]
     pub fn unreconciled(&self) -> Vec<String> {

@@ -59,10 +59,10 @@ const SET_UP_S: u64 = 15;
 /// Longest wait, after the last fault, until all of every quota is usable: the cache of
 /// "used up" (30 s), a lease TTL (10 s), and time for reports.
 const QUIET_MAX: Duration = Duration::from_secs(75);
-/// Load of the quiet time, as a part of the whole.
-const QUIET_PART: u64 = 3;
 /// After that, nothing more may pass for so long, and no refusal may cost a call of Redis.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Reports come every second.
+const REPORTS: Duration = Duration::from_secs(3);
 /// Script calls that the settled time may cost: edges ask again every 30 s per account, and
 /// idle leases go back.
 const SETTLED_CALLS_MAX: u64 = 100;
@@ -162,7 +162,6 @@ impl Run {
         let mut random = Random::new(options.seed, u64::MAX - 1);
         let performed = stage.perform(steps, Duration::from_secs(options.seconds), &mut random)?;
         println!("{} {performed} faults; now quiet", time::stamp());
-        self.load.set_rate(options.rate.div_ceil(QUIET_PART));
         let quiet = Instant::now();
         while quiet.elapsed() < QUIET_MAX
             && !verdict::unused(&stage.truth, &stage.limits, &stage.losses).is_empty()
@@ -172,6 +171,8 @@ impl Run {
         println!("{} quiet for {} s; settling", time::stamp(), quiet.elapsed().as_secs());
         self.settle();
         self.load.set_rate(0);
+        // The last figures reach the books.
+        sleep(REPORTS);
         verdict::check(stage, &self.answers);
         self.report(performed);
         Ok(())
@@ -196,7 +197,7 @@ impl Run {
 
     fn report(&self, performed: usize) {
         let stage = &self.stage;
-        println!("\n{}", verdict::table(&stage.truth, &stage.limits));
+        println!("\n{}", verdict::table(&stage.truth, &stage.limits, &stage.authority));
         for (index, tenant) in TENANTS.iter().enumerate() {
             if let Some(tally) = self.answers.of(index) {
                 let get = |counter: &std::sync::atomic::AtomicU64| {

@@ -214,7 +214,7 @@ impl Stage {
     fn change_limit(&self, random: &mut Random) -> Result<Option<Fall>> {
         let tenant = TENANTS.iter().position(|tenant| tenant.changing).context("a tenant")?;
         let before = self.limits.now(tenant);
-        let lower = before > 1_000 && random.chance(50);
+        let lower = before > 800 && random.chance(50);
         let limit = if lower { before / 2 } else { before + before / 2 };
         println!("{} the limit of `changing`: {before} to {limit}", time::stamp());
         if !lower {

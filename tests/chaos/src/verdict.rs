@@ -7,6 +7,7 @@ use model::{quota::Metric, window::Window};
 
 use crate::{
     answers::Answers,
+    authority::Authority,
     limits::Limits,
     load,
     perform::{Losses, Stage},
@@ -77,6 +78,7 @@ pub fn check(stage: &Stage, answers: &Answers) {
         stage.violations.add(format!("AUDIT: {line}"));
     }
     check_windows(stage);
+    check_spent(stage);
     let history = stage.authority.history();
     for denied in answers.kept() {
         let name = TENANTS.get(denied.tenant).map_or("", |tenant| tenant.name);
@@ -110,12 +112,43 @@ fn check_windows(stage: &Stage) {
     }
 }
 
+/// Everything that arrived was spent in the books. Over all windows, because what was taken
+/// just before an end may arrive just after.
+fn check_spent(stage: &Stage) {
+    let spent = stage.authority.spent();
+    for (index, tenant) in TENANTS.iter().enumerate() {
+        for &metric in tenant.watched() {
+            let windows = stage.truth.windows(index, metric);
+            let charged: u64 =
+                windows.iter().map(|it| stage.truth.count(index, metric, *it).charged()).sum();
+            let of = spent.iter().filter(|one| one.0 == tenant.name && one.1 == metric.as_str());
+            let booked: u64 = of.map(|one| one.3).sum();
+            if charged > booked {
+                stage.violations.add(format!(
+                    "AUDIT: {} {}: {charged} arrived and only {booked} are spent in the books",
+                    tenant.name,
+                    metric.as_str()
+                ));
+            }
+        }
+    }
+}
+
 /// One line per tenant, metric and window.
 #[must_use]
-pub fn table(truth: &Truth, limits: &Limits) -> String {
+pub fn table(truth: &Truth, limits: &Limits, authority: &Authority) -> String {
+    let spent = authority.spent();
     let mut table = format!(
-        "{:<9} {:<11} {:<10} {:>7} {:>9} {:>9} {:>9} {:>7}\n",
-        "tenant", "metric", "window", "limit", "arrivals", "refunded", "admitted", "unused"
+        "{:<9} {:<11} {:<10} {:>7} {:>9} {:>9} {:>9} {:>8} {:>7}\n",
+        "tenant",
+        "metric",
+        "window",
+        "limit",
+        "arrivals",
+        "refunded",
+        "admitted",
+        "in books",
+        "unused"
     );
     for (index, tenant) in TENANTS.iter().enumerate() {
         for &metric in tenant.watched() {
@@ -123,15 +156,18 @@ pub fn table(truth: &Truth, limits: &Limits) -> String {
                 let count = truth.count(index, metric, window);
                 let limit = limits.highest(index, metric, window);
                 let start = window.start.rfc3339();
+                let of = (tenant.name, metric.as_str(), window.start);
+                let booked = spent.iter().find(|one| (&*one.0, &*one.1, one.2) == of);
                 let _ = writeln!(
                     table,
-                    "{:<9} {:<11} {:<10} {limit:>7} {:>9} {:>9} {:>9} {:>7}",
+                    "{:<9} {:<11} {:<10} {limit:>7} {:>9} {:>9} {:>9} {:>8} {:>7}",
                     tenant.name,
                     metric.as_str(),
                     start.get(..10).unwrap_or(&start),
                     count.arrived,
                     count.refunded,
                     count.charged(),
+                    booked.map_or(0, |one| one.3),
                     limit.saturating_sub(count.charged()),
                 );
             }
