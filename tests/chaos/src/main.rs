@@ -56,9 +56,11 @@ use crate::{
 
 /// What starting everything takes, in seconds, about.
 const SET_UP_S: u64 = 15;
-/// Longest wait, after the last fault, until all of every quota is usable: the cache of
-/// "used up" (30 s), a lease TTL (10 s), and time for reports.
-const QUIET_MAX: Duration = Duration::from_secs(75);
+/// Longest time after the last fault until all of every quota is used up.
+const QUIET_MAX: Duration = Duration::from_secs(100);
+/// When nothing was let through for so long, nothing will be: longer than "used up" is
+/// believed (30 s), with time to open and grant what came back.
+const NOTHING: Duration = Duration::from_secs(34);
 /// After that, nothing more may pass for so long, and no refusal may cost a call of Redis.
 const SETTLED: Duration = Duration::from_secs(5);
 /// Reports come every second.
@@ -162,13 +164,7 @@ impl Run {
         let mut random = Random::new(options.seed, u64::MAX - 1);
         let performed = stage.perform(steps, Duration::from_secs(options.seconds), &mut random)?;
         println!("{} {performed} faults; now quiet", time::stamp());
-        let quiet = Instant::now();
-        while quiet.elapsed() < QUIET_MAX
-            && !verdict::unused(&stage.truth, &stage.limits, &stage.losses).is_empty()
-        {
-            sleep(Duration::from_millis(200));
-        }
-        println!("{} quiet for {} s; settling", time::stamp(), quiet.elapsed().as_secs());
+        self.quiet();
         self.settle();
         self.load.set_rate(0);
         // The last figures reach the books.
@@ -176,6 +172,22 @@ impl Run {
         verdict::check(stage, &self.answers);
         self.report(performed);
         Ok(())
+    }
+
+    /// Load without faults, until everything is used up or nothing passes any more.
+    fn quiet(&self) {
+        let (stage, began) = (&self.stage, Instant::now());
+        let (mut arrived, mut since) = (stage.truth.arrivals(), Instant::now());
+        while began.elapsed() < QUIET_MAX
+            && since.elapsed() < NOTHING
+            && !verdict::unused(&stage.truth, &stage.limits, None).is_empty()
+        {
+            sleep(Duration::from_millis(200));
+            if stage.truth.arrivals() > arrived {
+                (arrived, since) = (stage.truth.arrivals(), Instant::now());
+            }
+        }
+        println!("{} quiet for {} s; settling", time::stamp(), began.elapsed().as_secs());
     }
 
     /// Refusals only: they cost no call of Redis.
