@@ -190,8 +190,22 @@ impl Run {
         println!("{} quiet for {} s; settling", time::stamp(), began.elapsed().as_secs());
     }
 
-    /// Refusals only: they cost no call of Redis.
+    /// Refusals only: they are definite, and cost no call of Redis.
     fn settle(&self) {
+        let unavailable = self.answers.unavailable();
+        self.settle_redis();
+        for ((before, after), tenant) in
+            unavailable.iter().zip(self.answers.unavailable()).zip(&TENANTS)
+        {
+            if after > *before {
+                let line =
+                    format!("{}: {} × 503 with everything whole", tenant.name, after - before);
+                self.stage.violations.add(line);
+            }
+        }
+    }
+
+    fn settle_redis(&self) {
         let Some(stores) = &self.stage.stores else { return sleep(SETTLED) };
         if !stores.whole() {
             self.stage.violations.add("Redis is not whole after the faults".into());
