@@ -43,6 +43,14 @@ pub fn is_ready(control: SocketAddr) -> bool {
     exchange(control, "GET /readyz", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
+/// The metrics page of an edge.
+///
+/// # Errors
+/// It does not answer.
+pub fn metrics(control: SocketAddr) -> Result<String> {
+    exchange(control, "GET /metrics", "")
+}
+
 fn call(control: SocketAddr, method: &str, path: &str, body: &Value) -> Result<Value> {
     let answer = exchange(control, &format!("{method} {path}"), &body.to_string())?;
     ensure!(answer.starts_with("HTTP/1.1 20"), "{method} {path}: {answer}");

@@ -126,6 +126,12 @@ impl Answers {
         self.tallies.iter().map(|tally| tally.denied.load(Ordering::Relaxed)).sum()
     }
 
+    /// Refusals with the edge's 503, by tenant.
+    #[must_use]
+    pub fn unavailable(&self) -> Vec<u64> {
+        self.tallies.iter().map(|tally| tally.unavailable.load(Ordering::Relaxed)).collect()
+    }
+
     /// A sample of the refusals that say "used up".
     #[must_use]
     pub fn kept(&self) -> Vec<Denied> {
@@ -197,7 +203,7 @@ mod tests {
         take(429, &[("retry-after", "1"), ("ratelimit", "\"daily-ai\";r=0")]);
         assert_eq!(violations.all(), Vec::<String>::new());
         assert_eq!(answers.kept().first().map(|one| one.metric), Some(Metric::AiRequests));
-        assert_eq!(answers.denied(), 1);
+        assert_eq!((answers.denied(), answers.unavailable().iter().sum()), (1, 1u64));
         take(500, &[]);
         take(503, &[("retry-after", "600")]);
         take(429, &[]);

@@ -53,6 +53,35 @@ pub struct Authority {
     up: Mutex<()>,
 }
 
+/// The account of one window.
+#[derive(Clone, Debug)]
+pub struct Book {
+    tenant: String,
+    metric: String,
+    /// Start of the window.
+    pub start: UnixMs,
+    /// Tokens granted and not credited.
+    pub debited: u64,
+    /// What the edges reported as spent, less what they gave back after the end of a lease.
+    pub spent: u64,
+}
+
+impl Book {
+    fn parse(line: &str) -> Option<Self> {
+        let mut columns = line.split('|');
+        let (tenant, metric) = (columns.next()?.to_owned(), columns.next()?.to_owned());
+        let mut number = || columns.next()?.parse().ok();
+        let start = UnixMs(number()?);
+        Some(Self { tenant, metric, start, debited: number()?, spent: number()? })
+    }
+
+    /// Whether it is of a tenant and metric.
+    #[must_use]
+    pub fn is(&self, tenant: &str, metric: Metric) -> bool {
+        self.tenant == tenant && self.metric == metric.as_str()
+    }
+}
+
 /// What the authority held of one window at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standing {
@@ -115,6 +144,24 @@ impl Authority {
             "SELECT s.at_ms, t.slug, s.metric, s.remaining FROM chaos.standing s
              JOIN edge.tenant t ON t.id = s.tenant_id ORDER BY s.at_ms",
         ))
+    }
+
+    /// The accounts of all windows.
+    #[must_use]
+    pub fn books(&self) -> Vec<Book> {
+        let lines = self.sql(
+            "SELECT t.slug, w.metric, w.start_ms, w.granted - w.credited,
+                 w.folded_spent + coalesce((
+                     SELECT sum(r.spent) FROM edge.quota_report r
+                     WHERE (r.tenant_id, r.metric, r.start_ms)
+                         = (w.tenant_id, w.metric, w.start_ms)), 0)
+                 - coalesce((
+                     SELECT sum(l.refunded) FROM edge.quota_late_refund l
+                     WHERE (l.tenant_id, l.metric, l.start_ms)
+                         = (w.tenant_id, w.metric, w.start_ms)), 0)
+             FROM edge.quota_window w JOIN edge.tenant t ON t.id = w.tenant_id",
+        );
+        lines.lines().filter_map(Book::parse).collect()
     }
 
     /// A line per window with epochs that are not reconciled: what is still out.

@@ -149,7 +149,7 @@ impl Edges {
         self.0.iter().enumerate().filter_map(dead).collect()
     }
 
-    /// Copies the logs to a folder that stays.
+    /// Copies the logs and the metrics to a folder that stays.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -157,6 +157,8 @@ impl Edges {
         std::fs::create_dir_all(folder)?;
         for (number, edge) in self.0.iter().enumerate() {
             std::fs::write(folder.join(format!("edge-{number}.log")), edge.process.log())?;
+            let metrics = admin::metrics(edge.control).unwrap_or_else(|error| error.to_string());
+            std::fs::write(folder.join(format!("edge-{number}.metrics")), metrics)?;
         }
         Ok(())
     }

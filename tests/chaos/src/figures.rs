@@ -49,8 +49,9 @@ const WARM_UP: Duration = Duration::from_secs(6);
 const SKEW: (&str, u64, [u64; EDGES]) = ("skew", 12_000, [1_500, 15, 15, 15]);
 /// Time after the first refusal in which the rest must have become usable.
 const USABLE_WITHIN: Duration = Duration::from_secs(2);
-/// The tenant of the outage, its quota, its requests a second and how long it lasts.
-const OUTAGE: (&str, u64, u64, Duration) = ("outage", 1_000_000, 400, Duration::from_secs(6));
+/// The tenant of the outage, its quota, its requests a second and how long it lasts: longer
+/// than a lease, so that edges draw from the authority.
+const OUTAGE: (&str, u64, u64, Duration) = ("outage", 1_000_000, 400, Duration::from_secs(15));
 /// Requests a second of one connection: one that waits holds up few others.
 const OF_CONNECTION: u64 = 50;
 const CONNECTIONS_MAX: u64 = 32;

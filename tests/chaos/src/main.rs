@@ -56,13 +56,15 @@ use crate::{
 
 /// What starting everything takes, in seconds, about.
 const SET_UP_S: u64 = 15;
-/// Longest wait, after the last fault, until all of every quota is usable: the cache of
-/// "used up" (30 s), a lease TTL (10 s), and time for reports.
-const QUIET_MAX: Duration = Duration::from_secs(75);
-/// Load of the quiet time, as a part of the whole.
-const QUIET_PART: u64 = 3;
+/// Longest time after the last fault until all of every quota is used up.
+const QUIET_MAX: Duration = Duration::from_secs(100);
+/// When nothing was let through for so long, nothing will be: longer than "used up" is
+/// believed (30 s), with time to open and grant what came back.
+const NOTHING: Duration = Duration::from_secs(34);
 /// After that, nothing more may pass for so long, and no refusal may cost a call of Redis.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Reports come every second.
+const REPORTS: Duration = Duration::from_secs(3);
 /// Script calls that the settled time may cost: edges ask again every 30 s per account, and
 /// idle leases go back.
 const SETTLED_CALLS_MAX: u64 = 100;
@@ -162,23 +164,48 @@ impl Run {
         let mut random = Random::new(options.seed, u64::MAX - 1);
         let performed = stage.perform(steps, Duration::from_secs(options.seconds), &mut random)?;
         println!("{} {performed} faults; now quiet", time::stamp());
-        self.load.set_rate(options.rate.div_ceil(QUIET_PART));
-        let quiet = Instant::now();
-        while quiet.elapsed() < QUIET_MAX
-            && !verdict::unused(&stage.truth, &stage.limits, &stage.losses).is_empty()
-        {
-            sleep(Duration::from_millis(200));
-        }
-        println!("{} quiet for {} s; settling", time::stamp(), quiet.elapsed().as_secs());
+        self.quiet();
         self.settle();
         self.load.set_rate(0);
+        // The last figures reach the books.
+        sleep(REPORTS);
         verdict::check(stage, &self.answers);
         self.report(performed);
         Ok(())
     }
 
-    /// Refusals only: they cost no call of Redis.
+    /// Load without faults, until everything is used up or nothing passes any more.
+    fn quiet(&self) {
+        let (stage, began) = (&self.stage, Instant::now());
+        let (mut arrived, mut since) = (stage.truth.arrivals(), Instant::now());
+        while began.elapsed() < QUIET_MAX
+            && since.elapsed() < NOTHING
+            && !verdict::unused(&stage.truth, &stage.limits, None).is_empty()
+        {
+            sleep(Duration::from_millis(200));
+            if stage.truth.arrivals() > arrived {
+                (arrived, since) = (stage.truth.arrivals(), Instant::now());
+            }
+        }
+        println!("{} quiet for {} s; settling", time::stamp(), began.elapsed().as_secs());
+    }
+
+    /// Refusals only: they are definite, and cost no call of Redis.
     fn settle(&self) {
+        let unavailable = self.answers.unavailable();
+        self.settle_redis();
+        for ((before, after), tenant) in
+            unavailable.iter().zip(self.answers.unavailable()).zip(&TENANTS)
+        {
+            if after > *before {
+                let line =
+                    format!("{}: {} × 503 with everything whole", tenant.name, after - before);
+                self.stage.violations.add(line);
+            }
+        }
+    }
+
+    fn settle_redis(&self) {
         let Some(stores) = &self.stage.stores else { return sleep(SETTLED) };
         if !stores.whole() {
             self.stage.violations.add("Redis is not whole after the faults".into());
@@ -196,7 +223,7 @@ impl Run {
 
     fn report(&self, performed: usize) {
         let stage = &self.stage;
-        println!("\n{}", verdict::table(&stage.truth, &stage.limits));
+        println!("\n{}", verdict::table(&stage.truth, &stage.limits, &stage.authority));
         for (index, tenant) in TENANTS.iter().enumerate() {
             if let Some(tally) = self.answers.of(index) {
                 let get = |counter: &std::sync::atomic::AtomicU64| {

@@ -1,16 +1,13 @@
 //! Makes faults happen, one after the other, and keeps book of what they may waste.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use model::quota::Metric;
+use model::{anchor::Anchor, clock::UnixMs, quota::Metric, window::Window};
 use services::{Dump, Fault as Line};
 
 use crate::{
@@ -30,6 +27,9 @@ use crate::{
 /// Time between two changes of a limit, in ms: a fall must be in force for a while.
 const CHANGE_EVERY_MS: u64 = FALL_GRACE_MS + 8_000;
 
+/// How long before a window's start an edge may hold tokens of it, in ms: a minute.
+const LOSS_REACHES_MS: u64 = 60_000;
+
 /// Everything that can be broken.
 #[derive(Debug)]
 pub struct Stage {
@@ -45,13 +45,36 @@ pub struct Stage {
     pub losses: Losses,
 }
 
-/// How often quota may have been wasted.
+/// When quota may have been wasted.
 #[derive(Debug, Default)]
-pub struct Losses {
-    /// Edges killed: what was in flight stays charged.
-    pub kills: AtomicU64,
-    /// Machines lost: their leases are.
-    pub machines: AtomicU64,
+pub struct Losses(Mutex<Vec<(UnixMs, Loss)>>);
+
+/// What may have been wasted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// An edge was killed: what was in flight stays charged.
+    Killed,
+    /// A machine was lost, and the leases on it.
+    Machine,
+}
+
+impl Losses {
+    /// One more, now.
+    pub fn add(&self, loss: Loss) {
+        self.lock().push((time::now(), loss));
+    }
+
+    /// How many there were in a window. One just before its start reaches into it.
+    #[must_use]
+    pub fn within(&self, window: Window, loss: Loss) -> u64 {
+        let before = window.start.0.saturating_sub(LOSS_REACHES_MS);
+        let all = self.lock();
+        all.iter().filter(|(at, of)| *of == loss && at.0 >= before).count() as u64
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(UnixMs, Loss)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A lowered limit, to be looked at once it must be in force.
@@ -104,13 +127,13 @@ impl Stage {
     fn inflict(&self, fault: Fault) -> Result<()> {
         match fault {
             Fault::EdgeKill { edge, down } => {
-                self.losses.kills.fetch_add(1, Ordering::Relaxed);
+                self.losses.add(Loss::Killed);
                 self.edges.kill(edge);
                 sleep(down);
                 self.edges.restart(edge, false)
             }
             Fault::MachineLoss { edge, down } => {
-                self.losses.machines.fetch_add(1, Ordering::Relaxed);
+                self.losses.add(Loss::Machine);
                 self.edges.kill(edge);
                 sleep(down);
                 self.edges.restart(edge, true)
@@ -171,7 +194,7 @@ impl Stage {
                 }
             }
             Fault::DoubleLoss { edge, down } => {
-                self.losses.machines.fetch_add(1, Ordering::Relaxed);
+                self.losses.add(Loss::Machine);
                 self.edges.kill(edge);
                 stores.crash(down, Dump::Delete);
                 self.edges.restart(edge, true)?;
@@ -214,7 +237,7 @@ impl Stage {
     fn change_limit(&self, random: &mut Random) -> Result<Option<Fall>> {
         let tenant = TENANTS.iter().position(|tenant| tenant.changing).context("a tenant")?;
         let before = self.limits.now(tenant);
-        let lower = before > 1_000 && random.chance(50);
+        let lower = before > 800 && random.chance(50);
         let limit = if lower { before / 2 } else { before + before / 2 };
         println!("{} the limit of `changing`: {before} to {limit}", time::stamp());
         if !lower {
@@ -247,11 +270,7 @@ impl Stage {
         if of.at.elapsed() < Duration::from_millis(FALL_GRACE_MS) {
             return;
         }
-        let Some(window) = model::window::Window::of(
-            Metric::ApiCalls,
-            time::now(),
-            model::anchor::Anchor::default(),
-        ) else {
+        let Some(window) = Window::of(Metric::ApiCalls, time::now(), Anchor::default()) else {
             return;
         };
         let charged = self.truth.count(of.tenant, Metric::ApiCalls, window).charged();

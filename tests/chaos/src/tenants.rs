@@ -41,7 +41,7 @@ const PLAIN: Tenant = Tenant {
 pub const TENANTS: [Tenant; 7] = [
     Tenant { name: "tiny", calls: 40, ..PLAIN },
     Tenant { name: "small", calls: 700, ..PLAIN },
-    Tenant { name: "large", calls: 9_000, weight: 4, ..PLAIN },
+    Tenant { name: "large", calls: 6_000, weight: 4, ..PLAIN },
     Tenant { name: "thinking", calls: 1_200, ai: 400, ai_percent: 60, ..PLAIN },
     Tenant { name: "failing", calls: 1_500, failing_percent: 30, ..PLAIN },
     Tenant {
@@ -51,7 +51,7 @@ pub const TENANTS: [Tenant; 7] = [
         charged_on_admission: true,
         ..PLAIN
     },
-    Tenant { name: "changing", calls: 2_000, skewed: true, changing: true, ..PLAIN },
+    Tenant { name: "changing", calls: 1_500, skewed: true, changing: true, ..PLAIN },
 ];
 
 /// The metrics that a request of a kind is charged for.

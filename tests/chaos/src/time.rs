@@ -2,8 +2,9 @@
 //! the run.
 //!
 //! The program starts itself again under libfaketime, which moves the wall clock (and no
-//! other) by a fixed span for it and everything it starts. Redis is moved by a little more:
-//! its clock is not the authority's.
+//! other) by a fixed span for it and everything it starts. Only Redis keeps the machine's
+//! time (its allocator does not start under the library), days behind the authority's:
+//! nothing may depend on its clock.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,10 +23,8 @@ use model::{
 const LIBRARIES: &str = "/usr/lib";
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 const MISSING: &str = "libfaketime is needed to reach a window's end: apt-get install libfaketime";
-/// Says that the clock is moved already, and by how many seconds.
-const MOVED: &str = "LEANVIBE_CHAOS_MOVED_S";
-/// How far the clock of Redis is ahead of everybody else's, in seconds.
-const REDIS_AHEAD_S: u64 = 41;
+/// Says that the clock is moved already.
+const MOVED: &str = "LEANVIBE_CHAOS_MOVED";
 
 /// The wall clock.
 #[must_use]
@@ -58,7 +57,7 @@ pub fn moved(to_window_end_s: u64) -> Result<Option<ExitCode>> {
     let ahead_s = (month.end.ms_since(now) / 1_000).saturating_sub(to_window_end_s);
     let status = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
-        .env(MOVED, ahead_s.to_string())
+        .env(MOVED, "1")
         .env("LD_PRELOAD", library)
         .env("FAKETIME", format!("+{ahead_s}s"))
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
@@ -71,9 +70,7 @@ pub fn moved(to_window_end_s: u64) -> Result<Option<ExitCode>> {
 /// The environment of Redis.
 #[must_use]
 pub fn of_redis() -> Vec<(String, String)> {
-    let moved_s = std::env::var(MOVED).ok().and_then(|text| text.parse::<u64>().ok());
-    let ahead = |moved_s| vec![("FAKETIME".to_owned(), format!("+{}s", moved_s + REDIS_AHEAD_S))];
-    moved_s.map(ahead).unwrap_or_default()
+    vec![("LD_PRELOAD".to_owned(), String::new())]
 }
 
 fn library() -> Option<PathBuf> {

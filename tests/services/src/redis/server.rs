@@ -91,7 +91,12 @@ impl Redis {
             (server.port, server.bus_port) = (free_port(), node.then(free_port));
             server.try_run()
         });
-        assert!(started, "Redis does not start: {}", server.log());
+        if !started {
+            let log = server.log();
+            // Gone already: as wished.
+            let _ = std::fs::remove_dir_all(&server.folder);
+            panic!("Redis does not start: {log}");
+        }
         server
     }
 
