@@ -178,13 +178,17 @@ pub(crate) async fn tokens_come_back_once_and_only_to_their_own_tranche(bench: B
 
 pub(crate) async fn nobody_gets_tokens_outside_the_bounds_it_confirmed(bench: Bench) {
     bench.install(5, 8, 0).await.expect("installed");
-    for bounds in [Bounds { floor: 0, latest: 4 }, Bounds { floor: 5, latest: 9 }] {
-        let message = LeaseRequest { bounds, ..bench.message(0, 3) };
-        assert_eq!(bench.send(message).await, LeaseAnswer::Stale { epoch: 5 });
-    }
-    let bounds = Bounds { floor: 4, latest: 5 };
-    let message = LeaseRequest { bounds, ..bench.message(0, 3) };
-    assert_eq!(granted(bench.send(message).await), (3, 5));
+    let with = |bounds| LeaseRequest { bounds, ..bench.message(0, 3) };
+    let behind = bench.send(with(Bounds { floor: 0, latest: 4 })).await;
+    assert_eq!(behind, LeaseAnswer::Stale { epoch: 5 });
+    let within = bench.send(with(Bounds { floor: 4, latest: 5 })).await;
+    assert_eq!(granted(within), (3, 5));
+    // Closed at the authority: the next has to be opened, whatever is left of it here.
+    let bounds = Bounds { floor: 5, latest: 5 };
+    assert_eq!(bench.send(with(bounds)).await, LeaseAnswer::Next);
+    bench.install(6, 8, 0).await.expect("installed");
+    let next = bench.send(with(Bounds { floor: 5, latest: 6 })).await;
+    assert_eq!(granted(next), (3, 6));
 }
 
 pub(crate) async fn the_last_tokens_of_others_are_waited_for_while_their_lease_holds(bench: Bench) {

@@ -143,6 +143,8 @@ impl Ledger {
         if request.seq == known.seq {
             return self.answer(request, known.tokens, (known.epoch, known.tranche), now);
         }
+        // The authority's floor never falls: what the caller knows to be closed is.
+        self.closed = self.closed.max(request.bounds.floor);
         self.take_back(request);
         self.promote();
         let free = self.free();

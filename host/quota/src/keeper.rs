@@ -307,7 +307,7 @@ impl Keeper {
             && self.report_call.is_none()
             && self.words.is_empty()
             && self.answers.is_empty();
-        if self.stopping.is_none() || !quiet {
+        if self.stopping.is_none() || !(quiet || self.ended) {
             return false;
         }
         let authority = Arc::clone(&self.authority);

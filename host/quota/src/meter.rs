@@ -9,7 +9,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) inbox: UnboundedSender<Message>,
     pub(crate) boot: BootId,
+    /// Rises whenever the authority has ended this process's holder.
+    pub(crate) life: AtomicU32,
 }
 
 /// What the keeper is told. At most one demand per slot is under way.

@@ -57,6 +57,8 @@ pub(crate) struct Slot {
     away_until: AtomicU64,
     /// Tokens given back too late: `first generation of the window:32 | count:32`.
     late: AtomicU64,
+    /// Which of this process's holders counts them.
+    life: AtomicU32,
     demanded: AtomicBool,
     waiting: AtomicU32,
 }
@@ -89,6 +91,7 @@ impl Slot {
             refused: AtomicBool::new(false),
             away_until: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            life: AtomicU32::new(0),
             demanded: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
         }
@@ -133,10 +136,20 @@ impl Slot {
         self.late.load(Ordering::Acquire) as u32
     }
 
+    /// Belongs to a holder's life; what came back late to an earlier one stays charged, as
+    /// it was counted there.
+    pub(crate) fn live(&self, life: u32, first: u32) {
+        if self.life.swap(life, Ordering::AcqRel) != life {
+            self.late.store(u64::from(first) << 32, Ordering::Release);
+        }
+    }
+
     /// Moves to a window; tokens of generations before `first` belong to earlier ones.
     /// No lease is published.
     pub(crate) fn enter(&self, window: Window, first: u32) {
+        self.refused.store(false, Ordering::Release);
         if self.since.load(Ordering::Acquire) == window.start.0 {
+            self.until.store(window.end.0, Ordering::Release);
             return;
         }
         self.late.store(u64::from(first) << 32, Ordering::Release);

@@ -5,7 +5,7 @@
 //! its lease file is overwritten.
 
 use std::{
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -93,7 +93,8 @@ impl Quota {
         let capacity = config.lease_records;
         let map = tokio::task::spawn_blocking(move || file.claim(holder, boot, capacity)).await??;
         let (inbox, messages) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { config, clock, map, metrics, inbox, boot });
+        let shared =
+            Arc::new(Shared { config, clock, map, metrics, inbox, boot, life: AtomicU32::new(0) });
         let Common { dispatcher, listeners } = common(&shared)?;
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&authority), dispatcher, holder);
         let keeper = tokio::spawn(keeper.run(messages)).abort_handle();

@@ -118,6 +118,7 @@ impl Account {
         let slot = meter.slots.get(index)?;
         let window = slot.window(shared.clock.now())?;
         slot.enter(window, generation);
+        slot.live(shared.life.load(Ordering::Acquire), generation);
         let (version, limit) = slot.limit();
         let now = shared.clock.monotonic_ms();
         let key = WindowKey { tenant: meter.tenant, metric: slot.metric, window };

@@ -110,7 +110,11 @@ impl Keeper {
     /// Takes in what the authority says about an account.
     pub(super) fn stand(&mut self, account: &mut Account, standing: Option<Standing>) {
         let Some(standing) = standing else { return };
+        let before = account.bounds.floor;
         account.bounds = account.bounds.joined(standing.bounds);
+        if account.bounds.floor > before && before > 0 {
+            account.settles_until = self.shared.clock.monotonic_ms() + SETTLE_MS;
+        }
         self.leave_closed(account);
         if standing.available > 0 && account.exhausted.is_some() {
             account.exhausted = None;

@@ -48,8 +48,11 @@ impl Keeper {
                     keeper.renew(account, now);
                 }
             });
-            if self.accounts.get(&id).is_some_and(Account::is_done) {
-                self.accounts.remove(&id);
+            if self.accounts.get(&id).is_some_and(Account::is_done)
+                && let Some(account) = self.accounts.remove(&id)
+            {
+                // Whoever comes next asks again.
+                account.slot().set_refused(false);
             }
         }
     }
@@ -72,7 +75,9 @@ impl Keeper {
         let Some(parked) = account.parked.filter(|_| account.leasing.is_none()) else { return };
         if account.bounds.allow(parked.epoch) && self.via(account) == Via::Shared {
             self.shared.metrics.returned.inc_by(parked.tokens);
-            self.end_lease(account);
+            if shared {
+                self.end_lease(account);
+            }
             self.send_lease(account, Via::Shared, 0);
         }
     }
@@ -114,6 +119,9 @@ impl Keeper {
                 if !keeper.outage.down {
                     account.slot().set_refused(false);
                 }
+                // What was exhausted without it may not be with it.
+                account.exhausted = None;
+                account.slot().clear_empty();
                 if account.waiting() > 0 {
                     keeper.serve_account(account);
                 }

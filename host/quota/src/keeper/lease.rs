@@ -102,6 +102,8 @@ impl Keeper {
         }
         if self.records.free() == 0 {
             tracing::warn!("all lease records are in use: raise lease_records");
+            account.retry_at = self.shared.clock.monotonic_ms() + OPENING_MS;
+            self.retries.insert(account.id());
             return;
         }
         let now = self.shared.clock.monotonic_ms();
@@ -241,6 +243,8 @@ impl Keeper {
             // An epoch is open of which the dispatcher has nothing and nobody a lease: what
             // is left of it, if it was ever installed, comes back when it is closed.
             self.request_close(account);
+        } else if via == Via::Direct && self.common.is_some() && !account.confirmed {
+            self.request_confirm(account);
         } else if via == Via::Direct
             && self.common.is_some()
             && account.bounds.floor < account.bounds.latest

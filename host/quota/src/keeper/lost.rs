@@ -5,9 +5,11 @@
 //! stops spending and begins a new life. Invariant: figures are never guessed; without CLOSE
 //! the epoch stays charged.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use model::ledger::{DispatcherError, EpochRef, Fence, Holder, HolderId, LostShare};
+
+use tokio::time::Instant;
 
 use super::{
     Answered, Keeper, Records,
@@ -61,7 +63,6 @@ impl Keeper {
     /// The authority takes this holder for lost, and its tokens for spent: drops them all,
     /// and registers another.
     pub(super) async fn begin_anew(&mut self) {
-        tracing::warn!(holder = %self.holder, "the quota authority has ended this edge's holder");
         for id in self.ids() {
             self.with(id, |keeper, account| {
                 keeper.retire(account);
@@ -78,6 +79,10 @@ impl Keeper {
         self.closes = CloseCall::default();
         self.answers.clear();
         self.lost = Lost::default();
+        if Instant::now() < self.outage.retry_at {
+            return;
+        }
+        tracing::warn!(holder = %self.holder, "the quota authority has ended this edge's holder");
         let (id, config) = (HolderId::random(), &self.shared.config);
         let boot = self.shared.boot;
         let holder = Holder { id, edge: config.edge.clone(), boot };
@@ -86,7 +91,6 @@ impl Keeper {
             Ok(registered) => self.shared.clock.learn(sent, registered.now),
             Err(error) => {
                 self.failed("register", &error);
-                tokio::time::sleep(super::TICK).await;
                 return;
             }
         }
@@ -99,9 +103,12 @@ impl Keeper {
         self.report_number = 0;
         self.own = Self::own_dispatcher(&self.shared, id);
         self.ended = false;
+        let life = self.shared.life.fetch_add(1, Ordering::AcqRel) + 1;
+        let first = self.records.upcoming();
         for id in self.ids() {
             self.with(id, |keeper, account| {
                 account.enter_anew();
+                account.slot().live(life, first);
                 account.slot().set_refused(false);
                 if account.waiting() > 0 {
                     keeper.serve_account(account);

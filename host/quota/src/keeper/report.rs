@@ -244,7 +244,8 @@ impl Keeper {
         let index = Metric::CONSUMABLE.iter().position(|metric| *metric == of.key.metric);
         let Some(index) = index else { return };
         self.with((of.key.tenant, index), |keeper, account| {
-            if account.key != of.key {
+            // The start names a window; an end may have been moved since.
+            if account.key.window.start != of.key.window.start {
                 return;
             }
             match via {

@@ -274,7 +274,8 @@ impl Keeper {
         self.shared.metrics.up.set(0);
         let opening = self.to_open.iter().chain(self.open_sent.iter().map(|sent| &sent.id));
         let waiting = opening.chain(self.unconfirmed());
-        for account in waiting.filter_map(|id| self.accounts.get(id)) {
+        let waits = |account: &&Account| account.opening.is_some() || account.is_busy();
+        for account in waiting.filter_map(|id| self.accounts.get(id)).filter(waits) {
             account.slot().set_refused(true);
             account.meter.refilled.notify_waiters();
         }

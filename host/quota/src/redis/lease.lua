@@ -24,7 +24,9 @@ if h[1] ~= fence then
   return {'NEXT', fence}
 end
 local epoch, tranche, granted = tonumber(h[2]), tonumber(h[3]), tonumber(h[4])
-local beyond, closed = tonumber(h[5]), tonumber(h[8] or '0')
+local beyond = tonumber(h[5])
+-- The authority's floor never falls: what the caller knows to be closed grants nothing.
+local closed = math.max(tonumber(h[8] or '0'), floor)
 local next_epoch, next_tranche = tonumber(h[6] or '0'), tonumber(h[7] or '0')
 
 -- The same message again brings the same grant; an older one does nothing.
@@ -61,7 +63,7 @@ if not again then
     free = tranche - granted
   end
   if want > 0 then
-    if free > 0 and (epoch <= floor or epoch > latest) then
+    if free > 0 and epoch > latest then
       -- What was given back is kept all the same, by the next message.
       if taken_back == 0 then
         return {'STALE', epoch}
@@ -129,7 +131,7 @@ if soft then
   redis.call('PUBLISH', ARGV[9], ledger)
   return {'SOFT'}
 end
-if epoch > closed and tranche > granted and (epoch <= floor or epoch > latest) then
+if epoch > closed and tranche > granted and epoch > latest then
   return {'STALE', epoch}
 end
 return {'NEXT', fence}
