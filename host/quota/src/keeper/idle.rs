@@ -53,6 +53,7 @@ impl Keeper {
             {
                 // Whoever comes next asks again.
                 account.slot().set_refused(false);
+                self.forget_own(&account);
             }
         }
     }

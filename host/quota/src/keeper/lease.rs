@@ -203,6 +203,10 @@ impl Keeper {
             }
         };
         self.credit(account, via, grant, expires);
+        if via == Via::Shared {
+            // An own tranche may have come while the shared dispatcher was found again.
+            self.forget_own(account);
+        }
         account.slot().set_beyond(grant.free.saturating_add(grant.beyond));
         if grant.low && !self.believes_exhausted(account) {
             self.request_tranche(account, via);
@@ -327,9 +331,6 @@ impl Keeper {
         account.count(&self.shared, now);
         if let Some(old) = account.lease.replace(lease) {
             self.finish(account, &old);
-            if old.via == Via::Direct && via == Via::Shared {
-                self.forget_own(account);
-            }
         }
         true
     }
@@ -373,7 +374,7 @@ impl Keeper {
     }
 
     /// Seals the account's own tranches: what was not granted of them comes back.
-    fn forget_own(&mut self, account: &mut Account) {
+    pub(super) fn forget_own(&mut self, account: &Account) {
         for of in self.own.forget(&account.key) {
             self.words.push(Word::Seal(of));
         }

@@ -51,7 +51,7 @@ impl Site {
     fn epochs(&self) -> String {
         services::postgres().superuser(
             &self.url,
-            "SELECT epoch, shared, state, tranche_own FROM quota_epoch ORDER BY epoch;
+            "SET search_path = edge; SELECT epoch, shared, state, tranche_own FROM quota_epoch ORDER BY epoch;
              SELECT epoch, holder, lease, spent, sealed FROM quota_report ORDER BY epoch;
              SELECT limit_tokens, granted, credited, latest, shared_floor, shared_latest
              FROM quota_window; SELECT holder, edge, ended_at, lost FROM quota_holder;",
@@ -176,7 +176,8 @@ async fn an_edge_that_was_killed_wastes_nothing_once_it_is_back() {
     assert_eq!(b.spend(&tenant, API, 45).await, 45);
     a.crash().await;
     let a = site.edge("a").await;
-    assert_eq!(spend_out(&[&a, &b], &tenant).await, 1_000 - 123 - 45);
+    let rest = spend_out(&[&a, &b], &tenant).await;
+    assert_eq!(rest, 1_000 - 123 - 45, "{}", site.epochs());
     audit(&b).await;
 }
 
