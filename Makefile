@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DATA := data
 
-.PHONY: help run test lint bench scale fuzz-api plugins setup setup-test clean-data
+.PHONY: help run test lint bench scale chaos quota-figures fuzz-api plugins setup setup-test clean-data
 
 help:
 	@echo "make run      build everything, start the edge with demo origins and tenants"
@@ -12,6 +12,8 @@ help:
 	@echo "make lint     rustfmt and clippy, warnings are errors"
 	@echo "make bench    CPU per request beside nginx, in one run"
 	@echo "make scale    start, memory and latencies with 100,000 tenants on PostgreSQL"
+	@echo "make chaos    quotas stay exact while edges, Redis and PostgreSQL are killed (4 min)"
+	@echo "make quota-figures  Redis calls per request, usable share, an outage's latency (3 min)"
 	@echo "make fuzz-api requests made from the API's own document, against a real edge"
 	@echo "make plugins  build the first-party plugins into plugins/dist"
 
@@ -53,6 +55,17 @@ scale: setup-test
 	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-tests
 	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
 	$(TARGET)/release/leanvibe-bench scale
+
+# CHAOS="--seed 7 --seconds 300" repeats a run, or makes it longer.
+chaos:
+	@deploy/setup.sh chaos
+	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-chaos
+	$(TARGET)/release/leanvibe-chaos $(CHAOS)
+
+quota-figures: setup-test
+	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-chaos
+	$(CARGO) run --release --locked -p leanvibe-quota --example decision_cost
+	$(TARGET)/release/leanvibe-chaos figures
 
 fuzz-api: setup
 	$(CARGO) build --locked -p leanvibe-edge

@@ -76,6 +76,7 @@ fn new(n: usize) -> NewTenant {
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
+        quota_anchor: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod api;
 mod jobs;
 pub mod notify;
 mod plans;
+mod reservations;
 mod serve;
 pub mod store;
 #[cfg(test)]
@@ -19,5 +20,6 @@ mod testing;
 pub use api::{Deps, Readiness, router};
 pub use jobs::{Jobs, TrialEnd};
 pub use plans::numbered;
+pub use reservations::Reservations;
 pub use serve::serve;
 pub use store::{Actor, AdminToken, Store, StoreError};

@@ -17,11 +17,15 @@ use axum::{
 };
 use model::{
     BoxFuture,
+    anchor::Anchor,
     catalog::{Catalog, ReloadStatus},
     clock::{ManualClock, UnixMs},
     gate::{MeteredUsage, UsageSource, UsageUnavailable},
+    ledger::{HolderId, LeaseReport, Report},
     plan::Plan,
     secret::Secret,
+    sessions::{Enter, Member, SessionRefusal, Sessions, SessionsUnavailable, Visit},
+    snapshot::TenantEntry,
     tenant::TenantId,
 };
 use serde_json::{Value, json};
@@ -39,6 +43,7 @@ pub(crate) struct Control {
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) usage: Arc<FixedUsage>,
+    pub(crate) sessions: Arc<FixedSessions>,
     pub(crate) catalog: watch::Sender<Arc<Catalog>>,
     pub(crate) reload: watch::Sender<Arc<ReloadStatus>>,
     pub(crate) ready: watch::Sender<Readiness>,
@@ -67,9 +72,31 @@ impl FixedUsage {
 }
 
 impl UsageSource for FixedUsage {
-    fn usage(&self, _: TenantId) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
+    fn usage(
+        &self,
+        _: TenantId,
+        _: Anchor,
+    ) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
         let set = *self.0.lock().expect("not poisoned");
         Box::pin(async move { set.ok_or(UsageUnavailable) })
+    }
+}
+
+/// Live sessions as a test sets them; `None` when nobody can say.
+pub(crate) struct FixedSessions(pub(crate) Mutex<Option<u64>>);
+
+impl Sessions for FixedSessions {
+    fn enter(&self, _: &TenantEntry, _: Visit) -> Enter {
+        Enter::Refused(SessionRefusal::Unavailable { retry_after_s: 1 })
+    }
+
+    fn end(&self, _: Member) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn count(&self, _: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>> {
+        let set = *self.0.lock().expect("not poisoned");
+        Box::pin(std::future::ready(set.ok_or(SessionsUnavailable)))
     }
 }
 
@@ -151,6 +178,14 @@ impl Database {
     }
 }
 
+/// A report of leases; what is sealed of them, the holder is through with.
+pub(crate) fn report_of(holder: HolderId, number: u64, leases: Vec<LeaseReport>) -> Report {
+    let sealed = leases.iter().filter(|lease| lease.sealed);
+    let seals = sealed.map(|lease| lease.of).collect();
+    let (late, lost, watched) = (Vec::new(), Vec::new(), Vec::new());
+    Report { holder, number, leases, seals, late, lost, watched }
+}
+
 pub(crate) fn id_of(tenant: &Value) -> TenantId {
     tenant["id"].as_str().expect("an id").parse().expect("a UUID")
 }
@@ -186,12 +221,14 @@ impl Control {
         let store = Store::open(&database.url(), Arc::clone(&clock) as _).await.expect("a store");
         let token = store.ensure_admin_token(Some(Secret::new(TOKEN))).await.expect("a token");
         let usage = Arc::new(FixedUsage::default());
+        let sessions = Arc::new(FixedSessions(Mutex::new(Some(0))));
         let catalog = watch::Sender::new(Arc::new(guide()));
         let reload = watch::Sender::new(Arc::new(ReloadStatus::default()));
         let ready = watch::Sender::new(Readiness::Ready);
         let mut deps = Deps {
             store: Arc::clone(&store),
             usage: Arc::clone(&usage) as _,
+            sessions: Arc::clone(&sessions) as _,
             catalog: catalog.subscribe(),
             reload: reload.subscribe(),
             ready: ready.subscribe(),
@@ -205,7 +242,7 @@ impl Control {
         };
         adjust(&mut deps);
         let router = router(deps.clone());
-        Self { store, clock, usage, catalog, reload, ready, deps, router, database }
+        Self { store, clock, usage, sessions, catalog, reload, ready, deps, router, database }
     }
 
     /// Everything that the database holds.

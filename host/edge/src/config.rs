@@ -13,6 +13,7 @@ use std::{
 use control::TrialEnd;
 use model::secret::Secret;
 use proxy::{JwtConfig, Limits};
+use quota::{RedisTarget, RedisTls, TargetError};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -138,19 +139,77 @@ pub struct StoreSection {
     pub url: Option<String>,
 }
 
+/// `quota.url` of the dispatcher in this process.
+const MEMORY: &str = "memory:";
+
 /// `[quota]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuotaSection {
-    /// `memory:`, the in-process dispatcher.
+    /// `memory:`, the in-process dispatcher, or the Redis that edges share:
+    /// `redis[s][+cluster]://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/DATABASE]`.
     pub url: String,
+    /// Name of this edge among others; host name and data folder when absent.
+    pub edge: Option<String>,
     /// How long a request waits for a lease, in ms, before 503.
     pub admit_wait_ms_max: u64,
+    /// How long Redis may take to answer, in ms, before the edge goes on without it.
+    pub redis_timeout_ms: u64,
+    /// PEM file of the authorities that a `rediss://` server's certificate comes from; the
+    /// system's when absent.
+    pub tls_ca: Option<PathBuf>,
+    /// PEM files of this edge's own certificate and key, where the server asks for one.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
+    /// Sessions that one process keeps alive (100,000, about 30 MB); beyond it, new ones
+    /// get 503.
+    pub sessions_max: usize,
 }
 
 impl Default for QuotaSection {
     fn default() -> Self {
-        Self { url: "memory:".into(), admit_wait_ms_max: 250 }
+        Self {
+            url: MEMORY.into(),
+            edge: None,
+            admit_wait_ms_max: 250,
+            redis_timeout_ms: 25,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            sessions_max: 100_000,
+        }
+    }
+}
+
+impl QuotaSection {
+    /// The Redis that dispatches, read with its certificates; `None`: this process does.
+    pub(crate) fn redis(&self) -> Result<Option<RedisTarget>, (&'static str, String)> {
+        let read = |path: &Option<PathBuf>, key: &'static str| {
+            let path = path.as_ref();
+            path.map(|path| {
+                std::fs::read(path).map_err(|e| (key, format!("{}: {e}", path.display())))
+            })
+            .transpose()
+        };
+        let ca_pem = read(&self.tls_ca, "quota.tls_ca")?;
+        let certificate = read(&self.tls_cert, "quota.tls_cert")?;
+        let client_pem = match (certificate, read(&self.tls_key, "quota.tls_key")?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(("quota.tls_key", "tls_cert needs its key".into())),
+            (None, Some(_)) => {
+                return Err(("quota.tls_cert", "tls_key needs its certificate".into()));
+            }
+        };
+        if self.url == MEMORY {
+            return Ok(None);
+        }
+        let target = RedisTarget::parse(&self.url, RedisTls { ca_pem, client_pem });
+        target.map(Some).map_err(|error| {
+            let or = if error == TargetError::Scheme { ", or be memory:" } else { "" };
+            ("quota.url", format!("{error}{or}"))
+        })
     }
 }
 
@@ -319,16 +378,16 @@ impl Config {
         check(!self.edge.listen.is_empty(), "edge.listen", "needs at least one address");
         check(canonical, "edge.base_domain", "must be a domain in lower case, without port or dot");
         check(self.edge.workers != Some(0), "edge.workers", "must be at least 1");
-        check(
-            self.quota.url == "memory:",
-            "quota.url",
-            "only `memory:` (the in-process dispatcher) is supported by this version",
-        );
         let known = |url: &String| STORE_SCHEMES.iter().any(|scheme| url.starts_with(scheme));
         check(
             self.store.url.as_ref().is_none_or(known),
             "store.url",
             "must be sqlite://PATH or postgres://LOGIN[:PASSWORD]@HOST[:PORT]/DATABASE",
+        );
+        check(
+            self.quota.sessions_max > 0,
+            "quota.sessions_max",
+            "must be at least 1; routes without a `session` need none",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
         let issuers = self.edge.jwt.check().map_err(|error| error.to_string());
@@ -338,6 +397,16 @@ impl Config {
         if let Err((key, reason)) = self.control.notify() {
             check(false, key, &reason);
         }
+        match self.quota.redis() {
+            Err((key, reason)) => check(false, key, &reason),
+            Ok(Some(_)) => check(
+                self.store_url().starts_with("postgres"),
+                "store.url",
+                "edges that share a Redis share a database too: must be postgres://…",
+            ),
+            Ok(None) => {}
+        }
+        check(self.quota.redis_timeout_ms > 0, "quota.redis_timeout_ms", "must be at least 1");
         errors
     }
 }
@@ -462,7 +531,7 @@ mod tests {
 
     #[test]
     fn redis_is_refused_by_name_until_it_comes_and_so_are_unknown_stores() {
-        let errors = load("[quota]\nurl = \"redis://h\"\n[store]\nurl = \"mysql://h/d\"", &[])
+        let errors = load("[quota]\nurl = \"memcached://h\"\n[store]\nurl = \"mysql://h/d\"", &[])
             .expect_err("errors")
             .to_string();
         assert!(errors.contains("quota.url") && errors.contains("store.url"), "{errors}");

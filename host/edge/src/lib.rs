@@ -16,6 +16,7 @@ pub mod golden;
 pub mod levels;
 pub mod publish;
 pub mod reload;
+mod reservations;
 pub mod run;
 pub mod strict;
 pub mod telemetry;

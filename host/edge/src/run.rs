@@ -3,11 +3,11 @@
 //! Invariant: nothing listens before it can answer, and a stop lets exchanges in flight
 //! finish, seals the quota leases and only then closes the store.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use control::{
-    Readiness, Store,
+    Readiness, Reservations, Store,
     store::{AdminTokenSource, DispatchClaim},
 };
 use model::{
@@ -31,6 +31,7 @@ use crate::{
     levels::Levels,
     publish::{self, Channels, Preparer, Publisher},
     reload::FileWatch,
+    reservations,
 };
 
 /// Characters of an admin token that nobody guesses: 128 bits in base 16.
@@ -50,13 +51,15 @@ pub struct Running {
     pub minted_admin_token: Option<Secret>,
     proxy: proxy::Running,
     quota: Arc<quota::Quota>,
-    dispatch: DispatchClaim,
+    dispatch: Option<DispatchClaim>,
     drain_timeout: Duration,
     reloads: mpsc::Sender<()>,
     /// What the data plane serves from.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     stop_levels: oneshot::Sender<()>,
     levels: JoinHandle<()>,
+    stop_reservations: oneshot::Sender<()>,
+    reservations: JoinHandle<()>,
     stop_publisher: oneshot::Sender<()>,
     publisher: JoinHandle<()>,
     stop_control: oneshot::Sender<()>,
@@ -80,7 +83,10 @@ pub async fn start(
     let registry = Registry::new();
     let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
-    let sandbox = Sandbox::new(sandbox_config, Arc::clone(&clock))?;
+    let quota_config = quota_config(&config)?;
+    let rates = quota::Rates::start(&quota_config, Arc::clone(&clock), &registry)?;
+    let limiter = Some(Arc::clone(&rates) as _);
+    let sandbox = Sandbox::with_limiter(sandbox_config, Arc::clone(&clock), limiter)?;
     registry.register(Box::new(sandbox.metrics()))?;
 
     // From before the first load, so that no change falls between the two.
@@ -122,14 +128,23 @@ pub async fn start(
     check_default_residency(&config, catalog.borrow().groups.keys())?;
     let catalog = control::numbered(Arc::clone(&store), catalog).await;
 
-    let quota_config = quota::QuotaConfig {
-        admit_wait_ms_max: config.quota.admit_wait_ms_max,
-        ..quota::QuotaConfig::new(config.data.dir.join("leases"))
+    // Where quotas are dispatched in this process, it has to be the only one that does.
+    let dispatch = match quota_config.redis {
+        None => Some(store.claim_dispatch().await?),
+        Some(_) => None,
     };
-    // Quotas are dispatched in this process, so it has to be the only one that does.
-    let dispatch = store.claim_dispatch().await?;
+    let sessions_config = quota::SessionsConfig {
+        sessions_max: config.quota.sessions_max,
+        wait_ms_max: config.quota.admit_wait_ms_max,
+        redis: quota_config.redis.clone(),
+        redis_timeout_ms: quota_config.redis_timeout_ms,
+    };
     let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
     let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
+
+    let guards: Arc<dyn model::sessions::GuardStore> = Arc::clone(&store) as _;
+    let sessions =
+        quota::LiveSessions::start(sessions_config, guards, Arc::clone(&clock), &registry)?;
 
     let control_listener = TcpListener::bind(config.control.listen)
         .await
@@ -137,12 +152,25 @@ pub async fn start(
     let control_addr = control_listener.local_addr()?;
     let gate: Arc<dyn model::gate::Gate> = Arc::clone(&quota) as _;
     let levels = Arc::new(Levels::open(&config.data.dir.join("levels"), &registry)?);
+    // After the journal, which only one process can have: an earlier run is over.
+    let storage = Reservations::open(
+        Arc::clone(&store),
+        catalog.clone(),
+        reservations::edge_id(&config.data.dir)?,
+        Arc::clone(&clock),
+        config.quota.admit_wait_ms_max,
+    )
+    .await?;
+    let storage = Arc::new(storage);
     let api = Arc::new(ApiHost::closed(tokio::runtime::Handle::current()));
     let ports = proxy::Ports {
         snapshots: snapshots.clone(),
         gate,
+        limiter: Arc::clone(&rates) as _,
         clock: Arc::clone(&clock),
         levels: Arc::clone(&levels) as _,
+        storage: Arc::clone(&storage) as _,
+        sessions: Arc::clone(&sessions) as _,
         api: config.edge.api_host.then(|| Arc::clone(&api) as _),
     };
     let notify = config.control.notify().map_err(|(key, why)| anyhow!("{key}: {why}"))?;
@@ -171,6 +199,7 @@ pub async fn start(
     let deps = control::Deps {
         store: Arc::clone(&store),
         usage: Arc::clone(&quota) as _,
+        sessions,
         catalog,
         reload,
         ready: ready_rx,
@@ -193,6 +222,11 @@ pub async fn start(
     let level_store = Arc::clone(&store);
     let levels = tokio::spawn(async move { levels.run(&level_store, levels_stopped).await });
 
+    let drain_ms = config.edge.drain_timeout_ms;
+    let (stop_reservations, reservations_stopped) = oneshot::channel();
+    let reservations =
+        tokio::spawn(async move { storage.run(reservations_stopped, drain_ms).await });
+
     let (stop_publisher, stopped) = oneshot::channel();
     let publisher =
         tokio::spawn(publish::task::run(publisher, preparer, directory, reload_rx, files, stopped));
@@ -210,6 +244,8 @@ pub async fn start(
         snapshots,
         stop_levels,
         levels,
+        stop_reservations,
+        reservations,
         stop_publisher,
         publisher,
         stop_control,
@@ -232,6 +268,7 @@ impl Running {
             _ = &mut self.publisher => "publisher",
             _ = &mut self.control_task => "control API",
             _ = &mut self.levels => "keeper of levels",
+            _ = &mut self.reservations => "keeper of reservations",
         }
     }
 
@@ -243,9 +280,11 @@ impl Running {
     pub async fn stop(self) -> Result<()> {
         self.ready.send_replace(Readiness::Draining);
         self.proxy.drain(self.drain_timeout).await;
-        // No response reports a level any more.
+        // No response reports a level any more, and no request holds room.
         let _gone = self.stop_levels.send(());
         let levels = self.levels.await;
+        let _gone = self.stop_reservations.send(());
+        let reservations = self.reservations.await;
         self.quota.shutdown().await;
         drop(self.dispatch);
         let _gone = self.stop_publisher.send(());
@@ -256,6 +295,7 @@ impl Running {
         self.active_users.stop().await;
         self.store.close().await;
         levels.context("the keeper of levels")?;
+        reservations.context("the keeper of reservations")?;
         publisher.context("the publisher")?;
         control.context("the control API")?.context("the control API")
     }
@@ -273,6 +313,34 @@ pub(crate) fn check_default_residency<'a>(
     }
     let declared = groups.join(", ");
     bail!("control.default_residency: no residency group `{group}`; there are: {declared}")
+}
+
+fn quota_config(config: &Config) -> anyhow::Result<quota::QuotaConfig> {
+    let alone = quota::QuotaConfig::new(config.data.dir.join("leases"));
+    let redis = config.quota.redis().map_err(|(key, reason)| anyhow!("{key}: {reason}"))?;
+    let base = match redis {
+        None => alone,
+        Some(redis) => {
+            let edge = match config.quota.edge.clone() {
+                Some(name) => name,
+                None => edge_name(&config.data.dir)?,
+            };
+            quota::QuotaConfig { edge, ..alone.with_redis(redis) }
+        }
+    };
+    Ok(quota::QuotaConfig {
+        admit_wait_ms_max: config.quota.admit_wait_ms_max,
+        redis_timeout_ms: config.quota.redis_timeout_ms,
+        ..base
+    })
+}
+
+/// A name that no other edge has, and that a restart finds again: this machine's and the
+/// data folder's.
+fn edge_name(data: &Path) -> anyhow::Result<String> {
+    let host = rustix::system::uname();
+    let data = std::path::absolute(data).context("data.dir cannot be made absolute")?;
+    Ok(format!("{}:{}", host.nodename().to_string_lossy(), data.display()))
 }
 
 fn proxy_config(config: &Config) -> proxy::ProxyConfig {

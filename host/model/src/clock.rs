@@ -66,21 +66,14 @@ impl UnixMs {
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The wall clock.
     fn now(&self) -> UnixMs;
-    /// Milliseconds on a clock that never goes back; its zero is arbitrary.
+    /// Milliseconds on a clock that never goes back and goes on while the machine sleeps, so
+    /// that a lease that ended meanwhile is seen to have; its zero is arbitrary.
     fn monotonic_ms(&self) -> u64;
 }
 
 /// The machine's clocks.
-#[derive(Debug)]
-pub struct SystemClock {
-    started: std::time::Instant,
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self { started: std::time::Instant::now() }
-    }
-}
+#[derive(Debug, Default)]
+pub struct SystemClock(());
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock that the others inject")]
@@ -90,7 +83,9 @@ impl Clock for SystemClock {
     }
 
     fn monotonic_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        // `Instant` is CLOCK_MONOTONIC, which stands still in a suspend.
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        u64::try_from(now.tv_sec * 1_000 + now.tv_nsec / 1_000_000).unwrap_or(0)
     }
 }
 

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::{
     BoxFuture,
+    anchor::Anchor,
     clock::UnixMs,
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
@@ -147,7 +148,7 @@ impl fmt::Debug for Charge {
 /// What was charged in the windows that hold now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MeteredUsage {
-    /// Charged API calls of this month.
+    /// Charged API calls of the month, from the tenant's anchor day on.
     pub api_calls_this_month: u64,
     /// Charged AI requests of this day.
     pub ai_requests_today: u64,
@@ -157,8 +158,12 @@ pub struct MeteredUsage {
 
 /// Where the usage API reads consumption from. May ask the authority.
 pub trait UsageSource: Send + Sync {
-    /// Exact figures for a tenant.
-    fn usage(&self, tenant: TenantId) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>>;
+    /// Exact figures of a tenant's present windows; `anchor` says when its months begin.
+    fn usage(
+        &self,
+        tenant: TenantId,
+        anchor: Anchor,
+    ) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>>;
 }
 
 /// The authority did not answer.

@@ -12,11 +12,14 @@ mod holder;
 pub mod rules;
 
 pub use authority::{
-    Authority, AuthorityError, EpochReport, Inherited, LateRefunds, OpenRequest, Opening, Recall,
-    Report, ReportAnswer, Stranded, Will, WindowAccount,
+    Authority, AuthorityError, Bounds, EpochRef, Inherited, LateRefunds, LeaseReport, LostShare,
+    OpenRequest, Opening, Registered, Report, ReportAnswer, Standing, Stranded, Will,
+    WindowAccount,
 };
-pub use dispatcher::{Dispatcher, DispatcherError, InstallPermit, LeaseAnswer, LeaseRequest};
-pub use holder::{BootId, Fence, Holder, HolderId};
+pub use dispatcher::{
+    Dispatcher, DispatcherError, Grant, InstallPermit, LeaseAnswer, LeaseRequest, Shares,
+};
+pub use holder::{BootId, Fence, Holder, HolderId, RedisFence, RedisId, UnknownFence};
 
 use crate::{quota::Metric, tenant::TenantId, window::Window};
 

@@ -44,11 +44,11 @@ pub enum Delta {
 pub struct BadDelta;
 
 impl MeterRule {
-    /// The change that an answer reports; `None` when it reports none.
+    /// What an answer reports, 0 included; `None` when it says nothing.
     ///
     /// # Errors
     /// The field is there and says nothing that can be counted.
-    pub fn change(&self, status: StatusCode, headers: &HeaderMap) -> Result<Option<i64>, BadDelta> {
+    pub fn report(&self, status: StatusCode, headers: &HeaderMap) -> Result<Option<i64>, BadDelta> {
         if !self.on_status.contains(status) {
             return Ok(None);
         }
@@ -64,7 +64,7 @@ impl MeterRule {
         if delta.unsigned_abs() > DELTA_MAX {
             return Err(BadDelta);
         }
-        Ok(Some(delta).filter(|delta| *delta != 0))
+        Ok(Some(delta))
     }
 
     /// The field that clients do not get to see.
@@ -170,12 +170,12 @@ mod tests {
             for value in values {
                 headers.append(FIELD, HeaderValue::from_static(value));
             }
-            rule.change(status, &headers)
+            rule.report(status, &headers)
         };
         let ok = StatusCode::OK;
         assert_eq!(told(&["-17"], ok), Ok(Some(-17)));
         assert_eq!(told(&["+17"], ok), Ok(Some(17)));
-        assert_eq!(told(&["0"], ok), Ok(None));
+        assert_eq!(told(&["0"], ok), Ok(Some(0)));
         assert_eq!(told(&[], ok), Ok(None));
         assert_eq!(told(&["x"], StatusCode::NOT_FOUND), Ok(None), "not asked");
         let beyond = "1125899906842625";
@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn a_fixed_change_needs_only_the_status() {
         let rule = rule("201", Delta::Fixed(1));
-        assert_eq!(rule.change(StatusCode::CREATED, &HeaderMap::new()), Ok(Some(1)));
-        assert_eq!(rule.change(StatusCode::OK, &HeaderMap::new()), Ok(None));
+        assert_eq!(rule.report(StatusCode::CREATED, &HeaderMap::new()), Ok(Some(1)));
+        assert_eq!(rule.report(StatusCode::OK, &HeaderMap::new()), Ok(None));
         assert_eq!(rule.stripped(), None);
     }
 }

@@ -8,6 +8,7 @@
 //! implementations first.
 
 pub mod access;
+pub mod anchor;
 pub mod audit;
 pub mod billing;
 pub mod catalog;
@@ -19,15 +20,20 @@ pub mod host;
 pub mod key;
 pub mod ledger;
 pub mod level;
+pub mod limiter;
+pub mod loss;
 pub mod overrides;
 pub mod plan;
 pub mod policy;
 pub mod pool;
 pub mod problem;
 pub mod quota;
+pub mod rate;
 pub mod region;
+pub mod reservation;
 pub mod route;
 pub mod secret;
+pub mod sessions;
 pub mod snapshot;
 pub mod tenant;
 pub mod window;

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     billing::Price,
+    loss::OnAuthorityLoss,
     policy::OnFailure,
     quota::Quotas,
+    rate::Rate,
     tenant::{Status, Tenant},
 };
 
@@ -34,6 +37,12 @@ pub struct Plan {
     /// Which upstream outcomes are charged against `api_calls` and `ai_requests`.
     #[serde(default)]
     pub charge_on: ChargeOn,
+    /// What happens to a request when nobody can say whether its quota holds one more.
+    #[serde(default, skip_serializing_if = "OnAuthorityLoss::is_default")]
+    pub on_authority_loss: OnAuthorityLoss,
+    /// Requests a second and at once; `None` is no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
     /// The policies that run for every tenant of the plan.
     #[serde(default)]
     pub chain: Vec<ChainLink>,
@@ -62,7 +71,7 @@ const fn yes() -> bool {
 }
 
 /// Which outcomes keep their token. A refusal by the edge or a policy never does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChargeOn {
     /// 2xx, 3xx and 4xx from the upstream; connect errors, 5xx and timeouts are refunded.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     level::MeterRule,
     quota::{Metric, MetricSet},
+    reservation::Reserves,
+    sessions::SessionRule,
 };
 
 /// What a request on a route counts as, beside an API call.
@@ -43,6 +45,10 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// What its responses say about the tenant's levels.
     pub meters: Vec<MeterRule>,
+    /// What its requests need room for before they are forwarded.
+    pub reserves: Vec<Reserves>,
+    /// Which session its requests belong to.
+    pub session: Option<SessionRule>,
 }
 
 impl Route {

@@ -18,9 +18,11 @@ use crate::{
     directory::TenantRecord,
     gate::{Gate, Meter},
     key::{ApiKey, KeyId},
+    limiter::{Bucket, Limiter},
     plan::Plan,
     policy::Chain,
     quota::Quotas,
+    rate::Rate,
     region::{Region, ResidencyGroup},
     route::RouteTable,
     tenant::{NotAdmitted, TenantId},
@@ -34,6 +36,8 @@ pub struct TenantEntry {
     pub plan: Arc<Plan>,
     /// The plan's quotas with the tenant's overrides.
     pub quotas: Quotas,
+    /// Its own rate, or the plan's; `None` is no such limit.
+    pub rate: Option<Rate>,
     /// Where its requests may go.
     pub group: Arc<ResidencyGroup>,
     /// Member of the group that serves it unless a policy asks otherwise.
@@ -43,6 +47,7 @@ pub struct TenantEntry {
     /// The ancestors whose suspension applies to it, nearest first.
     pub ancestors: Vec<Arc<TenantRecord>>,
     meter: OnceLock<Arc<dyn Meter>>,
+    bucket: OnceLock<Option<Arc<dyn Bucket>>>,
     ordinal: u64,
 }
 
@@ -61,18 +66,27 @@ impl TenantEntry {
         ancestors: Vec<Arc<TenantRecord>>,
     ) -> Self {
         let quotas = plan.quotas_of(&record.tenant);
+        let rate = plan.rate;
         let ordinal = ENTRIES.fetch_add(1, Ordering::Relaxed);
         Self {
             record,
             plan,
             quotas,
+            rate,
             group,
             home,
             chain,
             ancestors,
             meter: OnceLock::new(),
+            bucket: OnceLock::new(),
             ordinal,
         }
+    }
+
+    /// The same under a rate of the tenant's own, if there is one.
+    #[must_use]
+    pub fn under(self, rate: Option<Rate>) -> Self {
+        Self { rate: rate.or(self.rate), ..self }
     }
 
     /// Position among the entries made in this process: of two entries of one tenant the
@@ -92,6 +106,11 @@ impl TenantEntry {
     /// Its meter, looked up on first use.
     pub fn meter(&self, gate: &dyn Gate) -> &Arc<dyn Meter> {
         self.meter.get_or_init(|| gate.meter(self))
+    }
+
+    /// The bucket of its rate, looked up on first use; `None` without a rate.
+    pub fn bucket(&self, limiter: &dyn Limiter) -> Option<&Arc<dyn Bucket>> {
+        self.bucket.get_or_init(|| limiter.of_tenant(self)).as_ref()
     }
 
     /// Whether a request of this tenant may go on: its own status, then each ancestor's

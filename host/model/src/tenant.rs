@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{clock::UnixMs, quota::Quotas};
+use crate::{anchor::Anchor, clock::UnixMs, quota::Quotas};
 
 /// Days of a trial, from creation. The product guide's figure.
 pub const TRIAL_DAYS: u64 = 30;
@@ -297,6 +297,8 @@ pub struct Tenant {
     pub quota_overrides: BTreeMap<String, u64>,
     /// Those of its overrides with dates that are in force; they go over the ones without.
     pub dated_quotas: BTreeMap<String, u64>,
+    /// On which day of the month its quotas begin anew.
+    pub quota_anchor: Anchor,
     /// Operator-defined attributes that policies may read.
     pub attributes: BTreeMap<String, String>,
     /// Creation time.

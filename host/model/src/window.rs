@@ -1,11 +1,13 @@
-//! Quota windows: calendar months and days in UTC, half open `[start, end)`.
+//! Quota windows: months from a tenant's anchor day, and days, in UTC, half open
+//! `[start, end)`.
 //!
-//! Called when a window is opened, not per request. Invariant: windows of one metric
-//! tile the time line, without gap or overlap.
+//! Called when a window is opened, not per request. Invariant: a tenant's windows of one
+//! metric tile the time line, without gap or overlap.
 
-use time::{Date, Duration, Month, OffsetDateTime, Time};
+use crate::{anchor::Anchor, clock::UnixMs, quota::Metric};
 
-use crate::{clock::UnixMs, quota::Metric};
+/// Length of a UTC day, in ms.
+const DAY_MS: u64 = 86_400_000;
 
 /// One window of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,30 +19,18 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window of `metric` that holds `now`: the calendar month for API calls, the
-    /// day for AI requests, both UTC. `None` for metrics without a window.
+    /// The window of `metric` that holds `now`: the month from the anchor's day for API
+    /// calls, the UTC day for AI requests. `None` for metrics without a window.
     #[must_use]
-    pub fn of(metric: Metric, now: UnixMs) -> Option<Self> {
-        let date = now.date_time().date();
-        let (first, next) = match metric {
-            Metric::ApiCalls => {
-                let first = date.replace_day(1).ok()?;
-                let next = match first.month() {
-                    Month::December => {
-                        Date::from_calendar_date(first.year() + 1, Month::January, 1).ok()?
-                    }
-                    month => Date::from_calendar_date(first.year(), month.next(), 1).ok()?,
-                };
-                (first, next)
+    pub fn of(metric: Metric, now: UnixMs, anchor: Anchor) -> Option<Self> {
+        match metric {
+            Metric::ApiCalls => anchor.month(now),
+            Metric::AiRequests => {
+                let start = now.0 - now.0 % DAY_MS;
+                Some(Self { start: UnixMs(start), end: UnixMs(start.checked_add(DAY_MS)?) })
             }
-            Metric::AiRequests => (date, date.checked_add(Duration::DAY)?),
-            Metric::ConcurrentSessions | Metric::Storage | Metric::Users | Metric::Projects => {
-                return None;
-            }
-        };
-        let midnight =
-            |day: Date| UnixMs::from_date_time(OffsetDateTime::new_utc(day, Time::MIDNIGHT));
-        Some(Self { start: midnight(first), end: midnight(next) })
+            Metric::ConcurrentSessions | Metric::Storage | Metric::Users | Metric::Projects => None,
+        }
     }
 
     /// Whether `at` lies in the window.
@@ -69,34 +59,30 @@ mod tests {
 
     use super::*;
 
-    fn month(at: OffsetDateTime) -> (String, String, u64) {
-        let window = Window::of(Metric::ApiCalls, UnixMs::from_date_time(at)).expect("a month");
-        (window.start.rfc3339(), window.end.rfc3339(), window.seconds() / 86_400)
+    #[test]
+    fn only_months_have_an_anchor() {
+        let (now, anchor) = (at(datetime!(2026-11-23 18:00 UTC)), Anchor::on(31).expect("one"));
+        let of = |metric| Window::of(metric, now, anchor);
+        let window = |start, end| Some(Window { start: at(start), end: at(end) });
+        let (day, next) = (datetime!(2026-11-23 0:00 UTC), datetime!(2026-11-24 0:00 UTC));
+        assert_eq!(of(Metric::AiRequests), window(day, next));
+        let (start, end) = (datetime!(2026-10-31 0:00 UTC), datetime!(2026-11-30 0:00 UTC));
+        assert_eq!(of(Metric::ApiCalls), window(start, end));
+        assert_eq!(of(Metric::Storage), None);
     }
 
-    #[test]
-    fn months_follow_the_calendar() {
-        for (at, start, end, days) in [
-            (datetime!(2024-02-29 23:59:59 UTC), "2024-02-01", "2024-03-01", 29),
-            (datetime!(2023-02-01 00:00:00 UTC), "2023-02-01", "2023-03-01", 28),
-            (datetime!(2024-12-31 23:59:59 UTC), "2024-12-01", "2025-01-01", 31),
-            (datetime!(2025-01-01 00:00:00 UTC), "2025-01-01", "2025-02-01", 31),
-            (datetime!(2026-04-30 12:00:00 UTC), "2026-04-01", "2026-05-01", 30),
-        ] {
-            let (got_start, got_end, got_days) = month(at);
-            assert_eq!(got_start, format!("{start}T00:00:00Z"));
-            assert_eq!(got_end, format!("{end}T00:00:00Z"));
-            assert_eq!(got_days, days);
-        }
+    fn at(at: time::OffsetDateTime) -> UnixMs {
+        UnixMs::from_date_time(at)
     }
 
     proptest! {
         #[test]
-        fn windows_tile_the_time_line(at in 0_u64..4_000_000_000_000) {
+        fn windows_tile_the_time_line(at in 0_u64..4_000_000_000_000, day in 1_u8..=31) {
+            let anchor = Anchor::on(day).expect("an anchor");
             for metric in Metric::CONSUMABLE {
-                let window = Window::of(metric, UnixMs(at)).expect("a window");
+                let window = Window::of(metric, UnixMs(at), anchor).expect("a window");
                 prop_assert!(window.contains(UnixMs(at)));
-                let next = Window::of(metric, window.end).expect("a window");
+                let next = Window::of(metric, window.end, anchor).expect("a window");
                 prop_assert_eq!(next.start, window.end);
             }
         }

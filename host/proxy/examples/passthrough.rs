@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use model::{
+    BoxFuture,
     clock::{SystemClock, UnixMs},
     directory::TenantRecord,
     gate::{Gate, Meter, Permit, QuotaStatus, Take, Token, Tokens},
@@ -15,7 +16,9 @@ use model::{
     policy::Chain,
     quota::{Metric, MetricSet, Quotas},
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
+    reservation::{Refused, Reservation, StorageGate, Wanted},
     route::{Pattern, Route, RouteTable},
+    sessions::{Enter, Member, SessionRefusal, Sessions, SessionsUnavailable, Visit},
     snapshot::{Snapshot, TenantEntry},
     tenant::{Status, Tenant, TenantId},
 };
@@ -54,6 +57,30 @@ impl LevelSink for Nowhere {
     }
 }
 
+/// Has no room; no route here needs any.
+struct Full;
+
+impl StorageGate for Full {
+    fn reserve(&self, _: Wanted) -> BoxFuture<'static, Result<Reservation, Refused>> {
+        Box::pin(std::future::ready(Err(Refused::Unavailable)))
+    }
+}
+
+/// No route here has sessions.
+impl Sessions for Nowhere {
+    fn enter(&self, _: &TenantEntry, _: Visit) -> Enter {
+        Enter::Refused(SessionRefusal::Unavailable { retry_after_s: 1 })
+    }
+
+    fn end(&self, _: Member) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn count(&self, _: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut address = || -> anyhow::Result<SocketAddr> {
@@ -69,8 +96,16 @@ fn main() -> anyhow::Result<()> {
     let (_publisher, snapshots) = tokio::sync::watch::channel(Arc::new(snapshot(origin)?));
     let registry = prometheus::Registry::new();
     let clock = Arc::new(SystemClock::default());
-    let ports =
-        Ports { snapshots, gate: Arc::new(Open), clock, levels: Arc::new(Nowhere), api: None };
+    let ports = Ports {
+        snapshots,
+        gate: Arc::new(Open),
+        limiter: Arc::new(model::limiter::Unlimited),
+        clock,
+        levels: Arc::new(Nowhere),
+        storage: Arc::new(Full),
+        sessions: Arc::new(Nowhere),
+        api: None,
+    };
     let running = Proxy::start(config, ports, &registry)?;
     eprintln!("{:?}", running.addrs());
     loop {
@@ -99,6 +134,8 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     });
     let tenant = Tenant {
         id: TenantId(uuid::Uuid::nil()),
@@ -116,6 +153,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
         dated_quotas: BTreeMap::new(),
+        quota_anchor: Default::default(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,
@@ -131,6 +169,8 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         tags: Vec::new(),
         timeout_ms: None,
         meters: Vec::new(),
+        reserves: Vec::new(),
+        session: None,
     };
     let plans = BTreeMap::from([(plan.name.clone(), plan)]);
     let routes = RouteTable(vec![Arc::new(any)]);

@@ -7,7 +7,9 @@ use std::{cell::Cell, fmt::Write as _, net::IpAddr};
 
 use http::HeaderValue;
 
-use crate::{config::ProxyConfig, rescue::Reason, timer::Slot, wire::gate::Gate};
+use crate::{
+    config::ProxyConfig, rescue::Reason, session::OfConnection, timer::Slot, wire::gate::Gate,
+};
 
 /// A connection.
 pub(crate) struct Connection {
@@ -26,6 +28,8 @@ pub(crate) struct Connection {
     /// Deadline of the bytes awaited from the client.
     pub(crate) read_slot: Slot,
     idle_timeout_ms: Cell<Option<u64>>,
+    /// The sessions that it is.
+    pub(crate) sessions: OfConnection,
 }
 
 impl Connection {
@@ -42,6 +46,7 @@ impl Connection {
             broken_body: Cell::new(None),
             read_slot,
             idle_timeout_ms: Cell::new(None),
+            sessions: OfConnection::default(),
         }
     }
 

@@ -3,15 +3,16 @@
 //! Opened before anything is known about the request, closed with its record. Invariant:
 //! the snapshot pinned here is the only one that the exchange ever reads.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
+use std::{cell::OnceCell, future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
 use http::{HeaderValue, Method};
-use model::{clock::UnixMs, quota::MetricSet};
+use model::{clock::UnixMs, limiter::Verdict, quota::MetricSet};
 
 use crate::{
     connection::Connection,
     record::Record,
     rescue::Reason,
+    session::Attendance,
     timer::Slot,
     worker::{Pinned, Worker},
 };
@@ -29,13 +30,17 @@ pub(crate) struct Exchange {
     pub(crate) is_head: bool,
     /// What the request counts as, once admitted.
     pub(crate) metrics: MetricSet,
+    /// How the rate of its tenant stands, once asked.
+    pub(crate) rate: Option<Verdict>,
     pub(crate) record: Box<Record>,
 }
 
-/// The deadlines of an exchange: of the step in progress and of the whole.
+/// What ends an exchange early: the deadlines of the step in progress and of the whole, and
+/// the loss of its session.
 pub(crate) struct Timers {
     step: Slot,
     total: Slot,
+    session: OnceCell<Attendance>,
 }
 
 impl Timers {
@@ -49,10 +54,31 @@ impl Timers {
         self.step.disarm();
     }
 
-    /// Ready with the reason when time is up.
+    /// From now on the exchange lasts no longer than its session.
+    pub(crate) fn attend(&self, session: Attendance) {
+        // A request enters one session, once.
+        let _first = self.session.set(session);
+    }
+
+    /// The upstream took the request.
+    pub(crate) fn confirm_session(&self) {
+        if let Some(session) = self.session.get() {
+            session.confirm();
+        }
+    }
+
+    /// Whether its session may no longer be served.
+    pub(crate) fn session_is_lost(&self) -> bool {
+        self.session.get().is_some_and(Attendance::is_lost)
+    }
+
+    /// Ready with the reason when time is up, or the session is lost.
     pub(crate) fn poll(&self, cx: &std::task::Context<'_>, step: Reason) -> Poll<Reason> {
         if self.step.poll(cx).is_ready() {
             return Poll::Ready(step);
+        }
+        if self.session.get().is_some_and(|session| session.poll(cx).is_ready()) {
+            return Poll::Ready(Reason::SessionLost);
         }
         self.total.poll(cx).map(|()| Reason::TotalTimeout)
     }
@@ -61,7 +87,8 @@ impl Timers {
 impl Exchange {
     /// Step 2 of the walk.
     pub(crate) fn open(worker: &Rc<Worker>, connection: &Rc<Connection>, method: &Method) -> Self {
-        let timers = Rc::new(Timers { step: worker.wheel.slot(), total: worker.wheel.slot() });
+        let (step, total) = (worker.wheel.slot(), worker.wheel.slot());
+        let timers = Rc::new(Timers { step, total, session: OnceCell::new() });
         timers.total.arm(worker.config.limits.total_timeout_ms);
         let received_at = worker.now();
         let pinned = worker.pin();
@@ -75,6 +102,7 @@ impl Exchange {
             timers,
             is_head: *method == Method::HEAD,
             metrics: MetricSet::default(),
+            rate: None,
         }
     }
 

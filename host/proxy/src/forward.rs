@@ -28,7 +28,12 @@ pub(crate) use self::{
     fields::Badge,
 };
 use crate::{
-    exchange::Exchange, policy::Judged, pool::Link, rescue::Reason, tenant::Caller,
+    exchange::Exchange,
+    policy::Judged,
+    pool::Link,
+    rescue::Reason,
+    reserve::{self, Holds},
+    tenant::Caller,
     upstream::Upstream,
 };
 
@@ -50,20 +55,26 @@ pub(crate) async fn send(
     caller: &Caller,
     upstream: &Upstream,
     judged: Judged,
+    holds: &Holds,
 ) -> Result<Answered, Reason> {
     let state = Rc::new(UploadState::default());
-    let request = request(exchange, caller, upstream, judged, &state);
+    let request = request(exchange, caller, upstream, judged, (&state, holds));
     let method = request.method().clone();
     exchange.record.upstream_begins();
     let link = connected(exchange, upstream, false).await?;
     // From here on bytes may leave; a crash charges the request.
     let charge = permit.spend();
+    reserve::forwarded(holds);
     let charge_on = caller.entry.plan.charge_on;
     let outcome = attempt(exchange, upstream, link, request, &state).await;
     exchange.record.upstream_ends();
     let outcome = outcome.and_then(|(response, link)| answered(exchange, response, link));
     let status = outcome.as_ref().ok().map(|answered| answered.status);
-    if !charge_on.charges(status) {
+    if state.is_unsent() {
+        reserve::unsent(holds);
+    }
+    // A refusal is never charged, whatever was forwarded before it.
+    if !charge_on.charges(status) || state.failure() == Some(Reason::RoomRefused) {
         charge.refund();
     }
     outcome.map(|mut answered| {
@@ -77,7 +88,7 @@ fn request(
     caller: &Caller,
     upstream: &Upstream,
     judged: Judged,
-    state: &Rc<UploadState>,
+    (state, holds): (&Rc<UploadState>, &Holds),
 ) -> Request<Outgoing> {
     let Judged { mut head, payload, client, trailers, .. } = judged;
     fields::write_request(exchange, caller, &upstream.region, &mut head, &client, trailers);
@@ -85,7 +96,7 @@ fn request(
         Payload::Whole(bytes) => Outgoing::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())),
         Payload::Stream(incoming) => {
             let (limits, timers) = (exchange.limits(), &exchange.timers);
-            let upload = Upload::new(incoming, limits, timers, &exchange.connection, state);
+            let upload = Upload::new(incoming, limits, timers, &exchange.connection, state, holds);
             Outgoing::Upload(Box::new(upload))
         }
     };
@@ -123,8 +134,11 @@ async fn attempt(
 ) -> Result<(Response<Incoming>, Box<Link>), Reason> {
     match roundtrip(exchange, link, request, state).await {
         Err(Failed::Unsent(request)) => {
+            state.unsent(true);
             let link = connected(exchange, upstream, true).await?;
-            roundtrip(exchange, link, *request, state).await.map_err(Failed::reason)
+            let again = roundtrip(exchange, link, *request, state).await;
+            state.unsent(matches!(again, Err(Failed::Unsent(_))));
+            again.map_err(Failed::reason)
         }
         outcome => outcome.map_err(Failed::reason),
     }

@@ -21,8 +21,9 @@ use crate::{
     forward::{self, Answered},
     level, local, policy, quota, request,
     rescue::Reason,
+    reserve,
     response::{self, Reply, Stop},
-    route, tenant, upstream,
+    route, session, tenant, upstream,
     worker::Worker,
 };
 
@@ -54,11 +55,16 @@ async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, 
     let caller = tenant::resolve(x, &mut request).await?;
     let route = route::find(x, &request)?;
     let permit = quota::admit(x, &caller.entry, route.metrics()).await?;
+    let (permit, leaving) = session::admit(x, &caller, &route, &request, permit).await?;
+    let holds = reserve::admit(x, &caller, &route, &request.body).await?;
     let mut judged = policy::on_request(x, &caller, request).await?;
+    reserve::cover(x, &holds, &judged.payload).await?;
     let kept = judged.kept.take();
     let upstream = upstream::choose(x, &caller.entry, judged.target.as_ref())?;
-    let mut answered = forward::send(x, permit, &caller, &upstream, judged).await?;
-    level::report(x, &caller, &route, &mut answered);
+    let answered = forward::send(x, permit, &caller, &upstream, judged, &holds).await;
+    let mut answered = answered.map_err(|reason| reserve::stop(&holds, reason))?;
+    level::report(x, &caller, &route, &holds, &mut answered);
+    session::answered(x, &caller, &route, leaving, answered.status).await;
     let Answered { status, headers, body } = answered;
     let served_by = kept.is_some().then(|| upstream.name());
     let head = ResponseHead { status, headers, served_by };

@@ -9,21 +9,36 @@ use model::{
     route::Route,
 };
 
-use crate::{exchange::Exchange, forward::Answered, tenant::Caller};
+use crate::{
+    exchange::Exchange,
+    forward::Answered,
+    reserve::{self, Holds},
+    tenant::Caller,
+};
 
 /// Between steps 9 and 10 of the walk.
-pub(crate) fn report(exchange: &Exchange, caller: &Caller, route: &Route, answer: &mut Answered) {
+pub(crate) fn report(
+    exchange: &Exchange,
+    caller: &Caller,
+    route: &Route,
+    holds: &Holds,
+    answer: &mut Answered,
+) {
+    reserve::answered(holds, answer.status);
     for rule in &route.meters {
         let metric = rule.metric;
-        let outcome = match rule.change(answer.status, &answer.headers) {
+        let outcome = match rule.report(answer.status, &answer.headers) {
             Ok(None) => continue,
+            // Counted when the room is settled, in the place of what was sent.
+            Ok(Some(delta)) if reserve::reported(holds, metric, delta) => "settled",
+            Ok(Some(0)) => continue,
             Ok(Some(delta)) => {
                 let change = LevelChange { tenant: caller.entry.id(), metric, delta };
                 if exchange.worker.levels.record(change) { "recorded" } else { "lost" }
             }
             Err(BadDelta) => "malformed",
         };
-        if outcome != "recorded" {
+        if !matches!(outcome, "recorded" | "settled") {
             tracing::warn!(
                 tenant = caller.entry.record.tenant.slug.as_str(),
                 route = &*route.name,

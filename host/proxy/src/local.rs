@@ -71,6 +71,8 @@ impl Local {
             tags: Vec::new(),
             timeout_ms: None,
             meters: Vec::new(),
+            reserves: Vec::new(),
+            session: None,
         };
         Self { service, route: Arc::new(route) }
     }

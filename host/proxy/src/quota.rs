@@ -1,4 +1,4 @@
-//! Step 6: a permit, or the refusal that `quotas.md` section 3 prescribes.
+//! Step 6: the rate, then a permit, or the refusal that `quotas.md` section 3 prescribes.
 //!
 //! One meter call per request; it neither blocks nor allocates while tokens are at hand.
 //! The permit is given back by dropping it, which is what every refusal after this step
@@ -16,7 +16,7 @@ use model::{
 };
 use smallvec::SmallVec;
 
-use crate::{exchange::Exchange, rescue::Reason, response::Stop};
+use crate::{exchange::Exchange, rate, rescue::Reason, response::Stop};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -39,6 +39,7 @@ pub(crate) async fn admit(
     entry: &Arc<TenantEntry>,
     metrics: MetricSet,
 ) -> Result<Permit, Stop> {
+    rate::admit(exchange, entry).await?;
     let meter = Arc::clone(entry.meter(&*exchange.worker.gate));
     let taken = match meter.take(metrics, exchange.received_at) {
         Take::Granted(permit) => Ok(permit),
@@ -77,6 +78,9 @@ pub(crate) fn append_fields(
         if !soft {
             let _ = write!(limit, ";t={}", quota.window.seconds_left(now));
         }
+    }
+    if let Some(verdict) = &exchange.rate {
+        rate::items(verdict, &mut policy, &mut limit);
     }
     if policy.is_empty() {
         return;

@@ -223,6 +223,11 @@ impl Record {
         self.admitted = true;
     }
 
+    /// What admitted the request takes it back.
+    pub(crate) fn refuse(&mut self) {
+        self.admitted = false;
+    }
+
     /// The tenant, if its quotas admitted the request.
     pub(crate) fn admitted(&self) -> Option<Arc<TenantEntry>> {
         self.tenant.clone().filter(|_| self.admitted)

@@ -7,6 +7,8 @@
 use http::StatusCode;
 use model::{problem, tenant::NotAdmitted};
 
+use crate::session::RETRY_AFTER_S;
+
 /// What is wrong with a message that has no, or more than one, reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
@@ -65,9 +67,18 @@ pub(crate) enum Reason {
     KeysUnavailable,
     TenantMismatch,
     NotAdmitted(NotAdmitted),
+    RateExceeded,
     QuotaExhausted,
     QuotaSoft,
     QuotaUnavailable,
+    StorageExceeded,
+    CountExceeded,
+    RoomUnknown,
+    /// Of a body on its way; the hold knows why.
+    RoomRefused,
+    SessionsFull,
+    SessionsUnavailable,
+    SessionLost,
     PolicyUnavailable,
     UpstreamBusy,
     ConnectFailed,
@@ -183,6 +194,9 @@ impl Reason {
                 Downstream,
             ),
             Self::NotAdmitted(why) => not_admitted(why),
+            Self::RateExceeded => {
+                row(S::TOO_MANY_REQUESTS, "rate-exceeded", "Request rate exceeded", Downstream)
+            }
             Self::QuotaExhausted => {
                 row(S::TOO_MANY_REQUESTS, "quota-exceeded", "Quota exceeded", Downstream)
             }
@@ -191,6 +205,22 @@ impl Reason {
                     .retry_after(1)
             }
             Self::QuotaUnavailable => reduced("Quota temporarily unknown", Us),
+            Self::StorageExceeded => {
+                row(S::PAYLOAD_TOO_LARGE, "quota-exceeded", "Storage quota exceeded", Downstream)
+                    .closes()
+            }
+            Self::CountExceeded => {
+                row(S::FORBIDDEN, "quota-exceeded", "Quota exceeded", Downstream)
+            }
+            Self::RoomUnknown | Self::RoomRefused => {
+                reduced("Quota temporarily unknown", Us).closes()
+            }
+            Self::SessionsFull => {
+                row(S::TOO_MANY_REQUESTS, "quota-exceeded", "Quota exceeded", Downstream)
+                    .retry_after(RETRY_AFTER_S)
+            }
+            Self::SessionsUnavailable => reduced("Sessions temporarily unknown", Us),
+            Self::SessionLost => reduced("The session could not be kept", Us),
             Self::PolicyUnavailable => {
                 row(S::SERVICE_UNAVAILABLE, "policy-unavailable", "A policy failed", Plugin)
                     .retry_after(1)
@@ -230,9 +260,17 @@ impl Reason {
             | Self::KeysUnavailable
             | Self::TenantMismatch
             | Self::NotAdmitted(_)
+            | Self::RateExceeded
             | Self::QuotaExhausted
             | Self::QuotaSoft
             | Self::QuotaUnavailable
+            | Self::StorageExceeded
+            | Self::CountExceeded
+            | Self::RoomUnknown
+            | Self::RoomRefused
+            | Self::SessionsFull
+            | Self::SessionsUnavailable
+            | Self::SessionLost
             | Self::UpstreamBusy
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -254,6 +292,12 @@ impl Reason {
             Self::KeysUnavailable => "keys-unavailable",
             Self::QuotaSoft => "quota-soft",
             Self::QuotaUnavailable => "quota-unavailable",
+            Self::StorageExceeded => "storage-exceeded",
+            Self::CountExceeded => "count-exceeded",
+            Self::RoomUnknown | Self::RoomRefused => "room-unknown",
+            Self::SessionsFull => "sessions-full",
+            Self::SessionsUnavailable => "sessions-unavailable",
+            Self::SessionLost => "session-lost",
             Self::UpstreamBusy => "upstream-busy",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimeout => "connect-timeout",
@@ -273,6 +317,7 @@ impl Reason {
             | Self::Unauthenticated
             | Self::TenantMismatch
             | Self::NotAdmitted(_)
+            | Self::RateExceeded
             | Self::QuotaExhausted
             | Self::PolicyUnavailable
             | Self::Internal => self.row().code,

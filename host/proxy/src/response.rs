@@ -16,7 +16,10 @@ use http::{
     header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
-use model::{gate::Denial, headers::HOP_BY_HOP, policy::LocalResponse, problem};
+use model::{
+    gate::Denial, headers::HOP_BY_HOP, limiter::Verdict, policy::LocalResponse, problem,
+    reservation::Exceeded, sessions::SessionRefusal,
+};
 
 use crate::{
     exchange::Exchange,
@@ -26,9 +29,10 @@ use crate::{
         fields,
     },
     local::{LocalBody, Served},
-    quota,
+    quota, rate,
     record::Record,
     rescue::Reason,
+    reserve, session,
 };
 
 /// Why the walk ended before its end.
@@ -38,6 +42,12 @@ pub(crate) enum Stop {
     Reason(Reason),
     /// The quotas do.
     Denied(Denial),
+    /// They do: there is no room for what would be stored or made.
+    NoRoom(Box<Exceeded>),
+    /// The rate of the tenant does.
+    Limited(Verdict),
+    /// Its session may not be alive.
+    Session(SessionRefusal),
     /// A policy does.
     Answer(Box<LocalResponse>),
     /// A service of this process does.
@@ -63,7 +73,19 @@ pub(crate) fn respond(
         Err(Stop::Answer(answer)) => local(exchange, *answer),
         Err(Stop::Served(answer)) => served(exchange, *answer),
         Err(Stop::Reason(reason)) => rescue(exchange, reason, h1),
-        Err(Stop::Denied(denial)) => denied(exchange, denial),
+        Err(Stop::NoRoom(why)) => no_room(exchange, &why, h1),
+        Err(Stop::Limited(verdict)) => {
+            let refusal = rate::refusal(&exchange, verdict);
+            refused(exchange, refusal)
+        }
+        Err(Stop::Denied(denial)) => {
+            let refusal = quota::refusal(&exchange, denial);
+            refused(exchange, refusal)
+        }
+        Err(Stop::Session(refusal)) => {
+            let refusal = session::refusal(&exchange, refusal);
+            refused(exchange, refusal)
+        }
     }
 }
 
@@ -104,9 +126,23 @@ fn rescue(mut exchange: Exchange, reason: Reason, h1: bool) -> Response<Reply> {
     problem(exchange, reason.problem(), headers)
 }
 
-fn denied(mut exchange: Exchange, denial: Denial) -> Response<Reply> {
-    let (reason, body, headers) = quota::refusal(&exchange, denial);
+fn refused(
+    mut exchange: Exchange,
+    (reason, body, headers): (Reason, problem::Problem, HeaderMap),
+) -> Response<Reply> {
     exchange.record.reason(reason);
+    problem(exchange, body, headers)
+}
+
+/// `quotas.md` section 3: without `Retry-After`, which some clients take for an invitation.
+fn no_room(mut exchange: Exchange, why: &Exceeded, h1: bool) -> Response<Reply> {
+    let reason = reserve::reason(why);
+    let mut headers = HeaderMap::new();
+    if reason.row().close && h1 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.record.reason(reason);
+    let body = why.problem(&exchange.snapshot().plans);
     problem(exchange, body, headers)
 }
 

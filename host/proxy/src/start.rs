@@ -5,7 +5,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
-use model::{clock::Clock, gate::Gate, level::LevelSink, snapshot::Snapshot, tenant::TenantId};
+use model::{
+    clock::Clock, gate::Gate, level::LevelSink, limiter::Limiter, reservation::StorageGate,
+    sessions::Sessions, snapshot::Snapshot, tenant::TenantId,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -67,10 +70,16 @@ pub struct Ports {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The quotas.
     pub gate: Arc<dyn Gate>,
+    /// The rates.
+    pub limiter: Arc<dyn Limiter>,
+    /// The user sessions.
+    pub sessions: Arc<dyn Sessions>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where levels go that responses report.
     pub levels: Arc<dyn LevelSink>,
+    /// Who sets room aside for what is stored or made.
+    pub storage: Arc<dyn StorageGate>,
     /// Served on `api.<base domain>`, beside the tenants' own APIs.
     pub api: Option<Arc<dyn LocalService>>,
 }
@@ -95,7 +104,7 @@ impl Proxy {
         ports: Ports,
         registry: &prometheus::Registry,
     ) -> Result<Running, StartError> {
-        let Ports { snapshots, gate, clock, levels, api } = ports;
+        let Ports { snapshots, gate, limiter, sessions, clock, levels, storage, api } = ports;
         if let Some(flaw) = config.limits.flaw() {
             return Err(StartError::Limit(flaw));
         }
@@ -114,10 +123,13 @@ impl Proxy {
         let shared = Arc::new(Shared {
             config,
             gate,
+            limiter,
             clock,
             series,
             issuers,
             levels,
+            storage,
+            sessions,
             local: api.map(Local::new),
         });
         let (commands, heard) = watch::channel(Command::Serve);

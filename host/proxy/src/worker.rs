@@ -15,7 +15,10 @@ use model::{
     clock::{Clock, UnixMs},
     gate::Gate,
     level::LevelSink,
+    limiter::Limiter,
     region::Backend,
+    reservation::StorageGate,
+    sessions::Sessions,
     snapshot::{Snapshot, TenantEntry},
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
@@ -36,10 +39,13 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) config: ProxyConfig,
     pub(crate) gate: Arc<dyn Gate>,
+    pub(crate) limiter: Arc<dyn Limiter>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) series: Series,
     pub(crate) issuers: crate::tenant::issuer::Issuers,
     pub(crate) levels: Arc<dyn LevelSink>,
+    pub(crate) storage: Arc<dyn StorageGate>,
+    pub(crate) sessions: Arc<dyn Sessions>,
     pub(crate) local: Option<Local>,
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use model::ledger::BootId;
 
+use crate::redis::RedisTarget;
+
 /// Settings of the quota engine. Build one with [`QuotaConfig::new`] and change fields.
 #[derive(Clone, Debug)]
 pub struct QuotaConfig {
@@ -11,6 +13,11 @@ pub struct QuotaConfig {
     pub lease_file: PathBuf,
     /// Name of this edge among others; holders of the same name succeed each other.
     pub edge: String,
+    /// The Redis that several edges share. Default `None`: this process is alone.
+    pub redis: Option<RedisTarget>,
+    /// Longest call to Redis, in ms; the first that takes longer opens the breaker. Default
+    /// 25: a hundred round trips, and what the first request of an outage may have to wait.
+    pub redis_timeout_ms: u64,
     /// Longest wait of a request for a tranche or a lease, in ms. Default 250: longer than
     /// a disk's worst commit, shorter than a client's patience.
     pub admit_wait_ms_max: u64,
@@ -18,8 +25,8 @@ pub struct QuotaConfig {
     /// while a tranche changes. Default 65,536 (8 MiB).
     pub lease_records: u32,
     /// A lease that nobody spent from for this long goes back to the authority, in ms.
-    /// Default 30,000: in one process nobody else waits for its tokens, and coming back
-    /// costs the tenant one commit.
+    /// Default 30,000 in one process, where nobody else waits for its tokens and coming back
+    /// costs the tenant one commit; 1,000 with Redis.
     pub idle_return_ms: u64,
     /// Time between two reports to the authority, in ms. Default 1,000.
     pub report_interval_ms: u64,
@@ -36,12 +43,20 @@ pub struct QuotaConfig {
 }
 
 impl QuotaConfig {
+    /// These settings for edges that share a Redis.
+    #[must_use]
+    pub fn with_redis(self, redis: RedisTarget) -> Self {
+        Self { redis: Some(redis), idle_return_ms: 1_000, ..self }
+    }
+
     /// The defaults over a lease file.
     #[must_use]
     pub fn new(lease_file: PathBuf) -> Self {
         Self {
             lease_file,
             edge: "local".to_owned(),
+            redis: None,
+            redis_timeout_ms: 25,
             admit_wait_ms_max: 250,
             lease_records: 65_536,
             idle_return_ms: 30_000,

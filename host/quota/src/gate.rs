@@ -14,6 +14,7 @@ use std::{
 
 use model::{
     BoxFuture,
+    anchor::Anchor,
     gate::{Gate, Meter, MeteredUsage, UsageSource, UsageUnavailable},
     ledger::{Authority, WindowKey},
     quota::Metric,
@@ -31,6 +32,8 @@ pub struct Quota {
     pub(crate) authority: Arc<dyn Authority>,
     pub(crate) meters: RwLock<HashMap<TenantId, Arc<TenantMeter>>>,
     pub(crate) keeper: AbortHandle,
+    /// What listens to the shared dispatcher.
+    pub(crate) listeners: Vec<AbortHandle>,
 }
 
 impl Quota {
@@ -47,22 +50,29 @@ impl Quota {
                 "the quota authority did not take the final figures; the lease file keeps them"
             );
         }
+        self.abort();
+    }
+
+    fn abort(&self) {
         self.keeper.abort();
+        self.listeners.iter().for_each(AbortHandle::abort);
     }
 
     fn patience(&self) -> Duration {
         Duration::from_millis(self.shared.config.authority_timeout_ms)
     }
 
-    async fn read_usage(&self, tenant: TenantId) -> Option<MeteredUsage> {
+    async fn read_usage(&self, tenant: TenantId, anchor: Anchor) -> Option<MeteredUsage> {
         let (done, flushed) = oneshot::channel();
         self.shared.inbox.send(Message::Flush(tenant, done)).ok()?;
         flushed.await.ok().filter(|flushed| *flushed)?;
         let as_of = self.shared.clock.now();
-        let key =
-            |metric| Window::of(metric, as_of).map(|window| WindowKey { tenant, metric, window });
+        let key = |metric| {
+            let window = Window::of(metric, as_of, anchor)?;
+            Some(WindowKey { tenant, metric, window })
+        };
         let keys = vec![key(Metric::ApiCalls)?, key(Metric::AiRequests)?];
-        let accounts = self.authority.confirm(keys).await.ok()?;
+        let accounts = self.authority.accounts(keys).await.ok()?;
         let charged = |index: usize| {
             accounts.get(index).copied().flatten().map_or(0, |account| account.charged)
         };
@@ -92,9 +102,13 @@ impl Gate for Quota {
 }
 
 impl UsageSource for Quota {
-    fn usage(&self, tenant: TenantId) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
+    fn usage(
+        &self,
+        tenant: TenantId,
+        anchor: Anchor,
+    ) -> BoxFuture<'_, Result<MeteredUsage, UsageUnavailable>> {
         Box::pin(async move {
-            let usage = timeout(self.patience(), self.read_usage(tenant)).await;
+            let usage = timeout(self.patience(), self.read_usage(tenant, anchor)).await;
             usage.ok().flatten().ok_or(UsageUnavailable)
         })
     }
@@ -102,7 +116,7 @@ impl UsageSource for Quota {
 
 impl Drop for Quota {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.abort();
     }
 }
 

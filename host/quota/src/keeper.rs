@@ -1,26 +1,32 @@
 //! The background task that keeps leases filled: the only writer of lease records.
 //!
 //! It is told to look at a slot when half of a lease is gone, when a request waits, when a
-//! limit fell or a token came back late. It leases from the dispatcher, opens tranches at
-//! the authority (one call in flight, everything that is wanted meanwhile in the next), and
-//! reports. Invariant: a tranche is sealed once, its final figures are reported until the
-//! authority has them, and its record is not reused before.
+//! limit fell or a token came back late. It leases from a dispatcher (one message in flight
+//! per account), confirms, opens and closes tranches at the authority (one call of each kind
+//! in flight, everything that is wanted meanwhile in the next), and reports. It never waits
+//! for any of them: answers come back through its loop. Invariant: tokens are spent only of
+//! an epoch within bounds confirmed by this holder, or of its own; a record is not reused
+//! before the authority has its final figures.
 
 mod account;
-mod refill;
+mod bounds;
+mod idle;
+mod lease;
+mod lost;
 mod report;
 mod tranche;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use model::{
     BoxFuture,
-    ledger::{Authority, AuthorityError, Dispatcher, HolderId, Opening, ReportAnswer},
+    ledger::{Authority, AuthorityError, Dispatcher, Fence, HolderId, Opening, ReportAnswer},
     tenant::TenantId,
 };
 use tokio::{
@@ -29,11 +35,17 @@ use tokio::{
 };
 
 use self::{
-    account::Account,
-    report::{Final, SentReport},
-    tranche::SentOpen,
+    account::{Account, Via},
+    bounds::{CloseCall, ConfirmCall},
+    lease::Leased,
+    lost::{Lost, LostAnswer},
+    report::{SentReport, Word},
+    tranche::{Installed, SentOpen},
 };
-use crate::meter::{Message, Shared};
+use crate::{
+    dispatcher::InProcess,
+    meter::{Message, Shared},
+};
 
 /// How often retries and stuck calls are looked at.
 const TICK: Duration = Duration::from_millis(25);
@@ -54,29 +66,50 @@ enum CallFailed {
     Timeout,
 }
 
+/// What a dispatcher answered.
+enum Answered {
+    Leased(Leased),
+    Installed(Installed),
+    Lost(LostAnswer),
+}
+
 /// The task's state.
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     authority: Arc<dyn Authority>,
-    dispatcher: Arc<dyn Dispatcher>,
+    /// The dispatcher that edges share; `None` where the process is alone.
+    common: Option<Arc<dyn Dispatcher>>,
+    own: Arc<InProcess>,
     holder: HolderId,
-    accounts: HashMap<Id, Account>,
+    accounts: BTreeMap<Id, Account>,
     records: Records,
+    /// Number of the last message to a dispatcher.
+    messages: u64,
+    answers: FuturesUnordered<BoxFuture<'static, Answered>>,
+    /// Accounts that want another look when their time has come.
+    retries: BTreeSet<Id>,
     /// Accounts that want a tranche and are in no call yet.
     to_open: BTreeSet<Id>,
     open_call: Call<Vec<Opening>>,
     open_sent: Vec<SentOpen>,
     open_started: Instant,
-    /// Sealed tranches whose final figures the authority does not have yet.
-    finals: Vec<Final>,
+    confirms: ConfirmCall,
+    closes: CloseCall,
+    /// Final figures and seals that the authority does not have yet, in their order.
+    words: Vec<Word>,
+    lost: Lost,
     flushes: Vec<(TenantId, oneshot::Sender<bool>)>,
     report_call: Call<ReportAnswer>,
     report_sent: SentReport,
     report_number: u64,
     report_due: Instant,
+    /// Where the next report goes on with accounts to watch.
+    watch_from: Option<Id>,
     /// A report failed, and nobody knows what it credited.
     credit_unseen: bool,
     outage: Outage,
+    /// The authority has ended this holder.
+    ended: bool,
     stopping: Option<oneshot::Sender<bool>>,
 }
 
@@ -118,34 +151,48 @@ impl Keeper {
     pub(crate) fn new(
         shared: Arc<Shared>,
         authority: Arc<dyn Authority>,
-        dispatcher: Arc<dyn Dispatcher>,
+        common: Option<Arc<dyn Dispatcher>>,
         holder: HolderId,
     ) -> Self {
         let records =
             Records { never_used: 0..shared.map.capacity(), freed: Vec::new(), generation: 0 };
         let now = Instant::now();
         shared.metrics.up.set(1);
+        let own = Self::own_dispatcher(&shared, holder);
         Self {
             shared,
             authority,
-            dispatcher,
+            common,
+            own,
             holder,
-            accounts: HashMap::new(),
+            accounts: BTreeMap::new(),
             records,
+            messages: 0,
+            answers: FuturesUnordered::new(),
+            retries: BTreeSet::new(),
             to_open: BTreeSet::new(),
             open_call: None,
             open_sent: Vec::new(),
             open_started: now,
-            finals: Vec::new(),
+            confirms: ConfirmCall::default(),
+            closes: CloseCall::default(),
+            words: Vec::new(),
+            lost: Lost::default(),
             flushes: Vec::new(),
             report_call: None,
             report_sent: SentReport::default(),
             report_number: 0,
             report_due: now,
+            watch_from: None,
             credit_unseen: false,
             outage: Outage { down: false, failures: 0, retry_at: now },
+            ended: false,
             stopping: None,
         }
+    }
+
+    fn own_dispatcher(shared: &Arc<Shared>, holder: HolderId) -> Arc<InProcess> {
+        Arc::new(InProcess::new(Fence::Holder(holder), shared.clock.source()))
     }
 
     /// Runs until it is told to stop, or aborted.
@@ -156,19 +203,28 @@ impl Keeper {
         loop {
             tokio::select! {
                 message = inbox.recv() => match message {
-                    Some(message) => self.on_message(message).await,
+                    Some(message) => self.on_message(message),
                     None => return,
                 },
-                answer = finished(&mut self.open_call) => self.on_opened(answer).await,
-                answer = finished(&mut self.report_call) => self.on_reported(answer).await,
+                Some(answer) = self.answers.next() => self.on_answer(answer),
+                answer = finished(&mut self.open_call) => self.on_opened(answer),
+                answer = finished(&mut self.report_call) => self.on_reported(answer),
+                answer = finished(&mut self.confirms.call) => self.on_confirmed(answer),
+                answer = finished(&mut self.closes.call) => self.on_closed(answer),
                 _ = tick.tick() => {
                     self.notice_stuck_call();
+                    self.retry();
                     if swept.elapsed() >= SWEEP {
                         swept = Instant::now();
-                        self.sweep().await;
+                        self.sweep();
                     }
                 }
             }
+            if self.ended && self.stopping.is_none() {
+                self.begin_anew().await;
+            }
+            self.start_confirm();
+            self.start_close();
             self.start_open();
             self.start_report();
             if self.try_finish().await {
@@ -177,7 +233,7 @@ impl Keeper {
         }
     }
 
-    async fn on_message(&mut self, message: Message) {
+    fn on_message(&mut self, message: Message) {
         match message {
             Message::Look(meter, index) => {
                 let id = (meter.tenant, index);
@@ -188,52 +244,56 @@ impl Keeper {
                     };
                     self.accounts.insert(id, account);
                 }
-                self.serve(id).await;
+                self.serve(id);
             }
+            Message::Recalled(recalled) => self.on_recalled(&recalled),
+            Message::DispatcherFound => self.on_dispatcher_found(),
             Message::Flush(tenant, done) => self.flushes.push((tenant, done)),
             Message::Stop(done) => {
                 self.stopping = Some(done);
                 self.to_open.clear();
-                for id in self.accounts.keys().copied().collect::<Vec<_>>() {
-                    self.with(id, async |keeper, account| {
-                        keeper.retire(account).await;
+                for id in self.ids() {
+                    self.with(id, |keeper, account| {
+                        keeper.give_back(account);
+                        keeper.retire(account);
                         account.slot().set_refused(true);
                         account.meter.refilled.notify_waiters();
-                    })
-                    .await;
+                    });
                 }
             }
         }
     }
 
+    fn on_answer(&mut self, answer: Answered) {
+        match answer {
+            Answered::Leased(leased) => self.on_leased(leased),
+            Answered::Installed(installed) => self.on_installed(installed),
+            Answered::Lost(lost) => self.on_lost_answer(lost),
+        }
+    }
+
+    fn ids(&self) -> Vec<Id> {
+        self.accounts.keys().copied().collect()
+    }
+
     /// Works on an account with the rest of the keeper at hand.
-    async fn with(&mut self, id: Id, work: impl AsyncFnOnce(&mut Self, &mut Account)) {
+    fn with(&mut self, id: Id, work: impl FnOnce(&mut Self, &mut Account)) {
         if let Some(mut account) = self.accounts.remove(&id) {
-            work(self, &mut account).await;
+            work(self, &mut account);
             self.accounts.insert(id, account);
         }
     }
 
-    /// Rates, counters, idle leases.
-    async fn sweep(&mut self) {
-        let now = self.shared.clock.monotonic_ms();
-        let in_use = self.shared.map.capacity() as usize - self.records.free();
-        self.shared.metrics.leases.set(i64::try_from(in_use).unwrap_or(i64::MAX));
-        let scarce = self.records.free() < self.shared.map.capacity() as usize / 8;
-        let patience = if scarce { SCARCE_IDLE_MS } else { self.shared.config.idle_return_ms };
-        let mut idle = Vec::new();
-        for (id, account) in &mut self.accounts {
-            account.count(&self.shared, now);
-            account.rate.tick(now);
-            if now.saturating_sub(account.active_at) >= patience {
-                idle.push(*id);
-            }
-        }
-        for id in idle {
-            self.with(id, Self::retire).await;
-            if self.accounts.get(&id).is_some_and(Account::is_done) {
-                self.accounts.remove(&id);
-            }
+    /// The dispatcher to ask about an account now.
+    fn via(&self, account: &Account) -> Via {
+        let common = self.common.as_ref().and_then(|common| common.fence(&account.key));
+        if common.is_some() { Via::Shared } else { Via::Direct }
+    }
+
+    fn dispatcher(&self, via: Via) -> Arc<dyn Dispatcher> {
+        match (&self.common, via) {
+            (Some(common), Via::Shared) => Arc::clone(common),
+            (None, Via::Shared) | (_, Via::Direct) => Arc::clone(&self.own) as _,
         }
     }
 
@@ -243,9 +303,11 @@ impl Keeper {
 
     /// When stopping: after the last figures are durable, ends the holder.
     async fn try_finish(&mut self) -> bool {
-        let quiet =
-            self.open_call.is_none() && self.report_call.is_none() && self.finals.is_empty();
-        if !quiet || self.stopping.is_none() {
+        let quiet = self.open_call.is_none()
+            && self.report_call.is_none()
+            && self.words.is_empty()
+            && self.answers.is_empty();
+        if self.stopping.is_none() || !(quiet || self.ended) {
             return false;
         }
         let authority = Arc::clone(&self.authority);
@@ -259,9 +321,6 @@ impl Keeper {
         true
     }
 }
-
-/// Time after which an unused lease is given up when records run out, in ms.
-const SCARCE_IDLE_MS: u64 = 1_000;
 
 /// Waits for a call and clears it; for ever when there is none. May be dropped at any time.
 async fn finished<T>(call: &mut Call<T>) -> Result<T, CallFailed> {

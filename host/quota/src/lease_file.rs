@@ -14,11 +14,12 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    // Records take their atomics from here, so that `tests/cell` can give them loom's.
+    sync::{self, atomic::Ordering},
 };
 
 use model::{
-    ledger::{BootId, HolderId, WindowKey},
+    ledger::{BootId, EpochRef, HolderId, WindowKey},
     quota::Metric,
 };
 
@@ -28,12 +29,14 @@ pub(crate) use self::{
     record::{Record, Taken},
 };
 
-/// First word of a valid file: "LVlease1".
-const MAGIC: u64 = u64::from_le_bytes(*b"LVlease1");
+/// First word of a valid file: "LVlease2".
+const MAGIC: u64 = u64::from_le_bytes(*b"LVlease2");
 /// High half of the state word of a record in use.
 const IN_USE: u64 = 0x4c45_4153;
 /// Bytes written at once while a file is preallocated.
 const ZERO_CHUNK: usize = 1 << 20;
+
+const _: () = assert!(size_of::<Record>() == 128, "the file format has 128 bytes per record");
 
 /// The lease file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,13 +101,7 @@ impl LeaseFile {
         let path = self.path;
         let failed = |source| LeaseFileError::Io { path: path.clone(), source };
         let map = Map::new(self.file, capacity).map_err(failed)?;
-        let header = header_words(holder, boot, capacity);
-        // The magic word last: a half-written header is no header.
-        for (index, word) in header.iter().enumerate().rev() {
-            if let Some(place) = map.header_word(index) {
-                place.write(*word);
-            }
-        }
+        map.write_header(holder, boot);
         Ok(map)
     }
 
@@ -144,10 +141,34 @@ fn checksum(words: &[u64]) -> u64 {
     u64::from(crc.finalize())
 }
 
-fn identity_words(key: &WindowKey, epoch: u64, tranche: u64) -> [u64; record::IDENTITY_WORDS] {
-    let (high, low) = key.tenant.0.as_u64_pair();
-    let metric = Metric::ALL.iter().position(|metric| *metric == key.metric).unwrap_or_default();
-    [high, low, metric as u64, key.window.start.0, key.window.end.0, epoch, tranche]
+fn identity_words(of: &EpochRef, tranche: u64, lease: u32) -> [u64; record::IDENTITY_WORDS] {
+    let WindowKey { tenant, metric, window } = of.key;
+    let (high, low) = tenant.0.as_u64_pair();
+    let metric = Metric::ALL.iter().position(|known| *known == metric).unwrap_or_default();
+    let (start, end) = (window.start.0, window.end.0);
+    [high, low, metric as u64, start, end, of.epoch, tranche, u64::from(lease)]
+}
+
+impl Map {
+    /// Makes the file a holder's. The magic word last: a half-written header is no header.
+    fn write_header(&self, holder: HolderId, boot: BootId) {
+        let header = header_words(holder, boot, self.capacity());
+        for (index, word) in header.iter().enumerate().rev() {
+            if let Some(place) = self.header_word(index) {
+                place.write(*word);
+            }
+        }
+    }
+
+    /// Frees every record and makes the file another holder's, because the authority has
+    /// ended the one before. What it spent is counted as lost already.
+    pub(crate) fn hand_over(&self, holder: HolderId, boot: BootId) {
+        if let Some(magic) = self.header_word(0) {
+            magic.write(0);
+        }
+        (0..self.capacity()).filter_map(|index| self.record(index)).for_each(Record::free);
+        self.write_header(holder, boot);
+    }
 }
 
 const fn state_word(crc: u64) -> u64 {
@@ -157,8 +178,8 @@ const fn state_word(crc: u64) -> u64 {
 impl Record {
     /// Begins a lease in a free record: identity, then state, then tokens. Only the keeper
     /// calls it.
-    pub(crate) fn begin(&self, key: &WindowKey, epoch: u64, tranche: u64, grant: (u32, u32)) {
-        let words = identity_words(key, epoch, tranche);
+    pub(crate) fn begin(&self, of: &EpochRef, tranche: u64, generation: u32, tokens: u32) {
+        let words = identity_words(of, tranche, generation);
         for (place, word) in self.identity.iter().zip(words) {
             place.store(word, Ordering::Relaxed);
         }
@@ -166,7 +187,6 @@ impl Record {
             figure.store(0, Ordering::Relaxed);
         }
         self.state.store(state_word(checksum(&words)), Ordering::Release);
-        let (generation, tokens) = grant;
         self.start(generation, tokens);
     }
 

@@ -9,14 +9,16 @@ use std::{
     pin::pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use model::{
-    clock::{Clock, UnixMs},
+    clock::UnixMs,
     gate::{Denial, Meter, Permit, QuotaStatus, Take, Token, Tokens},
+    ledger::BootId,
+    loss::OnLoss,
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
     tenant::TenantId,
@@ -30,7 +32,9 @@ use crate::{
     config::QuotaConfig,
     lease_file::Map,
     metrics::Metrics,
+    redis::Recalled,
     slot::{Slot, SlotTake},
+    window_clock::WindowClock,
 };
 
 /// Retry-After of a wait that was too long, in seconds: the tranche is on its way.
@@ -42,16 +46,23 @@ const RETRY_DOWN_S: std::ops::RangeInclusive<u64> = 2..=5;
 /// What meters and keeper share.
 pub(crate) struct Shared {
     pub(crate) config: QuotaConfig,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: WindowClock,
     pub(crate) map: Map,
     pub(crate) metrics: Metrics,
     pub(crate) inbox: UnboundedSender<Message>,
+    pub(crate) boot: BootId,
+    /// Rises whenever the authority has ended this process's holder.
+    pub(crate) life: AtomicU32,
 }
 
 /// What the keeper is told. At most one demand per slot is under way.
 pub(crate) enum Message {
     /// Look at a slot: it needs tokens, its limit changed, or a token came back late.
     Look(Arc<TenantMeter>, usize),
+    /// Another edge needs tokens that this one may have parked.
+    Recalled(Recalled),
+    /// A server of the shared dispatcher begins to answer.
+    DispatcherFound,
     /// Bring the authority's figures of a tenant up to date.
     Flush(TenantId, oneshot::Sender<bool>),
     /// Seal, report, stop.
@@ -95,6 +106,8 @@ impl TenantMeter {
             return;
         }
         for (index, slot) in self.slots.iter().enumerate() {
+            slot.set_anchor(entry.record.tenant.quota_anchor);
+            slot.set_allows(entry.plan.on_authority_loss.of(slot.metric) == OnLoss::Allow);
             let unlimited = entry.quotas.shown_as_unlimited(slot.metric);
             if slot.set_limit(entry.quotas.of(slot.metric), unlimited) {
                 slot.seal(&self.shared.map);
@@ -114,13 +127,14 @@ impl TenantMeter {
         }
     }
 
-    fn attempt(&self, metrics: MetricSet, now: UnixMs) -> Attempt {
+    /// Takes tokens. `stalled`: who has none has waited for as long as a request may.
+    fn attempt(&self, metrics: MetricSet, now: UnixMs, stalled: bool) -> Attempt {
         let mut tokens = Tokens::new();
         for (index, slot) in self.slots.iter().enumerate() {
             if !metrics.contains(slot.metric) {
                 continue;
             }
-            match slot.take(&self.shared.map, now) {
+            match slot.take(&self.shared.map, now, &self.shared.clock) {
                 SlotTake::Token(token, ask) => {
                     tokens.push(token);
                     if ask {
@@ -128,10 +142,23 @@ impl TenantMeter {
                     }
                 }
                 SlotTake::Dry => {
+                    let why = self.why_dry(index, slot, now);
+                    let nobody_knows = match why {
+                        Attempt::Denied(Denial::Unavailable { .. }) => true,
+                        Attempt::Starved(_) => stalled,
+                        Attempt::Denied(_) | Attempt::Granted(_) => false,
+                    };
+                    if nobody_knows && slot.allows() {
+                        self.count(&self.shared.metrics.unaccounted, index);
+                        continue;
+                    }
                     for token in &tokens {
                         self.untake(token);
                     }
-                    return self.why_dry(index, slot, now);
+                    if let Attempt::Denied(denial) = why {
+                        self.count_denial(denial, index);
+                    }
+                    return why;
                 }
             }
         }
@@ -139,25 +166,38 @@ impl TenantMeter {
     }
 
     fn why_dry(&self, index: usize, slot: &Slot, now: UnixMs) -> Attempt {
-        let metrics = &self.shared.metrics;
-        let count = |family: &[prometheus::IntCounter; 2]| {
-            if let Some(counter) = family.get(index) {
-                counter.inc();
-            }
-        };
         if slot.is_empty(now, self.shared.config.empty_cache_ms)
             && let Some(status) = slot.status(&self.shared.map, now)
         {
-            count(&metrics.exhausted);
             return Attempt::Denied(Denial::Exhausted(QuotaStatus { remaining: 0, ..status }));
         }
-        if slot.is_refused() {
-            count(&metrics.unavailable);
+        if slot.is_soft(self.shared.clock.monotonic_ms())
+            && let Some(status) = slot.status(&self.shared.map, now)
+        {
+            return Attempt::Denied(Denial::Soft(QuotaStatus { remaining: 0, ..status }));
+        }
+        if slot.is_refused(self.shared.clock.monotonic_ms()) {
             let spread = RETRY_DOWN_S.end() - RETRY_DOWN_S.start() + 1;
             let retry_after_s = RETRY_DOWN_S.start() + self.tenant.0.as_u64_pair().1 % spread;
             return Attempt::Denied(Denial::Unavailable { retry_after_s });
         }
         Attempt::Starved(index)
+    }
+
+    fn count(&self, family: &[prometheus::IntCounter; 2], index: usize) {
+        if let Some(counter) = family.get(index) {
+            counter.inc();
+        }
+    }
+
+    fn count_denial(&self, denial: Denial, index: usize) {
+        let metrics = &self.shared.metrics;
+        let family = match denial {
+            Denial::Exhausted(_) => &metrics.exhausted,
+            Denial::Soft(_) => &metrics.soft,
+            Denial::Unavailable { .. } => &metrics.unavailable,
+        };
+        self.count(family, index);
     }
 
     fn untake(&self, token: &Token) {
@@ -189,17 +229,21 @@ impl TenantMeter {
             let mut refilled = pin!(self.refilled.notified());
             // From here on no refill is missed, whatever happens before the await.
             refilled.as_mut().enable();
-            let starved = match self.attempt(metrics, self.shared.clock.now()) {
+            let starved = match self.attempt(metrics, self.shared.clock.now(), false) {
                 Attempt::Granted(tokens) => return Ok(self.permit(tokens)),
                 Attempt::Denied(denial) => return Err(denial),
                 Attempt::Starved(index) => index,
             };
             self.demand(starved);
             if timeout_at(deadline, refilled).await.is_err() {
-                if let Some(counter) = self.shared.metrics.unavailable.get(starved) {
-                    counter.inc();
-                }
-                return Err(Denial::Unavailable { retry_after_s: RETRY_SOON_S });
+                return match self.attempt(metrics, self.shared.clock.now(), true) {
+                    Attempt::Granted(tokens) => Ok(self.permit(tokens)),
+                    Attempt::Denied(denial) => Err(denial),
+                    Attempt::Starved(starved) => {
+                        self.count(&self.shared.metrics.unavailable, starved);
+                        Err(Denial::Unavailable { retry_after_s: RETRY_SOON_S })
+                    }
+                };
             }
         }
     }
@@ -212,7 +256,7 @@ impl TenantMeter {
 
 impl Meter for TenantMeter {
     fn take(self: Arc<Self>, metrics: MetricSet, now: UnixMs) -> Take {
-        match self.attempt(metrics, now) {
+        match self.attempt(metrics, self.shared.clock.of_request(now), false) {
             Attempt::Granted(tokens) => Take::Granted(Permit::new(self, tokens)),
             Attempt::Denied(denial) => Take::Denied(denial),
             Attempt::Starved(_) => Take::Wait(Box::pin(self.wait(metrics))),
@@ -230,7 +274,7 @@ impl Meter for TenantMeter {
 
     fn status(&self, metric: Metric, now: UnixMs) -> Option<QuotaStatus> {
         let slot = self.slots.iter().find(|slot| slot.metric == metric)?;
-        slot.status(&self.shared.map, now)
+        slot.status(&self.shared.map, self.shared.clock.of_request(now))
     }
 }
 

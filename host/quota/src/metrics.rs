@@ -14,10 +14,20 @@ pub(crate) struct Metrics {
     pub(crate) late_refunds: [IntCounter; 2],
     pub(crate) expired_refunds: IntCounter,
     pub(crate) exhausted: [IntCounter; 2],
+    pub(crate) soft: [IntCounter; 2],
     pub(crate) unavailable: [IntCounter; 2],
+    pub(crate) unaccounted: [IntCounter; 2],
     pub(crate) calls_open: IntCounter,
     pub(crate) calls_report: IntCounter,
+    pub(crate) calls_confirm: IntCounter,
+    pub(crate) calls_close: IntCounter,
     pub(crate) calls_failed: IntCounter,
+    pub(crate) dispatcher_leases: IntCounter,
+    pub(crate) dispatcher_installs: IntCounter,
+    pub(crate) dispatcher_closes: IntCounter,
+    pub(crate) dispatcher_failures: IntCounter,
+    pub(crate) returned: IntCounter,
+    pub(crate) direct: IntCounter,
     pub(crate) opened: IntCounter,
     pub(crate) abandoned: IntCounter,
     pub(crate) wasted: IntCounter,
@@ -47,6 +57,11 @@ impl Metrics {
             &["call"],
         )?;
         registry.register(Box::new(calls.clone()))?;
+        let dispatched = IntCounterVec::new(
+            Opts::new("quota_dispatcher_calls_total", "Calls to the shared dispatcher."),
+            &["call"],
+        )?;
+        registry.register(Box::new(dispatched.clone()))?;
         let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -64,14 +79,36 @@ impl Metrics {
                 "quota_late_refunds_total",
                 "Tokens given back after their lease was sealed.",
             )?,
+            unaccounted: per_metric(
+                "quota_unaccounted_total",
+                "Requests served without a token, because their plan allows it in an outage.",
+            )?,
             expired_refunds: counter(
                 "quota_expired_refunds_total",
                 "Tokens given back after their window ended; they stay charged.",
             )?,
             exhausted: denied("exhausted"),
+            soft: denied("soft"),
             unavailable: denied("unavailable"),
             calls_open: calls.with_label_values(&["open"]),
             calls_report: calls.with_label_values(&["report"]),
+            calls_confirm: calls.with_label_values(&["confirm"]),
+            calls_close: calls.with_label_values(&["close"]),
+            dispatcher_leases: dispatched.with_label_values(&["lease"]),
+            dispatcher_installs: dispatched.with_label_values(&["install"]),
+            dispatcher_closes: dispatched.with_label_values(&["close"]),
+            dispatcher_failures: counter(
+                "quota_dispatcher_failures_total",
+                "Calls to the shared dispatcher that failed, timed out or found it away.",
+            )?,
+            returned: counter(
+                "quota_returned_tokens_total",
+                "Unspent tokens given back to a dispatcher.",
+            )?,
+            direct: counter(
+                "quota_direct_tranches_total",
+                "Tranches of this edge alone, opened because the shared dispatcher was away.",
+            )?,
             calls_failed: counter(
                 "quota_authority_failures_total",
                 "Calls to the authority that failed or timed out.",

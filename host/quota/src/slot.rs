@@ -2,20 +2,28 @@
 //! when, and what to say when there is none.
 //!
 //! Read on every request; written by the keeper, and by the gate when a limit changes.
-//! Invariant: `lease` is published after the `until` it is valid for, and a lease is
-//! sealed before another window's `until` is published, so a taker that read an old pair
-//! fails at the generation in the cell.
+//! Invariant: `lease` is published after the times it is valid for, and a lease is sealed
+//! before another window's times are published, so a taker that read an old pair fails at
+//! the generation in the cell. A lease of a shared dispatcher also ends on the monotonic
+//! clock; the keeper takes its tokens out soon after.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use model::{
+    anchor::Anchor,
     clock::UnixMs,
     gate::{QuotaStatus, Token},
     quota::Metric,
     window::Window,
 };
 
-use crate::lease_file::{Map, Taken};
+use crate::{
+    lease_file::{Map, Taken},
+    window_clock::WindowClock,
+};
+
+/// The end of a lease that ends with its window only.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// A metric that the hot path takes tokens of.
 pub(crate) struct Slot {
@@ -29,16 +37,28 @@ pub(crate) struct Slot {
     /// The window that lease and figures belong to, ms.
     since: AtomicU64,
     until: AtomicU64,
+    /// When the tenant's months begin: an [`Anchor`] in one word.
+    anchor: AtomicU64,
+    /// Requests are served without a token when nobody can say whether there is one.
+    allows: AtomicBool,
+    /// End of the lease on the monotonic clock, ms; [`NEVER`] without one.
+    expires: AtomicU64,
     /// At so many tokens or fewer the keeper is asked for more.
     mark: AtomicU32,
     /// Tokens of the window outside the cell.
     beyond: AtomicU64,
     /// Exhausted is a definite answer until then, ms.
     empty_until: AtomicU64,
+    /// Others hold the last tokens: until then, on the monotonic clock, ms.
+    soft_until: AtomicU64,
     /// The authority is needed and does not answer.
     refused: AtomicBool,
+    /// Tokens lie at a dispatcher that is away: until then, on the monotonic clock, ms.
+    away_until: AtomicU64,
     /// Tokens given back too late: `first generation of the window:32 | count:32`.
     late: AtomicU64,
+    /// Which of this process's holders counts them.
+    life: AtomicU32,
     demanded: AtomicBool,
     waiting: AtomicU32,
 }
@@ -61,21 +81,31 @@ impl Slot {
             lease: AtomicU64::new(0),
             since: AtomicU64::new(0),
             until: AtomicU64::new(0),
+            anchor: AtomicU64::new(Anchor::default().to_bits()),
+            allows: AtomicBool::new(false),
+            expires: AtomicU64::new(NEVER),
             mark: AtomicU32::new(0),
             beyond: AtomicU64::new(0),
             empty_until: AtomicU64::new(0),
+            soft_until: AtomicU64::new(0),
             refused: AtomicBool::new(false),
+            away_until: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            life: AtomicU32::new(0),
             demanded: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
         }
     }
 
-    /// Takes a token of the present lease.
-    pub(crate) fn take(&self, map: &Map, now: UnixMs) -> SlotTake {
+    /// Takes a token of the present lease. `now` is the time of windows.
+    pub(crate) fn take(&self, map: &Map, now: UnixMs, clock: &WindowClock) -> SlotTake {
         let lease = self.lease.load(Ordering::Acquire);
         let (generation, index) = ((lease >> 32) as u32, lease as u32);
         if lease == 0 || now.0 >= self.until.load(Ordering::Acquire) {
+            return SlotTake::Dry;
+        }
+        let expires = self.expires.load(Ordering::Acquire);
+        if expires != NEVER && clock.monotonic_ms() >= expires {
             return SlotTake::Dry;
         }
         match map.record(index).map(|record| record.take(generation)) {
@@ -106,22 +136,59 @@ impl Slot {
         self.late.load(Ordering::Acquire) as u32
     }
 
+    /// Belongs to a holder's life; what came back late to an earlier one stays charged, as
+    /// it was counted there.
+    pub(crate) fn live(&self, life: u32, first: u32) {
+        if self.life.swap(life, Ordering::AcqRel) != life {
+            self.late.store(u64::from(first) << 32, Ordering::Release);
+        }
+    }
+
     /// Moves to a window; tokens of generations before `first` belong to earlier ones.
     /// No lease is published.
     pub(crate) fn enter(&self, window: Window, first: u32) {
+        self.refused.store(false, Ordering::Release);
         if self.since.load(Ordering::Acquire) == window.start.0 {
+            self.until.store(window.end.0, Ordering::Release);
             return;
         }
         self.late.store(u64::from(first) << 32, Ordering::Release);
         self.beyond.store(0, Ordering::Relaxed);
         self.empty_until.store(0, Ordering::SeqCst);
+        self.soft_until.store(0, Ordering::Release);
+        self.away_until.store(0, Ordering::Release);
         self.since.store(window.start.0, Ordering::Release);
         self.until.store(window.end.0, Ordering::Release);
     }
 
-    /// Puts a lease in place for takers.
-    pub(crate) fn publish(&self, generation: u32, index: u32) {
+    /// The window that holds `now`.
+    pub(crate) fn window(&self, now: UnixMs) -> Option<Window> {
+        let anchor = Anchor::from_bits(self.anchor.load(Ordering::Relaxed));
+        Window::of(self.metric, now, anchor)
+    }
+
+    pub(crate) fn set_allows(&self, allows: bool) {
+        self.allows.store(allows, Ordering::Relaxed);
+    }
+
+    pub(crate) fn allows(&self) -> bool {
+        self.allows.load(Ordering::Relaxed)
+    }
+
+    /// Puts another anchor in force; it never changes the window that holds now.
+    pub(crate) fn set_anchor(&self, anchor: Anchor) {
+        self.anchor.store(anchor.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Puts a lease in place for takers, until `expires` on the monotonic clock.
+    pub(crate) fn publish(&self, generation: u32, index: u32, expires: u64) {
+        self.expires.store(expires, Ordering::Release);
         self.lease.store(u64::from(generation) << 32 | u64::from(index), Ordering::Release);
+    }
+
+    /// The lease in place holds until then.
+    pub(crate) fn prolong(&self, expires: u64) {
+        self.expires.store(expires, Ordering::Release);
     }
 
     /// Takes the lease out of takers' sight.
@@ -179,6 +246,17 @@ impl Slot {
         until > now.0 && until - now.0 <= cache_ms
     }
 
+    /// Others hold the last tokens of the window; believed until then on the monotonic
+    /// clock.
+    pub(crate) fn declare_soft(&self, until: u64) {
+        self.soft_until.store(until, Ordering::Release);
+    }
+
+    /// Whether others hold the last tokens.
+    pub(crate) fn is_soft(&self, monotonic_ms: u64) -> bool {
+        monotonic_ms < self.soft_until.load(Ordering::Acquire)
+    }
+
     pub(crate) fn set_mark(&self, mark: u32) {
         self.mark.store(mark, Ordering::Relaxed);
     }
@@ -195,8 +273,15 @@ impl Slot {
         self.refused.store(refused, Ordering::Release);
     }
 
-    pub(crate) fn is_refused(&self) -> bool {
+    /// Tokens lie at a dispatcher that is away; believed until then on the monotonic clock.
+    pub(crate) fn declare_away(&self, until: u64) {
+        self.away_until.store(until, Ordering::Release);
+    }
+
+    /// Whether nobody can say if there is a token.
+    pub(crate) fn is_refused(&self, monotonic_ms: u64) -> bool {
         self.refused.load(Ordering::Acquire)
+            || monotonic_ms < self.away_until.load(Ordering::Acquire)
     }
 
     /// Notes that the keeper is to look at this slot; true for the caller that has to say
@@ -221,7 +306,7 @@ impl Slot {
             (self.since.load(Ordering::Acquire), self.until.load(Ordering::Acquire));
         let known = Window { start: UnixMs(since), end: UnixMs(until) };
         let current = known.contains(now);
-        let window = if current { known } else { Window::of(self.metric, now)? };
+        let window = if current { known } else { self.window(now)? };
         let lease = self.lease.load(Ordering::Acquire);
         let at_hand = map
             .record(lease as u32)

@@ -4,24 +4,28 @@
 //! before anything else, and the predecessor's figures are durable at the authority before
 //! its lease file is overwritten.
 
-use std::sync::{Arc, RwLock};
+use std::{
+    sync::{Arc, RwLock, atomic::AtomicU32},
+    time::Duration,
+};
 
 use model::{
     clock::Clock,
-    ledger::{Authority, AuthorityError, BootId, Holder, HolderId},
+    ledger::{Authority, AuthorityError, BootId, Dispatcher, Holder, HolderId},
 };
 use prometheus::Registry;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 use uuid::Uuid;
 
 use crate::{
     config::QuotaConfig,
-    dispatcher::InProcess,
     gate::Quota,
     keeper::Keeper,
     lease_file::{LeaseFile, LeaseFileError, Legacy},
-    meter::Shared,
+    meter::{Message, Shared},
     metrics::Metrics,
+    redis::{RedisLedger, Servers, listen},
+    window_clock::WindowClock,
 };
 
 /// Where Linux says which uptime of the machine this is.
@@ -39,6 +43,9 @@ pub enum StartError {
     /// A counter of the same name is registered already.
     #[error("cannot register the quota metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The address or the certificates of Redis cannot be used.
+    #[error("cannot use Redis: {0}")]
+    Redis(#[from] ::redis::RedisError),
     /// The blocking pool is gone.
     #[error("the start was interrupted: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -66,7 +73,13 @@ impl Quota {
         })
         .await??;
         let holder = HolderId::random();
-        authority.register(Holder { id: holder, edge: config.edge.clone(), boot }).await?;
+        let clock = match &config.redis {
+            None => WindowClock::own(clock),
+            Some(_) => WindowClock::authority(clock),
+        };
+        let sent = clock.monotonic_ms();
+        let register = authority.register(Holder { id: holder, edge: config.edge.clone(), boot });
+        clock.learn(sent, register.await?.now);
         inherit(&*authority, legacy, &metrics).await?;
         let stranded = authority.strand_others(holder).await?;
         if stranded.epochs > 0 {
@@ -80,12 +93,47 @@ impl Quota {
         let capacity = config.lease_records;
         let map = tokio::task::spawn_blocking(move || file.claim(holder, boot, capacity)).await??;
         let (inbox, messages) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { config, clock, map, metrics, inbox });
-        let dispatcher = Arc::new(InProcess::new(holder));
+        let shared =
+            Arc::new(Shared { config, clock, map, metrics, inbox, boot, life: AtomicU32::new(0) });
+        let Common { dispatcher, listeners } = common(&shared)?;
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&authority), dispatcher, holder);
         let keeper = tokio::spawn(keeper.run(messages)).abort_handle();
-        Ok(Arc::new(Self { shared, authority, meters: RwLock::default(), keeper }))
+        Ok(Arc::new(Self { shared, authority, meters: RwLock::default(), keeper, listeners }))
     }
+}
+
+/// The dispatcher that edges share, if there is one, and the tasks that listen to it.
+#[derive(Default)]
+struct Common {
+    dispatcher: Option<Arc<dyn Dispatcher>>,
+    listeners: Vec<AbortHandle>,
+}
+
+/// Begins to connect to the dispatcher that edges share.
+fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
+    let Some(target) = shared.config.redis.clone() else { return Ok(Common::default()) };
+    let limit = Duration::from_millis(shared.config.redis_timeout_ms);
+    let servers = Servers::connect(target, limit)?;
+    let (recalls, mut recalled) = mpsc::unbounded_channel();
+    let subscribed = tokio::spawn(listen(Arc::downgrade(&servers), recalls));
+    let found = Arc::clone(servers.found());
+    let told = shared.inbox.clone();
+    let passed_on = tokio::spawn(async move {
+        loop {
+            let message = tokio::select! {
+                recall = recalled.recv() => match recall {
+                    Some(recall) => Message::Recalled(recall),
+                    None => return,
+                },
+                () = found.notified() => Message::DispatcherFound,
+            };
+            if told.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    let listeners = vec![subscribed.abort_handle(), passed_on.abort_handle()];
+    Ok(Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners })
 }
 
 async fn inherit(

@@ -5,15 +5,19 @@
 //! accepted its configuration.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     sync::{Arc, atomic::Ordering},
 };
 
 use bytes::Bytes;
-use model::policy::{
-    BodyDecision, Decision, HookFuture, Hooks, Plugin, PolicyExchange, PolicyFailure,
-    ResponseDecision,
+use model::{
+    policy::{
+        BodyDecision, Decision, HookFuture, Hooks, Plugin, PolicyExchange, PolicyFailure,
+        ResponseDecision,
+    },
+    rate::Rate,
 };
 use serde_json::{Map, Value};
 
@@ -46,6 +50,8 @@ pub struct BindingSpec {
     pub instances: Instances,
     /// The flags that it may evaluate.
     pub flags: Arc<Flags>,
+    /// The limits that it may count under, by name.
+    pub rate_limits: Arc<BTreeMap<Box<str>, Rate>>,
 }
 
 /// A policy ready to run.
@@ -101,6 +107,7 @@ impl Sandbox {
             grants: spec.grants,
             limits: spec.limits,
             flags: spec.flags,
+            rate_limits: spec.rate_limits,
         })
     }
 }

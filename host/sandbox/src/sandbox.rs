@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use model::{clock::Clock, tenant::TenantId};
+use model::{clock::Clock, limiter::Limiter, tenant::TenantId};
 use wasmtime::{Engine, component::Linker};
 
 use crate::{
@@ -40,11 +40,23 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Builds the engine, links the contract and starts the epoch ticker. Reserves address
-    /// space, not memory.
+    /// space, not memory. To a policy that counts under a limit the limiter is unavailable.
     ///
     /// # Errors
     /// When the machine lacks the address space or a thread.
     pub fn new(config: SandboxConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SandboxError> {
+        Self::with_limiter(config, clock, None)
+    }
+
+    /// The same with a limiter for the limits that policies count under.
+    ///
+    /// # Errors
+    /// As [`Sandbox::new`].
+    pub fn with_limiter(
+        config: SandboxConfig,
+        clock: Arc<dyn Clock>,
+        limiter: Option<Arc<dyn Limiter>>,
+    ) -> Result<Arc<Self>, SandboxError> {
         let engine = engine::build(&config)?;
         let mut linker = Linker::new(&engine);
         host::link(&mut linker).map_err(|error| SandboxError::Contract(format!("{error:#}")))?;
@@ -58,6 +70,7 @@ impl Sandbox {
             _ticker: Ticker::start(&engine, config.tick_ms)?,
             services: Arc::new(Services {
                 keyvalue: Keyvalue::new(config.keyvalue.clone()),
+                limiter,
                 metrics: Arc::new(metrics),
                 clock,
                 config,

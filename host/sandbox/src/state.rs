@@ -3,9 +3,9 @@
 //! Host functions work on it. Invariant: the exchange is in the store exactly while a
 //! hook runs; it is taken back out however the hook ended.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use model::{clock::Clock, policy::PolicyExchange};
+use model::{clock::Clock, limiter::Limiter, policy::PolicyExchange, rate::Rate};
 use serde_json::{Map, Value};
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
@@ -29,6 +29,7 @@ pub(crate) struct Services {
     pub(crate) config: SandboxConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) keyvalue: Keyvalue,
+    pub(crate) limiter: Option<Arc<dyn Limiter>>,
     pub(crate) metrics: Arc<PolicyMetrics>,
 }
 
@@ -42,6 +43,7 @@ pub(crate) struct Context {
     pub(crate) grants: Grants,
     pub(crate) limits: Limits,
     pub(crate) flags: Arc<Flags>,
+    pub(crate) rate_limits: Arc<BTreeMap<Box<str>, Rate>>,
 }
 
 /// The hook call in progress.

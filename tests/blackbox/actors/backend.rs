@@ -3,7 +3,7 @@
 //! A test that takes a [`Backend`] is listed in [`on_both!`], which runs it on SQLite and on
 //! a PostgreSQL of its own; one that is left out is dead code, which the compiler tells.
 
-use super::{World, WorldOptions};
+use super::{World, WorldOptions, world::Prepare};
 
 /// Where tenants are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +25,18 @@ impl Backend {
 
     /// The same with more config, as sections of TOML.
     pub async fn world_with(self, config: &str) -> World {
+        self.start(config, None).await
+    }
+
+    /// A world on an empty database, with changed declarations.
+    pub async fn world_of(self, prepare: Prepare) -> World {
+        self.start("", Some(prepare)).await
+    }
+
+    async fn start(self, config: &str, prepare: Option<Prepare>) -> World {
         let store = self.url().map(|url| format!("\n[store]\nurl = \"{url}\""));
         let config = format!("{config}{}", store.unwrap_or_default());
-        World::with(WorldOptions { config, prepare: None }).await
+        World::with(WorldOptions { config, prepare }).await
     }
 }
 

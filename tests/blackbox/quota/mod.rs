@@ -5,6 +5,9 @@ use serde_json::json;
 use crate::actors::{TenantActor, World, eventually};
 
 mod plans;
+mod rate;
+mod sessions;
+mod storage;
 
 /// A tenant with these quotas of calls and of AI requests.
 pub async fn limited(world: &World, slug: &str, calls: u64, ai: u64) -> TenantActor {

@@ -5,7 +5,6 @@
 //! allowed to make roles. Invariant: no test sees another one's database.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{
@@ -16,7 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{guard::Guard, server_user::ServerUser};
+use crate::{
+    guard::{Guard, Signals},
+    port::free_port,
+    server_user::ServerUser,
+};
 
 /// What to do when there is no server: the one line of the failure.
 const MISSING: &str =
@@ -27,7 +30,11 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 const START_SECONDS_MAX: u64 = 60;
 /// Starts before giving up: another process may take the free port first.
 const START_ATTEMPTS: u32 = 5;
-/// Speed instead of durability, and connections for many tests at a time.
+/// A fast shutdown, and one without a checkpoint.
+const SIGNALS: Signals = Signals { in_order: "INT", at_once: "QUIT" };
+/// Speed instead of durability, and connections for many tests at a time. A commit outlives
+/// [`Postgres::kill`] only where the session itself sets `synchronous_commit`, as the edge
+/// does for what must last.
 const SETTINGS: [&str; 9] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -116,6 +123,16 @@ impl Postgres {
         self.sql(database, statements)
     }
 
+    /// SIGKILL to the whole server: a crash, which it recovers from at [`Self::resume`].
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn kill(&self) {
+        let guard = self.lock().take().expect("a running PostgreSQL");
+        guard.signal("KILL");
+        guard.stop();
+    }
+
     /// Stops the cluster; its data stays.
     pub fn stop(&self) {
         if let Some(guard) = self.lock().take() {
@@ -128,7 +145,12 @@ impl Postgres {
     /// # Panics
     /// It does not start.
     pub fn resume(&self) {
-        assert!(self.try_run(), "PostgreSQL does not start again: {}", self.log());
+        // After a kill the last of the old processes may hold the memory for a moment.
+        let started = (0..START_ATTEMPTS).any(|attempt| {
+            sleep(Duration::from_millis(100 * u64::from(attempt)));
+            self.try_run()
+        });
+        assert!(started, "PostgreSQL does not start again: {}", self.log());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Guard>> {
@@ -144,14 +166,14 @@ impl Postgres {
         for setting in SETTINGS.iter().copied().chain([port.as_str()]) {
             command.extend(["-c", setting]);
         }
-        let guard = Guard::start(self.user, &self.folder, &command);
+        let guard = Guard::start(self.user, &self.folder, SIGNALS, &command);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(START_SECONDS_MAX) {
             if self.psql("postgres", "SELECT 1").status.success() {
                 *self.lock() = Some(guard);
                 return true;
             }
-            if self.log().contains("FATAL:  could not create any TCP/IP sockets") {
+            if guard.ended() {
                 break;
             }
             sleep(Duration::from_millis(20));
@@ -207,11 +229,6 @@ fn version_of(folder: &Path) -> u32 {
     version.and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 fn run(command: &mut Command) {
     let output = command.output().expect("a program that starts");
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -246,6 +263,10 @@ mod tests {
         assert!(!cluster.psql("postgres", "SELECT 1").status.success());
         cluster.resume();
         assert_eq!(cluster.superuser(&url, "SELECT x FROM mark"), "7");
+        cluster.superuser(&url, "SET synchronous_commit = on; UPDATE mark SET x = 8");
+        cluster.kill();
+        cluster.resume();
+        assert_eq!(cluster.superuser(&url, "SELECT x FROM mark"), "8", "a commit was lost");
         let folder = cluster.folder.clone();
         drop(cluster);
         assert!(!folder.exists());

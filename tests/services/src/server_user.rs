@@ -16,6 +16,11 @@ const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 pub(crate) struct ServerUser(Option<(u32, u32)>);
 
 impl ServerUser {
+    /// The user of this process, root included.
+    pub(crate) const fn this_process() -> Self {
+        Self(None)
+    }
+
     pub(crate) fn choose() -> Self {
         let root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
         if !root {

@@ -54,8 +54,8 @@ const KNOWN: [Known; 5] = [
     },
     Known {
         name: "several_processes",
-        released: false,
-        detail: "Several edges share one database and the quotas in it.",
+        released: true,
+        detail: "Several edges share one database, and by a Redis (quota.url) its quotas.",
         instead: "one edge per database; a second one is refused at its start",
     },
     Known {
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(database, "postgresql");
         let there: Vec<_> =
             listed.iter().filter(|(_, there, _)| *there).map(|(name, ..)| &**name).collect();
-        assert_eq!(there, ["row_level_security", "partitions"]);
+        assert_eq!(there, ["row_level_security", "partitions", "several_processes"]);
         assert!(listed.iter().all(|(_, there, needs)| *there == needs.is_null()));
         assert!(listed.iter().any(|(_, _, needs)| *needs == json!("release")));
     }

@@ -28,6 +28,7 @@ mod plans;
 mod policies;
 mod pools;
 mod problem;
+mod quotas;
 mod rules;
 mod tenants;
 mod tokens;
@@ -47,6 +48,7 @@ use model::{
     catalog::{Catalog, ReloadStatus},
     clock::Clock,
     gate::UsageSource,
+    sessions::Sessions,
 };
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
@@ -68,6 +70,8 @@ pub struct Deps {
     pub store: Arc<Store>,
     /// Where consumption is read from.
     pub usage: Arc<dyn UsageSource>,
+    /// Where live sessions are counted.
+    pub sessions: Arc<dyn Sessions>,
     /// What tenants may be given.
     pub catalog: watch::Receiver<Arc<Catalog>>,
     /// How the declarations were loaded.
@@ -229,6 +233,18 @@ fn endpoints() -> Vec<Endpoint> {
             .summary("Claim users, projects or storage under the quota, or give back")
             .body::<usage::claims::ClaimBody>()
             .answers::<usage::claims::ClaimView>(201),
+        Endpoint::get("/tenants/{tenant_id}/usage/reservations", usage::reservations::list)
+            .right(Right::UsageRead)
+            .summary("Room set aside for requests under way, or of unknown outcome")
+            .answers::<usage::reservations::List>(200),
+        Endpoint::post(
+            "/tenants/{tenant_id}/usage/reservations/{reservation_id}",
+            usage::reservations::resolve,
+        )
+        .right(Right::UsageReport)
+        .summary("Say what became of a request of unknown outcome")
+        .body::<usage::reservations::Resolution>()
+        .answers_empty(204),
         // Pools.
         Endpoint::get("/tenants/{tenant_id}/pools", pools::get)
             .right(Right::PoolsRead)
@@ -369,6 +385,10 @@ fn endpoints() -> Vec<Endpoint> {
             .right(Right::PlatformRead)
             .summary("What this database can do, and what is missing")
             .answers::<capabilities::Capabilities>(200),
+        Endpoint::get("/admin/quotas/audit", quotas::audit)
+            .right(Right::PlatformRead)
+            .summary("Add up every quota account; an empty list is the proof")
+            .answers::<quotas::QuotaAudit>(200),
         Endpoint::get("/admin/policies", policies::read)
             .right(Right::PlatformRead)
             .summary("What is declared and in force")

@@ -18,6 +18,10 @@ pub(crate) struct TenantPath(pub(crate) TenantId);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlanChangePath(pub(crate) Uuid);
 
+/// The reservation of `{reservation_id}`; not yet looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReservationPath(pub(crate) Uuid);
+
 /// The plan of `{plan}`; not yet looked up.
 #[derive(Clone, Debug)]
 pub(crate) struct PlanPath(pub(crate) String);
@@ -60,6 +64,15 @@ impl FromRequestParts<Api> for PlanChangePath {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let id = segment(parts, api, "change_id").await?;
+        id.parse().map(Self).map_err(|_| ApiError::NotFound)
+    }
+}
+
+impl FromRequestParts<Api> for ReservationPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let id = segment(parts, api, "reservation_id").await?;
         id.parse().map(Self).map_err(|_| ApiError::NotFound)
     }
 }

@@ -6,7 +6,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, http::Uri, response::Response};
-use model::{billing::Price, catalog::Catalog, plan::Plan, quota::Quotas};
+use model::{
+    billing::Price,
+    catalog::Catalog,
+    loss::OnAuthorityLoss,
+    plan::{ChargeOn, Plan},
+    quota::Quotas,
+    rate::Rate,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -56,6 +63,12 @@ struct PlanView<'a> {
     features: &'a BTreeMap<String, bool>,
     /// Whether refusals offer it as an upgrade.
     offered: bool,
+    /// Which outcomes of a forwarded request keep their token.
+    charge_on: ChargeOn,
+    /// What happens to a request when nobody can say whether its quota holds one more.
+    on_authority_loss: OnAuthorityLoss,
+    /// Requests a second and at once; `null` is no such limit.
+    rate: Option<Rate>,
     /// In minor units; `null` is free.
     price: Option<&'a Price>,
 }
@@ -94,6 +107,9 @@ fn shown<'a>(plan: &'a Plan, catalog: &Catalog) -> PlanView<'a> {
         trial_quotas: &plan.trial_quotas,
         features: &plan.features,
         offered: plan.offered,
+        charge_on: plan.charge_on,
+        on_authority_loss: plan.on_authority_loss,
+        rate: plan.rate,
         price: plan.price.as_ref(),
     }
 }
@@ -144,7 +160,7 @@ fn page(uri: &Uri) -> Result<(Option<u64>, u32), ApiError> {
 mod tests {
     use std::sync::Arc;
 
-    use model::catalog::Catalog;
+    use model::{catalog::Catalog, plan::ChargeOn};
     use serde_json::json;
 
     use crate::testing::{Backend, Control, acme, on_both};
@@ -162,7 +178,37 @@ mod tests {
         versions_are_listed_page_by_page,
         every_bad_parameter_is_named,
         a_trial_has_the_quotas_of_a_trial_and_overrides_go_over_them,
+        plans_show_what_is_charged_their_rate_and_their_rules_for_a_lost_authority,
     ];
+
+    async fn plans_show_what_is_charged_their_rate_and_their_rules_for_a_lost_authority(
+        on: Backend,
+    ) {
+        let control = Control::start(on).await;
+        let shown = |plans: &serde_json::Value| {
+            let plan = &plans["items"][1];
+            (plan["charge_on"].clone(), plan["rate"].clone(), plan["on_authority_loss"].clone())
+        };
+        let plans = control.get("/api/v1/admin/plans").await.json;
+        let denied = json!({"api_calls": "deny", "ai_requests": "deny", "storage": "deny"});
+        assert_eq!(shown(&plans), (json!("answered"), json!(null), denied));
+        let rate = json!({"per_second": 50, "burst": 100});
+        let rules = json!({
+            "api_calls": {"overdraft": 7}, "ai_requests": "deny", "storage": "allow",
+        });
+        let mut changed = Catalog::clone(&control.catalog.borrow());
+        let plan = Arc::make_mut(changed.plans.get_mut("enterprise").expect("a plan"));
+        plan.charge_on = ChargeOn::Admission;
+        plan.rate = serde_json::from_value(rate.clone()).expect("a rate");
+        plan.on_authority_loss = serde_json::from_value(rules.clone()).expect("rules");
+        changed.plan_versions = control.store.record_plans(&changed.plans).await.expect("recorded");
+        control.catalog.send_replace(Arc::new(changed));
+        let plans = control.get("/api/v1/admin/plans").await.json;
+        assert_eq!(shown(&plans), (json!("admission"), rate.clone(), rules.clone()));
+        let versions = control.get("/api/v1/admin/plans/enterprise/versions").await.json;
+        let newest = &versions["items"][0]["plan"];
+        assert_eq!((&newest["rate"], &newest["on_authority_loss"]), (&rate, &rules));
+    }
 
     async fn a_trial_has_the_quotas_of_a_trial_and_overrides_go_over_them(on: Backend) {
         let control = Control::start(on).await;

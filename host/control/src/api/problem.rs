@@ -265,6 +265,7 @@ impl From<ChangeError> for ApiError {
             ChangeError::Transition(refused) => Self::Transition(refused),
             ChangeError::DomainTaken(domain) => Self::DomainTaken(domain),
             ChangeError::TooMany { field, .. } => Self::field(field, error.to_string()),
+            ChangeError::Anchor(refused) => Self::field("quota_anchor_day", refused.to_string()),
             ChangeError::TooManyKeys => Self::TooMany(error.to_string()),
             ChangeError::Store(error) => Self::Store(error),
         }

@@ -4,6 +4,7 @@
 //! without reading this.
 
 use model::{
+    anchor::Anchor,
     catalog::Catalog,
     clock::UnixMs,
     host::{Host, parse_authority},
@@ -104,6 +105,12 @@ pub(crate) fn residency(value: &Value, catalog: &Catalog) -> Ruled<String> {
 
 pub(crate) fn tenant_id(value: &Value) -> Ruled<TenantId> {
     text(value)?.parse().map_err(|_| "must be a tenant's UUID".to_owned())
+}
+
+/// A day of the month.
+pub(crate) fn anchor(value: &Value) -> Ruled<Anchor> {
+    let day = value.as_u64().and_then(|day| u8::try_from(day).ok());
+    Anchor::on(day.unwrap_or(0)).map_err(|error| error.to_string())
 }
 
 pub(crate) fn status(value: &Value) -> Ruled<Status> {

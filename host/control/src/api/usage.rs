@@ -1,13 +1,15 @@
 //! `GET /tenants/{tenant_id}/usage`: the product guide's figures, in its order.
 //!
 //! API calls and AI requests are exact, from the quota authority; users, projects and
-//! storage are levels that backends report (`levels.rs`, `claims.rs`); sessions are not
-//! counted in this release, so they are 0. Quotas are the plan's; where a pool replaces
-//! one, `pools` says so and the percentage is of what the pool allows. Invariant: an
+//! storage are levels that backends report (`levels.rs`, `claims.rs`); sessions are those
+//! alive now on all edges. Quotas are the plan's; where a pool replaces
+//! one, `pools` says so and the percentage is of what the pool allows. What is set aside for
+//! requests under way stands in `reserved`, when something is. Invariant: an
 //! authority that does not answer is a 503, never a stale or invented figure.
 
 pub(super) mod claims;
 pub(super) mod levels;
+pub(super) mod reservations;
 #[cfg(test)]
 mod tests;
 pub(super) mod trends;
@@ -22,6 +24,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
+use self::reservations::Reserved;
 use super::{Api, json, path::TenantPath, problem::ApiError};
 use crate::store::PoolCap;
 
@@ -35,6 +38,9 @@ pub(super) struct Usage {
     quotas: Option<Quotas>,
     utilization_percentages: Option<Percentages>,
     last_calculated_at: String,
+    /// Room set aside for requests under way: not used yet, and counted against the quotas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved: Option<Reserved>,
     /// Where a share of the parent's pool replaces a quota.
     #[serde(skip_serializing_if = "Pools::is_empty")]
     pools: Pools,
@@ -89,8 +95,13 @@ pub(super) async fn read(
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {
     let stored = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
-    let metered = api.usage.usage(id).await.map_err(|_| ApiError::UsageUnavailable)?;
-    let current = Current::new(metered, &api.store.levels(id).await?);
+    let metered = api
+        .usage
+        .usage(id, stored.tenant.quota_anchor)
+        .await
+        .map_err(|_| ApiError::UsageUnavailable)?;
+    let sessions = api.sessions.count(id).await.map_err(|_| ApiError::UsageUnavailable)?;
+    let current = Current::new(metered, sessions, &api.store.levels(id).await?);
     let catalog = Arc::clone(&api.catalog.borrow());
     let quotas = catalog.quotas_of(&stored.tenant);
     let pools = Pools::new(&api.store.pool_caps(id, &catalog).await?);
@@ -101,6 +112,7 @@ pub(super) async fn read(
         quotas,
         utilization_percentages: limits.map(|limits| Percentages::new(current, &limits)),
         last_calculated_at: metered.as_of.rfc3339(),
+        reserved: Reserved::new(&api.store.set_aside(id).await?),
         pools,
     }))
 }
@@ -135,7 +147,11 @@ impl Pools {
 }
 
 impl Current {
-    fn new(metered: MeteredUsage, levels: &BTreeMap<Metric, u64>) -> Self {
+    fn new(
+        metered: MeteredUsage,
+        concurrent_sessions: u64,
+        levels: &BTreeMap<Metric, u64>,
+    ) -> Self {
         let level = |metric| levels.get(&metric).copied().unwrap_or(0);
         Self {
             users_count: level(Metric::Users),
@@ -143,7 +159,7 @@ impl Current {
             api_calls_this_month: metered.api_calls_this_month,
             storage_used_mb: whole_mb(level(Metric::Storage)),
             ai_requests_today: metered.ai_requests_today,
-            concurrent_sessions: level(Metric::ConcurrentSessions),
+            concurrent_sessions,
         }
     }
 }

@@ -7,8 +7,10 @@
 
 mod alerts;
 mod deliver;
+mod holders;
 mod lifecycle;
 mod partitions;
+mod quotas;
 mod sample;
 mod tokens;
 
@@ -37,8 +39,13 @@ impl Jobs {
         let mut jobs = Self { tasks: JoinSet::new() };
         jobs.every(&deps, "sample", sample::EVERY_MS, sample::run);
         jobs.every(&deps, "lifecycle", lifecycle::EVERY_MS, lifecycle::run);
+        let reach = holders::Reach::default();
+        jobs.every(&deps, "holders", holders::EVERY_MS, move |deps| {
+            holders::run(deps, reach.clone())
+        });
         let channels = Channels::new(&deps.notify);
         jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
+        jobs.every(&deps, "quotas", quotas::EVERY_MS, quotas::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
         jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {

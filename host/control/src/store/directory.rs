@@ -182,6 +182,7 @@ mod tests {
             plan: "team".to_owned(),
             data_residency: Some("eu".to_owned()),
             parent: None,
+            quota_anchor: None,
         }
     }
 
@@ -203,6 +204,7 @@ mod tests {
                 custom_domains: Vec::new(),
                 quota_overrides: BTreeMap::new(),
                 dated_quotas: BTreeMap::new(),
+                quota_anchor: Default::default(),
                 attributes: BTreeMap::new(),
                 created_at: UnixMs(0),
                 version: 1,

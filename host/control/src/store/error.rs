@@ -70,9 +70,12 @@ pub enum StoreError {
     /// Another process dispatches quotas on the same PostgreSQL.
     #[error(
         "another edge process dispatches the quotas of this database: several edges on one \
-        PostgreSQL need a shared dispatcher (Redis), which this version does not have"
+        PostgreSQL need a shared dispatcher: set quota.url to a Redis that all of them reach"
     )]
     Dispatched,
+    /// A holder of quotas that was ended asks for tokens of its own.
+    #[error("the holder {0} was ended: it has to register anew")]
+    HolderEnded(uuid::Uuid),
     /// The file is no database, or is damaged.
     #[error("{} is not a usable SQLite database: {reason}", path.display())]
     Corrupt {

@@ -69,7 +69,7 @@ async fn count(tx: &mut ControlTx, change: LevelChange, now: UnixMs) -> Result<(
         return Ok(());
     }
     let level = levels::hold(tx, tenant, metric, now).await?;
-    let level = level.saturating_add_signed(delta).min(levels::LEVEL_MAX);
+    let level = level.used.saturating_add_signed(delta).min(levels::LEVEL_MAX);
     levels::set(tx, tenant, metric, level, now).await
 }
 

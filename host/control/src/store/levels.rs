@@ -1,11 +1,14 @@
 //! Levels that a tenant's backends report: users, projects, and storage in bytes.
 //!
 //! A backend states a fact ([`Store::put_levels`]), which no quota refuses, or claims room
-//! before it takes it (`claim.rs`), which one may. Invariant: whoever changes a level holds
+//! before it takes it (`claim.rs`), which one may; the edge sets room aside for what it
+//! forwards (`reservations.rs`). A fact is also what ends reservations of which nobody knew
+//! what became. Invariant: whoever changes a level holds
 //! its row, and the hour's bucket of the history is written with it, so that counts and
 //! history survive together.
 
 mod claim;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -13,16 +16,36 @@ use std::collections::BTreeMap;
 
 use model::{clock::UnixMs, quota::Metric, tenant::TenantId};
 
-pub use self::claim::{Claim, ClaimError, ClaimTaken, Exceeded};
-pub(super) use self::claim::{KEPT_MS as CLAIM_KEPT_MS, LEVEL_MAX, hold};
+pub use self::claim::{Claim, ClaimError, ClaimTaken};
+pub(super) use self::{
+    claim::{KEPT_MS as CLAIM_KEPT_MS, LEVEL_MAX},
+    room::Judged,
+};
 use super::{
     ChangeError, Store, StoreError,
     audit::{self, Act, Actor},
     authority::{int, uint},
-    db::{ControlTx, Purpose, TenantTx, Tx, sql},
+    db::{ControlTx, Purpose, TenantTx, Tx, locking, sql},
+    reservations,
     rows::stored,
     trends,
 };
+
+/// A level as it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Level {
+    /// What is used.
+    pub(super) used: u64,
+    /// What is set aside for requests under way, or whose outcome is not known.
+    pub(super) reserved: u64,
+}
+
+impl Level {
+    /// What counts against the limit.
+    const fn taken(&self) -> u64 {
+        self.used.saturating_add(self.reserved)
+    }
+}
 
 impl Store {
     /// A tenant's levels; a metric that nobody reported is absent and means 0.
@@ -103,11 +126,35 @@ async fn put(
     let before = read(tx).await?;
     for (&metric, &level) in facts {
         set(tx, tenant, metric, level, now).await?;
+        reservations::end_unknown(tx, metric, now).await?;
     }
     let after = read(tx).await?;
     act.describe(Some(&before), Some(&after));
     audit::append(tx, tenant, &act, now).await?;
     Ok(after)
+}
+
+/// A tenant's level, locked; 0 where nobody reported it.
+pub(super) async fn hold(
+    tx: &mut ControlTx,
+    tenant: TenantId,
+    metric: Metric,
+    now: UnixMs,
+) -> Result<Level, StoreError> {
+    sql("INSERT INTO usage_level (tenant_id, metric, value, updated_at) VALUES ($1, $2, 0, $3)
+         ON CONFLICT (tenant_id, metric) DO NOTHING")
+    .bind(tenant.0)
+    .bind(metric.as_str())
+    .bind(stored(now))
+    .execute(tx)
+    .await?;
+    let (used, reserved): (i64, i64) =
+        locking!("SELECT value, reserved FROM usage_level WHERE tenant_id = $1 AND metric = $2")
+            .bind(tenant.0)
+            .bind(metric.as_str())
+            .one(tx)
+            .await?;
+    Ok(Level { used: uint(used), reserved: uint(reserved) })
 }
 
 /// Writes a level and its place in the history.

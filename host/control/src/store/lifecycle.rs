@@ -152,6 +152,7 @@ mod tests {
             custom_domains: Vec::new(),
             quota_overrides: std::collections::BTreeMap::new(),
             dated_quotas: std::collections::BTreeMap::new(),
+            quota_anchor: Default::default(),
             attributes: std::collections::BTreeMap::new(),
             created_at: UnixMs(0),
             version: 1,

@@ -36,9 +36,11 @@ mod plans;
 mod pools;
 mod publish;
 mod random;
+mod reservations;
 mod rows;
 mod schema;
 mod secrets;
+mod session_guards;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -59,7 +61,7 @@ pub use self::{
         SecretRecord, Severity, StoredAlerts, Threshold, ThresholdError,
     },
     audit::{AUDIT_PAGE_MAX, Actor},
-    authority::QuotaViolation,
+    authority::{AuthorityTime, QuotaViolation},
     billing::{Bill, BillingError, BillingSettings, InvoiceError, Issued, Settings},
     data::{DATA_PAGE_MAX, DataKey, DataRow},
     dispatch::DispatchClaim,
@@ -67,7 +69,7 @@ pub use self::{
     hierarchy::{ChildPage, Family, Member, MoveError},
     idempotency::{IdempotencyKey, Seen, StoredAnswer},
     keys::{IssuedKey, KEYS_MAX, KeyRecord},
-    levels::{Claim, ClaimError, ClaimTaken, Exceeded},
+    levels::{Claim, ClaimError, ClaimTaken},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
     lint::SchemaFinding,
     outbox::{DeliveryRecord, DeliveryState, EventKind, EventRecord, EventsPage, Outcome},
@@ -79,6 +81,9 @@ pub use self::{
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
+    reservations::{
+        EdgeRun, Held, RESERVATIONS_SHOWN_MAX, ReservationRecord, Reserving, SetAside, SettleError,
+    },
     schema::{PendingMigration, Schema},
     tenants::{
         Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
@@ -98,6 +103,7 @@ use self::{
 pub struct Store {
     db: Db,
     clock: Arc<dyn Clock>,
+    authority_time: AuthorityTime,
     published: Arc<Published>,
     turn: Arc<Mutex<()>>,
     applied: Applied,
@@ -118,11 +124,24 @@ impl Store {
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.
     pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
+        Self::open_with(url, clock, AuthorityTime::USUAL).await
+    }
+
+    /// As [`Store::open`], with a choice of the clock that quota windows go by.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(
+        url: &str,
+        clock: Arc<dyn Clock>,
+        authority_time: AuthorityTime,
+    ) -> Result<Arc<Self>, StoreError> {
         let db = Db::open(url).await?;
         let published = Arc::new(Published::open(db.clone()).await?);
         let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
-        Ok(Arc::new(Self { db, clock, published, turn, applied: Applied::default(), following }))
+        let applied = Applied::default();
+        Ok(Arc::new(Self { db, clock, authority_time, published, turn, applied, following }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.

@@ -235,6 +235,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_and_rules_for_a_lost_authority_are_content_but_not_their_defaults() {
+        let digest = |extra: Value| Content::of(&declared(1, extra)["team"]).expect("one").digest;
+        let plain = digest(json!({}));
+        assert_eq!(digest(json!({"on_authority_loss": {"api_calls": "deny"}})), plain);
+        assert_ne!(digest(json!({"on_authority_loss": {"api_calls": "allow"}})), plain);
+        assert_ne!(digest(json!({"rate": {"per_second": 1, "burst": 1}})), plain);
+        let body = Content::of(&declared(1, json!({}))["team"]).expect("one").body;
+        assert!(!body.contains("on_authority_loss") && !body.contains("rate"), "{body}");
+    }
+
+    #[test]
     fn the_order_of_a_file_is_no_content_and_neither_is_null() {
         let one = json!({"b": [{"y": 1, "x": null}], "a": {"d": 2, "c": 3}});
         let two = json!({"a": {"c": 3, "d": 2}, "n": null, "b": [{"y": 1}]});

@@ -51,6 +51,7 @@ pub(super) struct TenantRow {
     grace_ends_at: Option<i64>,
     quota_overrides: String,
     dated_quotas: String,
+    quota_anchor: String,
     attributes: String,
     created_at: i64,
     version: i64,
@@ -118,6 +119,7 @@ impl TenantRow {
             custom_domains,
             quota_overrides: object(&self.quota_overrides)?,
             dated_quotas: object(&self.dated_quotas)?,
+            quota_anchor: object(&self.quota_anchor)?,
             attributes: object(&self.attributes)?,
             created_at: instant(self.created_at),
             version: u64::try_from(self.version).unwrap_or(0),
@@ -130,8 +132,8 @@ pub(super) async fn insert(tx: &mut ControlTx, tenant: &Tenant) -> Result<bool, 
     let added =
         sql("INSERT INTO tenant (id, slug, organization_name, display_name, admin_email, plan,
              data_residency, parent, status, suspend_reason, trial_ends_at, grace_ends_at,
-             quota_overrides, attributes, created_at, version)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+             quota_overrides, attributes, created_at, version, quota_anchor)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
          ON CONFLICT (slug) DO NOTHING")
         .bind(tenant.id.0)
         .bind(tenant.slug.as_str())
@@ -149,6 +151,7 @@ pub(super) async fn insert(tx: &mut ControlTx, tenant: &Tenant) -> Result<bool, 
         .bind(json(&tenant.attributes)?)
         .bind(stored(tenant.created_at))
         .bind(i64::try_from(tenant.version).unwrap_or(i64::MAX))
+        .bind(json(&tenant.quota_anchor)?)
         .execute(tx)
         .await?;
     Ok(added == 1)
@@ -158,7 +161,8 @@ pub(super) async fn insert(tx: &mut ControlTx, tenant: &Tenant) -> Result<bool, 
 pub(super) async fn update(tx: &mut TenantTx, tenant: &Tenant) -> Result<(), StoreError> {
     sql("UPDATE tenant SET organization_name = $2, display_name = $3, admin_email = $4,
              plan = $5, status = $6, suspend_reason = $7, trial_ends_at = $8,
-             grace_ends_at = $9, quota_overrides = $10, attributes = $11, version = $12
+             grace_ends_at = $9, quota_overrides = $10, attributes = $11, version = $12,
+             quota_anchor = $13
          WHERE id = $1")
     .bind(tx.tenant().0)
     .bind(&tenant.organization_name)
@@ -172,6 +176,7 @@ pub(super) async fn update(tx: &mut TenantTx, tenant: &Tenant) -> Result<(), Sto
     .bind(json(&tenant.quota_overrides)?)
     .bind(json(&tenant.attributes)?)
     .bind(i64::try_from(tenant.version).unwrap_or(i64::MAX))
+    .bind(json(&tenant.quota_anchor)?)
     .execute(tx)
     .await
     .map(drop)

@@ -12,6 +12,7 @@ mod migrate;
 mod output;
 mod period;
 mod plugin;
+mod quota;
 mod serve;
 mod session;
 mod table;
@@ -63,6 +64,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Verify the audit log of a running edge.
     Audit(audit::AuditArgs),
+    /// Add up the quota accounts of a running edge.
+    Quota(quota::QuotaArgs),
     /// Work on plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -95,6 +98,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Tenant(args) => tenant::run(args),
         Command::Token(args) => token::run(args),
         Command::Audit(args) => audit::run(args),
+        Command::Quota(args) => quota::run(args),
         Command::Plugin(command) => plugin::run(command),
     }
 }

@@ -1,5 +1,5 @@
-//! The declarations of `policies/`: plans, regions, routes, flags, flags_digest, policies and the
-//! chains of single tenants.
+//! The declarations of `policies/`: plans, regions, routes, flags, flags_digest, policies and what
+//! single tenants have of their own.
 //!
 //! Read by the publisher at start, on a file change and on SIGHUP. Invariant: either all
 //! of it is valid, or the whole change is refused with every problem named by file, key
@@ -9,6 +9,7 @@
 mod files;
 mod plans;
 mod policies;
+mod rate_limits;
 mod regions;
 mod routes;
 mod tenants;
@@ -25,6 +26,8 @@ use sha2::{Digest, Sha256};
 
 pub use files::{Problem, Problems};
 pub use policies::PolicyDeclaration;
+pub use rate_limits::{RateLimits, TenantRateLimit};
+pub use tenants::TenantDeclaration;
 
 /// Everything that was declared, valid.
 #[derive(Debug)]
@@ -41,8 +44,8 @@ pub struct Declarations {
     pub flags_digest: [u8; 32],
     /// Policies by name.
     pub policies: BTreeMap<String, PolicyDeclaration>,
-    /// Links that a tenant's chain adds or changes, by slug.
-    pub tenants: BTreeMap<String, Vec<ChainLink>>,
+    /// What single tenants have beside their plans', by slug.
+    pub tenants: BTreeMap<String, TenantDeclaration>,
 }
 
 impl Declarations {
@@ -60,6 +63,7 @@ impl Declarations {
         let tenants = tenants::load(&mut problems);
         let declared = Self { plans, groups, routes, flags, flags_digest, policies, tenants };
         declared.check_links(&mut problems);
+        rate_limits::check(&declared, &mut problems);
         problems.into_result(declared)
     }
 
@@ -101,16 +105,16 @@ impl Declarations {
         for plan in self.plans.values() {
             twice("plans.toml", &format!("plan `{}`.", plan.name), &plan.chain);
         }
-        for (slug, links) in &self.tenants {
-            twice(&format!("tenants/{slug}.toml"), "", links);
+        for (slug, tenant) in &self.tenants {
+            twice(&format!("tenants/{slug}.toml"), "", &tenant.chain);
         }
         for plan in self.plans.values() {
             for (i, link) in plan.chain.iter().enumerate() {
                 check("plans.toml", format!("plan `{}`.chain[{i}].policy", plan.name), link);
             }
         }
-        for (slug, links) in &self.tenants {
-            for (i, link) in links.iter().enumerate() {
+        for (slug, tenant) in &self.tenants {
+            for (i, link) in tenant.chain.iter().enumerate() {
                 check(&format!("tenants/{slug}.toml"), format!("chain[{i}].policy"), link);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use model::{plan::Plan, quota::Metric};
+use model::{loss::OnLoss, plan::Plan, quota::Metric};
 use serde::Deserialize;
 
 use super::Problems;
@@ -31,6 +31,14 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, Arc<Plan>> {
                 problems.add(FILE, format!("plan[{i}].trial_quotas.{quota}"), reason);
             }
         }
+        for metric in Metric::CONSUMABLE {
+            if let OnLoss::Overdraft(_) = plan.on_authority_loss.of(metric) {
+                let key = format!("plan[{i}].on_authority_loss.{}", metric.as_str());
+                let reason =
+                    "no edge keeps tokens aside in this release: use \"deny\" or \"allow\"";
+                problems.add(FILE, key, reason);
+            }
+        }
         if plans.insert(name.clone(), Arc::new(plan)).is_some() {
             problems.add(FILE, format!("plan[{i}].name"), format!("`{name}` is declared twice"));
         }
@@ -40,20 +48,76 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, Arc<Plan>> {
 
 #[cfg(test)]
 mod tests {
+    use model::{loss::OnStorageLoss, rate::Rate};
+
     use super::*;
+
+    const QUOTAS: &str = "[[plan]]\nname = \"team\"\n[plan.quotas]\nmax_users = 1\n\
+        max_projects = 1\nmax_api_calls_per_month = 100\nmax_storage_mb = 1\n\
+        max_ai_requests_per_day = 10\nmax_concurrent_sessions = 1\n";
+
+    /// What a `plans.toml` of one plan with `more` says, or the keys and reasons against it.
+    fn team(more: &str) -> Result<Arc<Plan>, Vec<(String, String)>> {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join(FILE), format!("{QUOTAS}{more}")).expect("a file");
+        let mut problems = Problems::new(dir.path());
+        let plans = load(&mut problems);
+        problems
+            .into_result(())
+            .map(|()| Arc::clone(&plans["team"]))
+            .map_err(|found| found.into_iter().map(|one| (one.key, one.reason)).collect())
+    }
+
+    fn keys(found: &[(String, String)]) -> Vec<&str> {
+        found.iter().map(|(key, _)| key.as_str()).collect()
+    }
 
     #[test]
     fn a_quota_of_a_trial_has_a_quotas_name() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let text = "[[plan]]\nname = \"team\"\n[plan.quotas]\nmax_users = 1\nmax_projects = 1\n\
-            max_api_calls_per_month = 1\nmax_storage_mb = 1\nmax_ai_requests_per_day = 1\n\
-            max_concurrent_sessions = 1\n[plan.trial_quotas]\nmax_projects = 7\nusers = 3\n";
-        std::fs::write(dir.path().join(FILE), text).expect("a file");
-        let mut problems = Problems::new(dir.path());
-        let plans = load(&mut problems);
-        assert_eq!(plans["team"].trial_quotas["max_projects"], 7);
-        let found = problems.into_result(()).expect_err("a problem");
-        let keys: Vec<_> = found.iter().map(|problem| problem.key.as_str()).collect();
-        assert_eq!(keys, ["plan[0].trial_quotas.users"]);
+        let plan = team("[plan.trial_quotas]\nmax_projects = 7\n").expect("a plan");
+        assert_eq!(plan.trial_quotas["max_projects"], 7);
+        let found = team("[plan.trial_quotas]\nusers = 3\n").expect_err("a problem");
+        assert_eq!(keys(&found), ["plan[0].trial_quotas.users"]);
+    }
+
+    #[test]
+    fn a_rate_and_the_rules_for_a_lost_authority_are_read() {
+        let plan = team(
+            "[plan.rate]\nper_second = 50\nburst = 100\n[plan.on_authority_loss]\n\
+             api_calls = \"allow\"\nstorage = \"allow\"\n",
+        );
+        let plan = plan.expect("a plan");
+        assert_eq!(plan.rate, Rate::new(50, 100));
+        assert_eq!(plan.on_authority_loss.of(Metric::ApiCalls), OnLoss::Allow);
+        assert_eq!(plan.on_authority_loss.of(Metric::AiRequests), OnLoss::Deny);
+        assert_eq!(plan.on_authority_loss.storage, OnStorageLoss::Allow);
+    }
+
+    #[test]
+    fn each_bad_rule_is_named_by_its_key_with_the_fix() {
+        let found = team(
+            "[plan.rate]\nper_second = 0\nburst = 1\n[plan.on_authority_loss]\n\
+             api_calls = { overdraft = 0 }\nai_requests = \"open\"\n\
+             storage = { overdraft = 1 }\n",
+        )
+        .expect_err("problems");
+        let loss = "plan[0].on_authority_loss";
+        for (key, part) in [
+            ("plan[0].rate.per_second".to_owned(), "from 1 to 1000000"),
+            (format!("{loss}.api_calls"), "nonzero"),
+            (format!("{loss}.ai_requests"), "expected one of `deny`, `overdraft`, `allow`"),
+            (format!("{loss}.storage"), "expected `deny` or `allow`"),
+        ] {
+            let said = found.iter().find(|(said, _)| said.starts_with(&key));
+            assert!(said.is_some_and(|(_, reason)| reason.contains(part)), "{key}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_overdraft_is_refused_until_edges_keep_one() {
+        let found = team("[plan.on_authority_loss]\napi_calls = { overdraft = 9 }\n");
+        let found = found.expect_err("a problem");
+        assert_eq!(keys(&found), ["plan[0].on_authority_loss.api_calls"]);
+        assert!(found[0].1.contains("deny"), "{}", found[0].1);
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use model::policy::OnFailure;
@@ -10,7 +11,10 @@ use sandbox::{Grants, Instances, Limits};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Problems;
+use super::{
+    Problems,
+    rate_limits::{self, RateLimit, RateLimits},
+};
 
 /// Requests that one warm instance serves before it is replaced, when a policy asks for
 /// reuse: bounds what a leak in a guest can gather.
@@ -31,6 +35,8 @@ pub struct PolicyDeclaration {
     pub grants: Grants,
     /// Its budget.
     pub limits: Limits,
+    /// The limits that it may count under.
+    pub rate_limits: Arc<RateLimits>,
     /// Its config, before chains merge theirs over it.
     pub config: Map<String, Value>,
 }
@@ -48,6 +54,8 @@ struct File {
     grants: Vec<String>,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    rate_limit: Vec<RateLimit>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -75,6 +83,7 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, PolicyDeclaratio
             InstancesEntry::Fresh => Instances::Fresh,
             InstancesEntry::Reuse => Instances::Reuse { requests_max: REUSE_REQUESTS_MAX },
         };
+        let rate_limits = rate_limits::read(problems, &file, &entry.rate_limit);
         let grants = Grants::from_names(entry.grants.iter().map(String::as_str));
         let grants = grants.unwrap_or_else(|error| {
             problems.add(&file, "grants".into(), error.to_string());
@@ -89,6 +98,7 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, PolicyDeclaratio
                 instances,
                 grants,
                 limits: entry.limits,
+                rate_limits: Arc::new(rate_limits),
                 config,
             },
         );

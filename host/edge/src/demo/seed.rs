@@ -86,6 +86,7 @@ async fn seed_one(store: &Arc<Store>, demo: &DemoTenant) -> Result<String> {
                 plan: demo.plan.into(),
                 data_residency: Some(demo.residency.into()),
                 parent,
+                quota_anchor: None,
             };
             store.create_tenant(&Actor::Program, new).await?.id
         }

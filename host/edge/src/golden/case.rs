@@ -152,6 +152,7 @@ impl Case {
             custom_domains: Vec::new(),
             quota_overrides: BTreeMap::new(),
             dated_quotas: BTreeMap::new(),
+            quota_anchor: Default::default(),
             attributes: part.attributes.clone(),
             created_at: UnixMs(0),
             version: 1,

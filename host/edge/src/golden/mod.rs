@@ -10,7 +10,11 @@ mod expect;
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Result, anyhow};
-use model::{clock::SystemClock, policy::Plugin, secret};
+use model::{
+    clock::{Clock, SystemClock},
+    policy::Plugin,
+    secret,
+};
 use sandbox::{BindingSpec, Sandbox, SandboxConfig};
 use serde_json::Value;
 
@@ -51,7 +55,9 @@ impl Report {
 pub async fn run(dir: &Path) -> Result<Report> {
     let declared =
         Declarations::load(dir).map_err(|problems| anyhow!(publish::lines(dir, &problems)))?;
-    let sandbox = Sandbox::new(SandboxConfig::default(), Arc::new(SystemClock::default()))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let rates = quota::Rates::alone(Arc::clone(&clock));
+    let sandbox = Sandbox::with_limiter(SandboxConfig::default(), clock, Some(rates))?;
     let mut outcomes = Vec::new();
     for (name, policy) in &declared.policies {
         let version = sandbox
@@ -126,6 +132,7 @@ impl Run<'_> {
             limits: self.spec.limits.clone(),
             instances: self.spec.instances,
             flags: Arc::clone(&self.declared.flags),
+            rate_limits: Arc::clone(&self.spec.rate_limits),
         };
         self.sandbox.bind(self.version, spec).await.map_err(|error| error.to_string())
     }

@@ -1,4 +1,4 @@
-//! Bound policies, one per (version, config, budget, grants, flags): what did not change
+//! Bound policies, one per (version, config, budget, grants, flags, limits): what did not change
 //! keeps its warm instances across reloads.
 
 use std::{
@@ -11,7 +11,7 @@ use sandbox::{BindingSpec, Sandbox, Version, flags::Flags};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::declare::PolicyDeclaration;
+use crate::declare::{PolicyDeclaration, RateLimits};
 
 type Key = [u8; 32];
 
@@ -25,6 +25,8 @@ pub(super) struct Parts<'a> {
     pub version: &'a Arc<Version>,
     /// Merged config, secrets resolved.
     pub config: Map<String, Value>,
+    /// The limits that it counts under, for this tenant.
+    pub rate_limits: Arc<RateLimits>,
     /// Flag definitions.
     pub flags: &'a Arc<Flags>,
     /// Digest of their text.
@@ -68,6 +70,7 @@ impl Bindings {
             limits: parts.declared.limits.clone(),
             instances: parts.declared.instances,
             flags: Arc::clone(parts.flags),
+            rate_limits: parts.rate_limits,
         };
         let bound = self.sandbox.bind(parts.version, spec).await;
         let plugin = bound.map_err(|error| error.to_string())?;
@@ -100,6 +103,7 @@ fn key_of(parts: &Parts<'_>) -> Key {
         "{}\n{:?}\n{:?}\n{:?}\n",
         parts.policy, declared.limits, declared.grants, declared.instances
     ));
+    hash.update(format!("{:?}\n", parts.rate_limits));
     hash.update(serde_json::to_vec(&parts.config).unwrap_or_default());
     hash.finalize().into()
 }

@@ -14,7 +14,7 @@ use model::{
 };
 use serde_json::{Map, Value};
 
-use crate::declare::Declarations;
+use crate::declare::{Declarations, TenantDeclaration};
 
 use super::{
     bindings::{Bindings, Parts},
@@ -47,6 +47,7 @@ impl<'a> Chains<'a> {
     /// The chain of a tenant.
     pub(super) async fn of(&mut self, plan: &'a Plan, record: &TenantRecord) -> Arc<Chain> {
         let own = self.declared.tenants.get(record.tenant.slug.as_str());
+        let own = own.filter(|own| !own.chain.is_empty() || !own.rate_limit.is_empty());
         if own.is_none()
             && let Some(chain) = self.by_plan.get(plan.name.as_str())
         {
@@ -54,7 +55,7 @@ impl<'a> Chains<'a> {
         }
         let mut refers_to_secrets = false;
         let mut policies = Vec::new();
-        for link in effective_links(&plan.chain, own.map(Vec::as_slice)) {
+        for link in effective_links(&plan.chain, own.map(|own| own.chain.as_slice())) {
             let (policy, referred) = self.link(&link, record).await;
             refers_to_secrets |= referred;
             policies.push(policy);
@@ -93,7 +94,7 @@ impl<'a> Chains<'a> {
     /// wait for their tenant.
     pub(super) async fn check_declared(&mut self) {
         for (file, key, link) in declared_links(self.declared) {
-            let bound = self.bind(link, &BTreeMap::new()).await;
+            let bound = self.bind(link, &BTreeMap::new(), None).await;
             let Err(Unbound { reason, refers_to_secret: false }) = bound else { continue };
             let (file, key) = if link.config.is_empty() {
                 (format!("{}/config.json", link.policy), ".".into())
@@ -112,8 +113,9 @@ impl<'a> Chains<'a> {
         let slug = record.tenant.slug.as_str();
         let declared = self.declared.policies.get(&link.policy);
         let default_rule = declared.map(|policy| policy.on_failure).unwrap_or_default();
-        let (plugin, refers): (Arc<dyn Plugin>, bool) = match self.bind(link, &record.secrets).await
-        {
+        let own = self.declared.tenants.get(slug);
+        let bound = self.bind(link, &record.secrets, own).await;
+        let (plugin, refers): (Arc<dyn Plugin>, bool) = match bound {
             Ok(bound) => bound,
             Err(Unbound { reason, refers_to_secret }) => {
                 self.bindings.failed(slug, &link.policy, &reason);
@@ -135,6 +137,7 @@ impl<'a> Chains<'a> {
         &mut self,
         link: &ChainLink,
         secrets: &BTreeMap<String, Secret>,
+        own: Option<&TenantDeclaration>,
     ) -> Result<(Arc<dyn Plugin>, bool), Unbound> {
         let not_there = || Unbound { reason: "is not loaded".into(), refers_to_secret: false };
         let (name, policy) =
@@ -148,6 +151,7 @@ impl<'a> Chains<'a> {
             declared: policy,
             version,
             config,
+            rate_limits: policy.rate_limits_of(name, own),
             flags: &self.declared.flags,
             flags_digest: self.declared.flags_digest,
         };
@@ -171,8 +175,8 @@ fn declared_links(declared: &Declarations) -> Vec<(String, String, &ChainLink)> 
         .filter(|(_, _, link)| !link.config.is_empty())
         .map(|(_, _, link)| link.policy.as_str())
         .collect();
-    for (slug, links) in &declared.tenants {
-        for (i, link) in links.iter().enumerate() {
+    for (slug, tenant) in &declared.tenants {
+        for (i, link) in tenant.chain.iter().enumerate() {
             if !merged_under.contains(&link.policy.as_str()) {
                 found.push((format!("tenants/{slug}.toml"), format!("chain[{i}].config"), link));
             }

@@ -73,14 +73,15 @@ impl Entries {
         by_id: &HashMap<TenantId, &Arc<TenantRecord>>,
     ) -> Option<Arc<TenantEntry>> {
         let last = self.last.get(&record.tenant.id)?;
-        Some(Arc::new(TenantEntry::new(
+        let entry = TenantEntry::new(
             Arc::clone(record),
             Arc::clone(&last.plan),
             Arc::clone(&last.group),
             Arc::clone(&last.home),
             Arc::clone(&last.chain),
             ancestors(record, by_id),
-        )))
+        );
+        Some(Arc::new(entry.under(last.rate)))
     }
 
     async fn entry<'a>(
@@ -110,24 +111,27 @@ impl Entries {
             .ok_or_else(|| missing("regions.toml", "group.regions", &tenant.data_residency))?;
         let chain = chains.of(plan, record).await;
         let ancestors = ancestors(record, by_id);
+        let own_rate = declared.tenants.get(tenant.slug.as_str()).and_then(|own| own.rate);
         if let Some(last) = self.last.get(&tenant.id)
             && Arc::ptr_eq(&last.record, record)
             && Arc::ptr_eq(&last.plan, plan)
             && Arc::ptr_eq(&last.group, group)
             && last.chain.is_same(&chain)
+            && last.rate == own_rate.or(plan.rate)
             && last.ancestors.len() == ancestors.len()
             && last.ancestors.iter().zip(&ancestors).all(|(a, b)| Arc::ptr_eq(a, b))
         {
             return Ok(Arc::clone(last));
         }
-        Ok(Arc::new(TenantEntry::new(
+        let entry = TenantEntry::new(
             Arc::clone(record),
             Arc::clone(plan),
             Arc::clone(group),
             Arc::clone(home),
             chain,
             ancestors,
-        )))
+        );
+        Ok(Arc::new(entry.under(own_rate)))
     }
 }
 

@@ -1,11 +1,12 @@
-//! A billing period: one calendar month in UTC, the same as the window of API calls.
+//! A billing period: one calendar month in UTC, whatever day a tenant's quota windows
+//! begin on.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use time::{Date, Month, OffsetDateTime, Time};
 
-use crate::{clock::UnixMs, quota::Metric, window::Window};
+use crate::{anchor::Anchor, clock::UnixMs, window::Window};
 
 /// A calendar month in UTC, written `2026-10`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,7 +24,7 @@ impl Period {
     /// The month that holds `now`.
     #[must_use]
     pub fn of(now: UnixMs) -> Self {
-        let window = Window::of(Metric::ApiCalls, now);
+        let window = Anchor::default().month(now);
         // A month without a next one lies beyond the year 9999.
         Self { window: window.unwrap_or(Window { start: now, end: now }) }
     }
@@ -64,7 +65,7 @@ impl FromStr for Period {
         if at < OffsetDateTime::UNIX_EPOCH {
             return Err(PeriodError);
         }
-        let window = Window::of(Metric::ApiCalls, UnixMs::from_date_time(at));
+        let window = Anchor::default().month(UnixMs::from_date_time(at));
         window.map(|window| Self { window }).ok_or(PeriodError)
     }
 }

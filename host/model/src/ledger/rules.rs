@@ -16,6 +16,10 @@ pub const TRANCHE_ENDGAME: u64 = 4;
 /// Tokens; tranches up to this size are not opened ahead of need.
 pub const PREOPEN_ABOVE: u64 = 64;
 
+/// Time in which granted tokens may be spent, in ms: what a partitioned edge may still
+/// spend after a limit fell, and the longest that parked tokens keep others waiting.
+pub const LEASE_TTL_MS: u64 = 10_000;
+
 /// Tokens of the next tranche: `remaining` is what the window can still open.
 #[must_use]
 pub fn tranche_size(limit: u64, remaining: u64, rate_per_s: u64) -> u64 {

@@ -20,12 +20,14 @@ use http::{
     },
 };
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use model::{BoxFuture, reservation::Refused};
 
 use crate::{
     connection::Connection,
     exchange::Timers,
     pool::{Link, Pool},
     rescue::Reason,
+    reserve::{self, Holds},
 };
 
 /// Why a body ended early; for hyper, which closes what it was writing to.
@@ -60,6 +62,7 @@ pub(crate) enum Outgoing {
 pub(crate) struct UploadState {
     failure: Cell<Option<Reason>>,
     awaits_client: Cell<bool>,
+    unsent: Cell<bool>,
 }
 
 impl UploadState {
@@ -68,11 +71,24 @@ impl UploadState {
         self.failure.get()
     }
 
+    /// Whether not one byte of the request went out, in the end.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.unsent.get()
+    }
+
+    /// Remembers it.
+    pub(crate) fn unsent(&self, unsent: bool) {
+        self.unsent.set(unsent);
+    }
+
     /// Whom the exchange waits for: the client's body or the upstream's answer.
     pub(crate) fn late(&self) -> Reason {
         if self.awaits_client.get() { Reason::BodyTimeout } else { Reason::FirstByteTimeout }
     }
 }
+
+/// More room, when it is given.
+type Room = BoxFuture<'static, Result<u64, Refused>>;
 
 /// A streamed request body.
 pub(crate) struct Upload {
@@ -83,6 +99,9 @@ pub(crate) struct Upload {
     upstream_timeout_ms: u64,
     connection: Rc<Connection>,
     state: Rc<UploadState>,
+    holds: Holds,
+    /// A piece that waits for room.
+    waiting: Option<(Frame<Bytes>, Room)>,
 }
 
 impl Upload {
@@ -92,6 +111,7 @@ impl Upload {
         timers: &Rc<Timers>,
         connection: &Rc<Connection>,
         state: &Rc<UploadState>,
+        holds: &Holds,
     ) -> Self {
         Self {
             incoming,
@@ -101,6 +121,8 @@ impl Upload {
             upstream_timeout_ms: limits.first_byte_timeout_ms,
             connection: Rc::clone(connection),
             state: Rc::clone(state),
+            holds: holds.clone(),
+            waiting: None,
         }
     }
 
@@ -110,6 +132,9 @@ impl Upload {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        if self.waiting.is_some() {
+            return self.poll_room(cx);
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             if !self.state.awaits_client.replace(true) {
                 self.timers.step(self.client_timeout_ms);
@@ -119,19 +144,74 @@ impl Upload {
         self.state.awaits_client.set(false);
         self.timers.step(self.upstream_timeout_ms);
         Poll::Ready(match frame {
-            None => None,
+            None => {
+                reserve::ended(&self.holds);
+                None
+            }
             Some(Err(_)) => self.fail(self.connection.body_failure()),
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match self.bytes_left.checked_sub(bytes) {
                     Some(left) => {
                         self.bytes_left = left;
-                        Some(Ok(decent(frame)))
+                        return self.make_room(frame, bytes, cx);
                     }
                     None => self.fail(Reason::BodyTooLarge),
                 }
             }
         })
+    }
+
+    /// Lets a piece pass that there is room for; asks for more otherwise.
+    fn make_room(
+        &mut self,
+        frame: Frame<Bytes>,
+        bytes: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        if let Some(hold) = reserve::of_body(&self.holds) {
+            if !hold.is_live() {
+                let reason = hold.refuse(Refused::Unavailable);
+                return Poll::Ready(self.fail(reason));
+            }
+            if !hold.take(bytes) {
+                let room = hold.step(bytes);
+                self.waiting = Some((frame, room));
+                return self.poll_room(cx);
+            }
+        }
+        self.pass(frame)
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let Some((_, room)) = &mut self.waiting else { return Poll::Ready(None) };
+        let room = ready!(room.as_mut().poll(cx));
+        let (Some((frame, _)), Some(hold)) = (self.waiting.take(), reserve::of_body(&self.holds))
+        else {
+            return Poll::Ready(None);
+        };
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match room {
+            Ok(room) => {
+                hold.widen(room);
+                self.make_room(frame, bytes, cx)
+            }
+            Err(refused) => {
+                let reason = hold.refuse(refused);
+                Poll::Ready(self.fail(reason))
+            }
+        }
+    }
+
+    fn pass(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        if self.incoming.is_end_stream() {
+            reserve::ended(&self.holds);
+        }
+        Poll::Ready(Some(Ok(decent(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.waiting.is_none() && self.incoming.is_end_stream()
     }
 }
 
@@ -152,7 +232,7 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Upload(upload) => upload.incoming.is_end_stream(),
+            Self::Upload(upload) => upload.is_end_stream(),
         }
     }
 
@@ -231,6 +311,9 @@ impl Download {
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         if self.broken {
             return Poll::Ready(Some(Err(Aborted)));
+        }
+        if self.timers.session_is_lost() {
+            return self.breaks(cx);
         }
         let Poll::Ready(frame) = self.poll_incoming(cx) else {
             ready!(self.poll_timers(cx));

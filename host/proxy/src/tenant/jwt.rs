@@ -29,6 +29,8 @@ use super::{
 pub(crate) struct Verified {
     tenant: Box<str>,
     pub(crate) subject: Option<Box<str>>,
+    /// The issuer's own session (`sid`), where it is text.
+    pub(crate) sid: Option<Box<str>>,
     /// The subject as a field value.
     pub(crate) subject_value: Option<HeaderValue>,
     /// Claims that policies may read.
@@ -262,9 +264,10 @@ fn accept(
         Some(subject) => Some(HeaderValue::from_bytes(subject.as_bytes()).ok()?),
         None => None,
     };
+    let sid = claims.get("sid").and_then(Value::as_str).map(Into::into);
     let shown = |name: &String| claims.get(name).map(|value| (name.clone(), value.clone()));
     let claims = Arc::new(issuer.config.claims.iter().filter_map(shown).collect());
-    Some(Verified { tenant, subject, subject_value, claims, dead_at_s, under: None })
+    Some(Verified { tenant, subject, sid, subject_value, claims, dead_at_s, under: None })
 }
 
 /// RFC 7519 NumericDate: whole seconds of a number that is not negative.

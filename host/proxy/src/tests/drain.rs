@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     client::PATIENCE,
+    sessions::FakeSessions,
     world::{FakeGate, FakeLevels, Setup, World},
 };
 use crate::{Ports, Proxy, StartError};
@@ -58,7 +59,10 @@ fn a_proxy_that_cannot_start_says_why_in_one_line() {
         let clock = Arc::new(model::clock::SystemClock::default());
         let registry = prometheus::Registry::new();
         let levels = Arc::new(FakeLevels::default());
-        let ports = Ports { snapshots, gate, clock, levels, api: None };
+        let storage = std::sync::Arc::new(super::storage::FakeStorage::default());
+        let limiter = Arc::new(model::limiter::Unlimited);
+        let sessions = Arc::new(FakeSessions::default());
+        let ports = Ports { snapshots, gate, limiter, sessions, clock, levels, storage, api: None };
         Proxy::start(config, ports, &registry).expect_err("it cannot start")
     };
     let taken = start(&|config| config.listen = vec![world.address]);

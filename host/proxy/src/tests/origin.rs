@@ -71,6 +71,17 @@ impl Origin {
         self.seen().pop().expect("the origin saw a request")
     }
 
+    /// Waits until a request's body has come in.
+    pub(super) fn await_body(&self, request: usize, body: &[u8]) {
+        for _ in 0..2_000 {
+            if self.seen().get(request).is_some_and(|seen| seen.body == body) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the origin saw {:?}", self.seen().get(request));
+    }
+
     /// Waits until so many requests have begun.
     pub(super) fn await_requests(&self, count: usize) {
         for _ in 0..2_000 {
@@ -110,7 +121,7 @@ fn serve(
             log[index].body.clone_from(&body);
             log[index].trailers = trailers;
         }
-        if path == "/hold" {
+        if path.ends_with("/hold") {
             held.lock().expect("the holder").recv().ok()?;
         }
         answer(&path, &head, &body, &mut stream)?;
@@ -175,6 +186,10 @@ fn before_the_body(path: &str, stream: &mut TcpStream) -> Option<bool> {
             stream.write_all(b"HTTP/1.1 413 Too\r\ncontent-length: 5\r\n\r\nearly").ok()?;
             Some(true)
         }
+        "/stored/early" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly").ok()?;
+            Some(true)
+        }
         _ => Some(true),
     }
 }
@@ -182,8 +197,8 @@ fn before_the_body(path: &str, stream: &mut TcpStream) -> Option<bool> {
 fn answer(path: &str, head: &str, body: &[u8], stream: &mut TcpStream) -> Option<()> {
     let mut say = |bytes: &str| stream.write_all(bytes.as_bytes()).ok();
     match path {
-        "/early" => Some(()),
-        "/close" => None,
+        "/early" | "/stored/early" => Some(()),
+        "/close" | "/stored/close" => None,
         "/garbage" => say("SSH-2.0-OpenSSH_9.2\r\n\r\n").and(None),
         "/half-head" => say("HTTP/1.1 200 OK\r\ncontent-le").and(None),
         "/half-body" => say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").and(None),
@@ -220,6 +235,12 @@ fn answer(path: &str, head: &str, body: &[u8], stream: &mut TcpStream) -> Option
              via: 1.1 inner\r\nratelimit: \"origin\";r=1\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\
              x-request-id: theirs\r\ncontent-length: 2\r\n\r\nhi",
         ),
+        "/stored/smaller" => {
+            say("HTTP/1.1 200 OK\r\nx-storage-delta-bytes: -7\r\ncontent-length: 0\r\n\r\n")
+        }
+        "/stored/same" => {
+            say("HTTP/1.1 200 OK\r\nx-storage-delta-bytes: 0\r\ncontent-length: 0\r\n\r\n")
+        }
         "/metered/close" => None,
         "/metered/plain" => say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
         "/metered/nonsense" => {
@@ -241,6 +262,7 @@ fn answer(path: &str, head: &str, body: &[u8], stream: &mut TcpStream) -> Option
             Some(())
         }
         path => {
+            let path = path.strip_prefix("/stored").unwrap_or(path);
             let status = path.strip_prefix("/status/").unwrap_or("200");
             let length = head.len() + body.len();
             say(&format!(

@@ -17,6 +17,7 @@ use model::{
     gate::{Denial, Gate, Meter, Permit, QuotaStatus, Take, Token, Tokens},
     key::ApiKey,
     level::{LevelChange, LevelSink},
+    limiter::{Limiter, Unlimited},
     plan::{ChargeOn, Plan},
     policy::{
         BodyDecision, Chain, Decision, HookFuture, Hooks, OnFailure, Plugin, Policy,
@@ -24,6 +25,7 @@ use model::{
     },
     quota::{Metric, MetricSet, Quotas},
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
+    reservation::Reserves,
     route::{Pattern, Route, RouteTable, RouteTag},
     snapshot::{Snapshot, TenantEntry},
     tenant::{Status, SuspendReason, Tenant, TenantId},
@@ -35,6 +37,8 @@ use uuid::Uuid;
 use super::{
     client::{self, Answer, Client},
     origin::Origin,
+    sessions::{self, FakeSessions},
+    storage::FakeStorage,
 };
 use crate::{LocalService, Ports, Proxy, ProxyConfig, Running};
 
@@ -49,6 +53,8 @@ pub(super) struct World {
     pub(super) far_origin: Origin,
     pub(super) gate: Arc<FakeGate>,
     pub(super) levels: Arc<FakeLevels>,
+    pub(super) storage: Arc<FakeStorage>,
+    pub(super) sessions: Arc<FakeSessions>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) registry: prometheus::Registry,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -66,6 +72,7 @@ pub(super) struct Setup {
     pub(super) charge_on: ChargeOn,
     pub(super) endpoint: Option<SocketAddr>,
     pub(super) api: Option<Arc<dyn LocalService>>,
+    pub(super) limiter: Arc<dyn Limiter>,
 }
 
 impl Default for Setup {
@@ -76,7 +83,8 @@ impl Default for Setup {
             ..ProxyConfig::default()
         };
         let chain = Arc::default();
-        Self { config, chain, charge_on: ChargeOn::Answered, endpoint: None, api: None }
+        let limiter = Arc::new(Unlimited);
+        Self { config, chain, charge_on: ChargeOn::Answered, endpoint: None, api: None, limiter }
     }
 }
 
@@ -100,11 +108,16 @@ impl World {
         let clock = Arc::new(ManualClock::at(NOW));
         let registry = prometheus::Registry::new();
         let levels = Arc::<FakeLevels>::default();
+        let storage = Arc::<FakeStorage>::default();
+        let sessions = Arc::<FakeSessions>::default();
         let ports = Ports {
             snapshots: receiver,
             gate: Arc::clone(&gate) as _,
+            limiter: Arc::clone(&setup.limiter),
             clock: Arc::clone(&clock) as _,
             levels: Arc::clone(&levels) as _,
+            storage: Arc::clone(&storage) as _,
+            sessions: Arc::clone(&sessions) as _,
             api: setup.api.clone(),
         };
         let running = Proxy::start(setup.config.clone(), ports, &registry);
@@ -116,6 +129,8 @@ impl World {
             far_origin,
             gate,
             levels,
+            storage,
+            sessions,
             clock,
             registry,
             snapshots,
@@ -228,6 +243,8 @@ fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     }
 }
 
@@ -248,6 +265,7 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
         custom_domains: vec![format!("www.{slug}-custom.example")],
         quota_overrides: BTreeMap::new(),
         dated_quotas: BTreeMap::new(),
+        quota_anchor: Default::default(),
         attributes: BTreeMap::new(),
         created_at: UnixMs(0),
         version: 1,
@@ -257,18 +275,29 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
 fn routes() -> RouteTable {
     let route = |name: &str, pattern: &str, tags: Vec<RouteTag>, timeout_ms| {
         let path = Pattern::parse(pattern).expect("a pattern");
-        let meters = if name == "metered" { super::levels::rules() } else { Vec::new() };
+        let reports = matches!(name, "metered" | "stored");
+        let meters = if reports { super::levels::rules() } else { Vec::new() };
+        let reserves = match name {
+            "stored" => vec![Reserves::Body],
+            "created" => vec![Reserves::One(Metric::Users)],
+            _ => Vec::new(),
+        };
         let methods = Vec::new();
-        Arc::new(Route { name: name.into(), methods, path, tags, timeout_ms, meters })
+        let (name, session) = (name.into(), None);
+        Arc::new(Route { name, methods, path, tags, timeout_ms, meters, reserves, session })
     };
-    RouteTable(vec![
+    let mut routes = sessions::routes();
+    routes.extend([
         route("metered", "/metered/*", Vec::new(), None),
+        route("stored", "/stored/**", vec![RouteTag::Upload], None),
+        route("created", "/created/*", vec![RouteTag::UserCreate], None),
         route("ai", "/ai/**", vec![RouteTag::Ai], None),
         route("short", "/never", Vec::new(), Some(60_000)),
         route("root", "/", Vec::new(), None),
         route("any", "/*", Vec::new(), None),
         route("deep", "/*/*", Vec::new(), None),
-    ])
+    ]);
+    RouteTable(routes)
 }
 
 /// A sink that remembers.
@@ -397,7 +426,7 @@ impl Meter for FakeMeter {
     }
 
     fn status(&self, metric: Metric, now: UnixMs) -> Option<QuotaStatus> {
-        let window = Window::of(metric, now)?;
+        let window = Window::of(metric, now, Default::default())?;
         let limit = if metric == Metric::ApiCalls { 1_000 } else { 100 };
         let unlimited = self.mode() == Mode::Unlimited;
         Some(QuotaStatus { metric, limit, window, remaining: limit - 1, unlimited })

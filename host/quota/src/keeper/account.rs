@@ -1,13 +1,14 @@
 //! What the keeper knows about one metric of one active tenant.
 //!
 //! Made when a slot first needs something, dropped when it was idle and everything of it is
-//! reported. Invariant: a new account of a window holds nothing of it.
+//! reported. Invariant: a new account of a window holds nothing of it, and knows no epoch
+//! that it may spend before it has confirmed its bounds.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use model::{
     clock::UnixMs,
-    ledger::{EpochReport, WindowKey},
+    ledger::{Bounds, EpochRef, LeaseReport, WindowKey},
     window::Window,
 };
 
@@ -27,36 +28,79 @@ const RATE_STEP_MS: u64 = 1_000;
 /// Largest single grant: the cell counts in 32 bits, and refunds need room.
 const GRANT_MAX: u64 = 1 << 30;
 
+/// Which dispatcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    /// The one that edges share.
+    Shared,
+    /// The one in this process: tranches that only this holder can have.
+    Direct,
+}
+
 pub(super) struct Account {
     pub(super) meter: Arc<TenantMeter>,
     pub(super) index: usize,
     pub(super) key: WindowKey,
-    /// Highest epoch known to be opened.
-    pub(super) latest: u64,
-    /// An open call ended without an answer: the epoch after `latest` may be ours.
+    /// Shared epochs that may be spent, as confirmed.
+    pub(super) bounds: Bounds,
+    /// The bounds were confirmed, and nothing has shown since that they are behind.
+    pub(super) confirmed: bool,
+    /// The confirmation is in a call, or will be in the next.
+    pub(super) confirming: bool,
+    /// Highest epoch known to be opened for this holder's own dispatcher.
+    pub(super) direct_latest: u64,
+    /// An open call ended without an answer: an own epoch after `direct_latest` may exist.
     pub(super) doubt: bool,
     /// The limit that the open tranches were opened under, and its version.
     pub(super) limit: u64,
     pub(super) version: u32,
     pub(super) lease: Option<Lease>,
+    /// A message to a dispatcher is under way, with this number.
+    pub(super) leasing: Option<u64>,
+    /// A tranche is on its way to a dispatcher.
+    pub(super) installing: bool,
     /// A tranche is being asked for.
-    pub(super) opening: bool,
-    /// Sealed tranches of this window that the authority does not know of yet.
+    pub(super) opening: Option<Via>,
+    /// Open shared epochs have to be closed before the next lease.
+    pub(super) closing: bool,
+    /// Tokens that expired: they go back with the next message.
+    pub(super) parked: Option<Parked>,
+    /// Sealed leases of this window that the authority does not know of yet.
     pub(super) pending: u32,
     /// The authority said "exhausted"; believed until then.
     pub(super) exhausted: Option<UnixMs>,
+    /// Until then another edge's tranche is waited for instead of opening one; on the
+    /// monotonic clock, ms.
+    pub(super) grace_until: u64,
+    /// Nothing is asked of a dispatcher before; on the monotonic clock, ms.
+    pub(super) retry_at: u64,
+    /// Until then tokens of closed epochs may come back; on the monotonic clock, ms.
+    pub(super) settles_until: u64,
+    /// How often in a row others held the last tokens.
+    pub(super) soft: u32,
     pub(super) rate: Rate,
     /// When tokens were last taken, or wanted; on the monotonic clock, ms.
     pub(super) active_at: u64,
     pub(super) late_reported: u32,
 }
 
+/// Tokens out of the cell that their dispatcher does not have back.
+#[derive(Clone, Copy)]
+pub(super) struct Parked {
+    pub(super) epoch: u64,
+    pub(super) tokens: u64,
+}
+
 /// A record in use.
 pub(super) struct Lease {
+    pub(super) via: Via,
     pub(super) record: u32,
     pub(super) generation: u32,
     pub(super) epoch: u64,
     pub(super) tranche: u64,
+    /// When it has to be renewed, and when it ends; on the monotonic clock, ms.
+    pub(super) renew_at: u64,
+    pub(super) expires: u64,
     /// Taken and refunded so far, as counted.
     pub(super) counted: (u64, u64),
     /// Spent and refunded, as the authority knows.
@@ -72,8 +116,9 @@ impl Account {
         generation: u32,
     ) -> Option<Self> {
         let slot = meter.slots.get(index)?;
-        let window = Window::of(slot.metric, shared.clock.now())?;
+        let window = slot.window(shared.clock.now())?;
         slot.enter(window, generation);
+        slot.live(shared.life.load(Ordering::Acquire), generation);
         let (version, limit) = slot.limit();
         let now = shared.clock.monotonic_ms();
         let key = WindowKey { tenant: meter.tenant, metric: slot.metric, window };
@@ -81,14 +126,25 @@ impl Account {
             meter,
             index,
             key,
-            latest: 0,
+            bounds: Bounds::default(),
+            confirmed: false,
+            confirming: false,
+            direct_latest: 0,
             doubt: false,
             limit,
             version,
             lease: None,
-            opening: false,
+            leasing: None,
+            installing: false,
+            opening: None,
+            closing: false,
+            parked: None,
             pending: 0,
             exhausted: None,
+            grace_until: 0,
+            retry_at: 0,
+            settles_until: 0,
+            soft: 0,
             rate: Rate { per_s: 0, tokens: 0, since: now },
             active_at: now,
             late_reported: 0,
@@ -105,16 +161,46 @@ impl Account {
         self.meter.slots.get(self.index).unwrap_or(first)
     }
 
-    /// Moves to another window. Everything of the old one must be retired.
+    /// Moves to another window. Everything of the old one must be retired; an answer that
+    /// is still under way is told by its key.
     pub(super) fn enter(&mut self, window: Window, generation: u32) {
         self.key.window = window;
-        self.latest = 0;
+        self.enter_anew();
+        self.slot().enter(window, generation);
+    }
+
+    /// Knows nothing of its window any more. Everything must be retired, and no answer
+    /// under way.
+    pub(super) fn enter_anew(&mut self) {
+        self.bounds = Bounds::default();
+        self.confirmed = false;
+        self.confirming = false;
+        self.direct_latest = 0;
         self.doubt = false;
-        self.opening = false;
+        self.leasing = None;
+        self.installing = false;
+        self.opening = None;
+        self.closing = false;
+        self.parked = None;
         self.pending = 0;
         self.exhausted = None;
+        self.grace_until = 0;
+        self.retry_at = 0;
+        self.settles_until = 0;
+        self.soft = 0;
         self.late_reported = 0;
-        self.slot().enter(window, generation);
+    }
+
+    /// Whether an answer is awaited before anything else is asked of a dispatcher.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.leasing.is_some() || self.installing || self.closing || self.confirming
+    }
+
+    /// Own tranches that the authority takes for open: the one in use, and those whose final
+    /// figures it does not have.
+    pub(super) fn own_tranches(&self) -> u32 {
+        let used = self.lease.as_ref().is_some_and(|lease| lease.via == Via::Direct);
+        self.pending + u32::from(used)
     }
 
     pub(super) fn waiting(&self) -> u64 {
@@ -158,14 +244,14 @@ impl Account {
     }
 
     /// What the authority should know of the present lease, when it changed.
-    pub(super) fn changed(&self, shared: &Shared) -> Option<EpochReport> {
+    pub(super) fn changed(&self, shared: &Shared) -> Option<LeaseReport> {
         let lease = self.lease.as_ref()?;
         let record = shared.map.record(lease.record)?;
         let (spent, refunded) = (record.spent(), record.refunded());
-        ((spent, refunded) != lease.reported).then_some(EpochReport {
-            key: self.key,
-            epoch: lease.epoch,
+        ((spent, refunded) != lease.reported).then_some(LeaseReport {
+            of: EpochRef { key: self.key, epoch: lease.epoch },
             tranche: lease.tranche,
+            lease: lease.generation,
             spent,
             refunded,
             sealed: false,
@@ -176,7 +262,8 @@ impl Account {
     pub(super) fn is_done(&self) -> bool {
         self.lease.is_none()
             && self.pending == 0
-            && !self.opening
+            && self.opening.is_none()
+            && !self.is_busy()
             && !self.doubt
             && self.waiting() == 0
             && self.late_reported == self.slot().late()

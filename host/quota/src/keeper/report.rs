@@ -1,41 +1,57 @@
 //! Telling the authority what was spent.
 //!
-//! One report is in flight: final figures at once, running figures every second and for
-//! tenants whose usage somebody reads. Invariant: final figures are sent until the
-//! authority has them; only then is their record freed.
+//! One report is in flight: final figures and seals at once, running figures every second
+//! and for tenants whose usage somebody reads. With a shared dispatcher there is one every
+//! second in any case: it is this holder's sign of life, and its answer brings what has to
+//! be sealed, and the authority's time. Invariant: final figures are sent until the
+//! authority has them; only then is their record freed. A seal never comes before the final
+//! figures of its tranche.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
 use model::{
-    ledger::{EpochReport, LateRefunds, Recall, Report, ReportAnswer, WindowKey},
+    ledger::{
+        EpochRef, LateRefunds, LeaseReport, LostShare, Report, ReportAnswer, Standing, WindowKey,
+    },
+    quota::Metric,
     tenant::TenantId,
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{CallFailed, Id, Keeper, account::Account, bounded};
+use super::{
+    CallFailed, Id, Keeper,
+    account::{Account, Via},
+    bounded,
+};
 
-/// Figures in one report; more would hold the only writer for too long.
+/// Figures, and accounts watched, in one report; more would hold the only writer for too
+/// long.
 const REPORT_MAX: usize = 512;
 
-/// A sealed tranche and its final figures.
+/// What the authority has to be told in this order.
 #[derive(Clone, Copy)]
-pub(super) struct Final {
-    pub(super) id: Id,
-    pub(super) key: WindowKey,
-    pub(super) epoch: u64,
-    pub(super) tranche: u64,
-    pub(super) spent: u64,
-    pub(super) refunded: u64,
-    /// To be freed when the figures are durable.
-    pub(super) record: Option<u32>,
+pub(super) enum Word {
+    /// The final figures of a lease.
+    Final {
+        id: Id,
+        figures: LeaseReport,
+        /// To be freed when the figures are durable.
+        record: u32,
+    },
+    /// No token of a tranche will be spent any more.
+    Seal(EpochRef),
 }
 
 /// What a report under way contains, for its answer.
 #[derive(Default)]
 pub(super) struct SentReport {
-    finals: usize,
-    running: Vec<(Id, EpochReport)>,
+    /// On the monotonic clock, ms.
+    at: u64,
+    words: usize,
+    running: Vec<(Id, LeaseReport)>,
     late: Vec<(Id, LateRefunds)>,
+    lost: Vec<LostShare>,
+    watched: Vec<(Id, WindowKey)>,
     flushes: Vec<oneshot::Sender<bool>>,
 }
 
@@ -44,56 +60,59 @@ impl Keeper {
     pub(super) fn start_report(&mut self) {
         let now = Instant::now();
         let due = now >= self.report_due;
-        let wanted = due || !self.finals.is_empty() || !self.flushes.is_empty();
-        if self.report_call.is_some() || now < self.outage.retry_at || !wanted {
+        let wanted = due || !self.words.is_empty() || !self.flushes.is_empty();
+        if self.report_call.is_some() || now < self.outage.retry_at || !wanted || self.ended {
             return;
         }
-        if due {
-            let pause = Duration::from_millis(self.shared.config.report_interval_ms);
-            self.report_due = now + pause;
-        }
-        let mut sent = SentReport::default();
-        let mut epochs = self.final_figures();
-        sent.finals = epochs.len();
+        let words = self.words.len().min(REPORT_MAX);
+        let mut sent = SentReport { words, ..SentReport::default() };
         for (tenant, done) in std::mem::take(&mut self.flushes) {
             self.running_figures(&mut sent, Some(tenant));
             sent.flushes.push(done);
         }
         if due {
+            let pause = Duration::from_millis(self.shared.config.report_interval_ms);
+            self.report_due = now + pause;
             self.running_figures(&mut sent, None);
+            self.watch(&mut sent);
+            sent.lost = std::mem::take(&mut self.lost.told);
         }
-        if sent.finals == 0 && sent.running.is_empty() && sent.late.is_empty() {
+        let alive = due && self.common.is_some();
+        if sent.words == 0 && sent.running.is_empty() && sent.late.is_empty() && !alive {
             sent.flushes.into_iter().for_each(|done| {
                 let _ = done.send(true);
             });
             return;
         }
-        epochs.extend(sent.running.iter().map(|(_, figures)| *figures));
-        let late = sent.late.iter().map(|(_, late)| *late).collect();
-        self.report_sent = sent;
-        self.send(epochs, late);
+        self.send_report(sent);
     }
 
-    fn send(&mut self, epochs: Vec<EpochReport>, late: Vec<LateRefunds>) {
+    fn send_report(&mut self, mut sent: SentReport) {
         self.report_number += 1;
-        let report = Report { holder: self.holder, number: self.report_number, epochs, late };
+        let (mut leases, mut seals) = (Vec::new(), Vec::new());
+        for word in self.words.iter().take(sent.words) {
+            match word {
+                Word::Final { figures, .. } => leases.push(*figures),
+                Word::Seal(of) => seals.push(*of),
+            }
+        }
+        leases.extend(sent.running.iter().map(|(_, figures)| *figures));
+        let report = Report {
+            holder: self.holder,
+            number: self.report_number,
+            leases,
+            seals,
+            late: sent.late.iter().map(|(_, late)| *late).collect(),
+            lost: sent.lost.clone(),
+            watched: sent.watched.iter().map(|(_, key)| *key).collect(),
+        };
+        sent.at = self.shared.clock.monotonic_ms();
+        self.report_sent = sent;
         self.shared.metrics.calls_report.inc();
         let authority = Arc::clone(&self.authority);
         let limit = self.call_limit();
         self.report_call =
             Some(Box::pin(async move { bounded(limit, authority.report(report)).await }));
-    }
-
-    fn final_figures(&self) -> Vec<EpochReport> {
-        let report = |figures: &Final| EpochReport {
-            key: figures.key,
-            epoch: figures.epoch,
-            tranche: figures.tranche,
-            spent: figures.spent,
-            refunded: figures.refunded,
-            sealed: true,
-        };
-        self.finals.iter().take(REPORT_MAX).map(report).collect()
     }
 
     /// Adds what changed: of one tenant in full, else as much as fits.
@@ -123,16 +142,32 @@ impl Keeper {
         }
     }
 
-    pub(super) async fn on_reported(&mut self, answer: Result<ReportAnswer, CallFailed>) {
+    /// Adds accounts of the shared dispatcher, a part of them in turn when they are many.
+    fn watch(&mut self, sent: &mut SentReport) {
+        if self.common.is_none() {
+            return;
+        }
+        let from = self.watch_from.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.accounts.range((from, Bound::Unbounded));
+        let watched = rest.filter(|(_, account)| account.confirmed).take(REPORT_MAX);
+        sent.watched = watched.map(|(id, account)| (*id, account.key)).collect();
+        let all = sent.watched.len() < REPORT_MAX;
+        self.watch_from = if all { None } else { sent.watched.last().map(|(id, _)| *id) };
+    }
+
+    pub(super) fn on_reported(&mut self, answer: Result<ReportAnswer, CallFailed>) {
         let sent = std::mem::take(&mut self.report_sent);
         let stored = answer.is_ok();
         match answer {
+            Ok(answer) if answer.ended => self.ended = true,
             Ok(answer) => {
                 self.recovered();
-                self.after_report(&sent, &answer).await;
+                self.shared.clock.learn(sent.at, answer.now);
+                self.after_report(&sent, answer);
             }
             Err(error) => {
                 self.credit_unseen = true;
+                self.lost.told.extend(sent.lost);
                 self.failed("report", &error);
             }
         }
@@ -141,10 +176,10 @@ impl Keeper {
         });
     }
 
-    async fn after_report(&mut self, sent: &SentReport, answer: &ReportAnswer) {
+    fn after_report(&mut self, sent: &SentReport, answer: ReportAnswer) {
         for (id, figures) in &sent.running {
             let lease = self.accounts.get_mut(id).and_then(|account| account.lease.as_mut());
-            if let Some(lease) = lease.filter(|lease| lease.epoch == figures.epoch) {
+            if let Some(lease) = lease.filter(|lease| lease.generation == figures.lease) {
                 lease.reported = (figures.spent, figures.refunded);
             }
         }
@@ -155,49 +190,72 @@ impl Keeper {
                 touched.push(*id);
             }
         }
-        for done in self.finals.drain(..sent.finals.min(self.finals.len())) {
-            if let Some(index) = done.record
-                && let Some(record) = self.shared.map.record(index)
-            {
+        for word in self.words.drain(..sent.words.min(self.words.len())) {
+            let Word::Final { id, figures, record: index } = word else { continue };
+            if let Some(record) = self.shared.map.record(index) {
                 record.free();
                 self.records.freed.push(index);
             }
-            if let Some(account) = self.accounts.get_mut(&done.id).filter(|a| a.key == done.key) {
+            if let Some(account) = self.accounts.get_mut(&id).filter(|a| a.key == figures.of.key) {
                 account.pending = account.pending.saturating_sub(1);
-                touched.push(done.id);
+                touched.push(id);
             }
         }
-        for recall in &answer.recalls {
-            self.recall(recall).await;
+        answer.recalls.into_iter().for_each(|of| self.recall(of, Via::Shared));
+        answer.own_recalls.into_iter().for_each(|of| self.recall(of, Via::Direct));
+        self.take_standings(sent, &answer.standings);
+        for (of, fence, holder) in answer.lost {
+            self.ask_lost(of, fence, holder);
         }
         // A report whose answer was lost may have credited.
         let credited = std::mem::take(&mut self.credit_unseen) || answer.credited > 0;
         for id in touched {
-            self.credited(id, credited).await;
+            self.credited(id, credited);
+        }
+    }
+
+    fn take_standings(&mut self, sent: &SentReport, standings: &[Option<Standing>]) {
+        for ((id, key), standing) in sent.watched.iter().zip(standings) {
+            self.with(*id, |keeper, account| {
+                if account.key == *key {
+                    keeper.stand(account, *standing);
+                    if account.waiting() > 0 {
+                        keeper.serve_account(account);
+                    }
+                }
+            });
         }
     }
 
     /// Tokens may have gone back into a window that was exhausted.
-    async fn credited(&mut self, id: Id, credited: bool) {
+    fn credited(&mut self, id: Id, credited: bool) {
         let Some(account) = self.accounts.get_mut(&id) else { return };
         if credited {
             account.exhausted = None;
             account.slot().clear_empty();
         }
         if account.waiting() > 0 {
-            self.serve(id).await;
+            self.serve(id);
         }
     }
 
-    async fn recall(&mut self, recall: &Recall) {
-        let index = model::quota::Metric::CONSUMABLE.iter().position(|m| *m == recall.key.metric);
+    /// Seals a tranche that is closing, whether anything of it is held or not.
+    fn recall(&mut self, of: EpochRef, via: Via) {
+        let index = Metric::CONSUMABLE.iter().position(|metric| *metric == of.key.metric);
         let Some(index) = index else { return };
-        self.with((recall.key.tenant, index), async |keeper, account| {
-            let held = account.lease.as_ref().is_some_and(|lease| lease.epoch <= recall.floor);
-            if held && account.key == recall.key {
-                keeper.retire(account).await;
+        self.with((of.key.tenant, index), |keeper, account| {
+            // The start names a window; an end may have been moved since.
+            if account.key.window.start != of.key.window.start {
+                return;
             }
-        })
-        .await;
+            match via {
+                Via::Direct => keeper.retire(account),
+                Via::Shared => {
+                    account.bounds.floor = account.bounds.floor.max(of.epoch);
+                    keeper.leave_closed(account);
+                }
+            }
+        });
+        self.words.push(Word::Seal(of));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use model::{
     clock::UnixMs,
-    ledger::{BootId, EpochReport, HolderId, Will, WindowKey},
+    ledger::{BootId, EpochRef, HolderId, LeaseReport, Will, WindowKey},
     quota::Metric,
     tenant::TenantId,
     window::Window,
@@ -69,16 +69,16 @@ fn parse(bytes: &[u8], boot: BootId) -> Result<Legacy, &'static str> {
         return Err("it is cut off");
     }
     let records = bytes.get(map::HEADER_BYTES..).unwrap_or_default();
-    let epochs = records
+    let leases = records
         .chunks_exact(size_of::<Record>())
         .take(capacity as usize)
         .filter_map(|record| figures(record).transpose())
         .collect::<Result<_, _>>()?;
-    Ok(Legacy::Will(Will { predecessor: holder, boot, epochs }))
+    Ok(Legacy::Will(Will { predecessor: holder, boot, leases }))
 }
 
 /// The figures of one record; `None` for a free one.
-fn figures(record: &[u8]) -> Result<Option<EpochReport>, &'static str> {
+fn figures(record: &[u8]) -> Result<Option<LeaseReport>, &'static str> {
     let field = |at: usize| word(record, at).ok_or("a record is cut off");
     let state = field(offset_of!(Record, state))?;
     if state == 0 {
@@ -91,21 +91,22 @@ fn figures(record: &[u8]) -> Result<Option<EpochReport>, &'static str> {
     if state >> 32 != IN_USE || state != state_word(checksum(&identity)) {
         return Err("the checksum of a record is wrong");
     }
-    let [high, low, metric, start, end, epoch, tranche] = identity;
+    let [high, low, metric, start, end, epoch, tranche, lease] = identity;
     let metric = usize::try_from(metric).ok().and_then(|code| Metric::ALL.get(code));
     let tokens = field(offset_of!(Record, cell))? & u64::from(u32::MAX);
     let held = field(offset_of!(Record, received))?
         .checked_sub(field(offset_of!(Record, returned))?)
         .filter(|held| *held <= tranche);
     let spent = held.and_then(|held| held.checked_sub(tokens));
-    Ok(Some(EpochReport {
-        key: WindowKey {
-            tenant: TenantId(Uuid::from_u64_pair(high, low)),
-            metric: *metric.ok_or("a record has an unknown metric")?,
-            window: Window { start: UnixMs(start), end: UnixMs(end) },
-        },
-        epoch,
+    let key = WindowKey {
+        tenant: TenantId(Uuid::from_u64_pair(high, low)),
+        metric: *metric.ok_or("a record has an unknown metric")?,
+        window: Window { start: UnixMs(start), end: UnixMs(end) },
+    };
+    Ok(Some(LeaseReport {
+        of: EpochRef { key, epoch },
         tranche,
+        lease: u32::try_from(lease).map_err(|_| "a record has an unknown lease")?,
         spent: spent.ok_or("the figures of a record do not add up")?,
         refunded: field(offset_of!(Record, refunded))?,
         sealed: true,

@@ -5,7 +5,7 @@
 //! grant `received` is written before the tokens, so a crash can only overstate it. A
 //! sealed record keeps its tokens and loses its generation, which no taker then matches.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::sync::atomic::{AtomicU64, Ordering};
 
 /// The generation of a record that nobody may spend from.
 pub(crate) const SEALED: u32 = 0;
@@ -22,13 +22,11 @@ pub(crate) struct Record {
     pub(super) received: AtomicU64,
     pub(super) returned: AtomicU64,
     pub(super) refunded: AtomicU64,
-    pub(super) spare: [AtomicU64; 4],
+    pub(super) spare: [AtomicU64; 3],
 }
 
-/// Tenant (two words), metric, window start and end, epoch, tranche.
-pub(super) const IDENTITY_WORDS: usize = 7;
-
-const _: () = assert!(size_of::<Record>() == 128, "the file format has 128 bytes per record");
+/// Tenant (two words), metric, window start and end, epoch, tranche, lease.
+pub(super) const IDENTITY_WORDS: usize = 8;
 
 const fn pack(generation: u32, tokens: u32) -> u64 {
     (generation as u64) << 32 | tokens as u64
@@ -116,6 +114,30 @@ impl Record {
             self.returned.fetch_add(u64::from(tokens), Ordering::Release);
         }
         added
+    }
+
+    /// Takes all tokens out of the lease so that nobody spends them, to give them back.
+    /// Refunds still find it. Only the keeper calls it, before it says so to anybody.
+    pub(crate) fn withdraw(&self, generation: u32) -> u32 {
+        let mut cell = self.cell.load(Ordering::Relaxed);
+        loop {
+            let tokens = tokens_of(cell);
+            if generation_of(cell) != generation || tokens == 0 {
+                return 0;
+            }
+            match self.cell.compare_exchange_weak(
+                cell,
+                pack(generation, 0),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => {
+                    self.returned.fetch_add(u64::from(tokens), Ordering::Release);
+                    return tokens;
+                }
+                Err(now) => cell = now,
+            }
+        }
     }
 
     /// Starts a lease in a record whose figures are zero. Only the keeper calls it, after

@@ -5,7 +5,7 @@ use std::{
 
 use model::{
     clock::UnixMs,
-    ledger::{EpochReport, Will},
+    ledger::{EpochRef, LeaseReport, Will},
     tenant::TenantId,
     window::Window,
 };
@@ -24,6 +24,10 @@ fn key() -> WindowKey {
         metric: Metric::AiRequests,
         window: Window { start: UnixMs(1), end: UnixMs(2) },
     }
+}
+
+fn of(epoch: u64) -> EpochRef {
+    EpochRef { key: key(), epoch }
 }
 
 struct File {
@@ -64,34 +68,34 @@ fn a_new_file_leaves_nothing_and_an_unused_one_an_empty_will() {
     assert_eq!(new.legacy(boot()).expect("readable"), Legacy::Nothing);
     let file = file();
     let predecessor = file.holder;
-    let will = Will { predecessor, boot: boot(), epochs: Vec::new() };
+    let will = Will { predecessor, boot: boot(), leases: Vec::new() };
     assert_eq!(file.legacy(), Legacy::Will(will));
 }
 
 #[test]
 fn a_will_says_what_was_spent_of_each_record_in_use() {
     let file = file();
-    file.record().begin(&key(), 3, 100, (7, 20));
+    file.record().begin(&of(3), 100, 7, 20);
     for _ in 0..5 {
         file.record().take(7);
     }
     assert!(file.record().refund(7));
     assert!(file.record().grant(7, 10));
     let other = file.map.record(1).expect("a record");
-    other.begin(&key(), 2, 8, (6, 8));
+    other.begin(&of(2), 8, 6, 8);
     other.seal(6);
     other.free();
     let Legacy::Will(will) = file.legacy() else { panic!("a will") };
-    let figures =
-        EpochReport { key: key(), epoch: 3, tranche: 100, spent: 4, refunded: 1, sealed: true };
-    assert_eq!(will.epochs, [figures]);
+    let (tranche, lease, spent, refunded, sealed) = (100, 7, 4, 1, true);
+    let figures = LeaseReport { of: of(3), tranche, lease, spent, refunded, sealed };
+    assert_eq!(will.leases, [figures]);
 }
 
 #[test]
 fn a_sealed_lease_gives_nothing_takes_nothing_and_keeps_its_figures() {
     let file = file();
     let record = file.record();
-    record.begin(&key(), 1, 100, (7, 20));
+    record.begin(&of(1), 100, 7, 20);
     assert_eq!(record.take(7), Taken::Left(19));
     record.seal(7);
     record.seal(7);
@@ -105,7 +109,7 @@ fn a_sealed_lease_gives_nothing_takes_nothing_and_keeps_its_figures() {
 #[test]
 fn a_grant_that_finds_a_sealed_lease_changes_no_sum() {
     let file = file();
-    file.record().begin(&key(), 1, 100, (7, 20));
+    file.record().begin(&of(1), 100, 7, 20);
     file.record().take(7);
     file.record().seal(7);
     assert!(!file.record().grant(7, 50));
@@ -115,7 +119,7 @@ fn a_grant_that_finds_a_sealed_lease_changes_no_sum() {
 #[test]
 fn figures_that_do_not_add_up_condemn_the_file() {
     let file = file();
-    file.record().begin(&key(), 1, 100, (7, 20));
+    file.record().begin(&of(1), 100, 7, 20);
     file.record().received.store(5, Ordering::Relaxed);
     assert!(matches!(file.legacy(), Legacy::Damaged(_)));
 }
@@ -135,7 +139,7 @@ fn threads_and_a_seal_leave_exact_figures() {
     const THREADS: u64 = 4;
     for round in 0..50 {
         let file = file();
-        file.record().begin(&key(), 1, 1 << 20, (7, 1_000));
+        file.record().begin(&of(1), 1 << 20, 7, 1_000);
         let map = Arc::new(file.map);
         let start = Arc::new(Barrier::new(THREADS as usize + 1));
         let takers: Vec<_> = (0..THREADS)
@@ -178,7 +182,7 @@ proptest! {
         at in 0_usize..4096 + 4 * 128, byte in any::<u8>(), cut in any::<bool>(),
     ) {
         let file = file();
-        file.record().begin(&key(), 1, 100, (7, 20));
+        file.record().begin(&of(1), 100, 7, 20);
         for _ in 0..12 {
             file.record().take(7);
         }
@@ -197,10 +201,37 @@ proptest! {
             // kill cannot tear them, but they are within the tranche.
             prop_assert_eq!(will.predecessor, holder);
             prop_assert!(!cut);
-            for figures in will.epochs {
-                prop_assert_eq!((figures.key, figures.epoch, figures.tranche), (key(), 1, 100));
+            for figures in will.leases {
+                prop_assert_eq!((figures.of, figures.tranche), (of(1), 100));
                 prop_assert!(figures.spent <= figures.tranche);
             }
         }
     }
+}
+
+#[test]
+fn withdrawn_tokens_are_returned_and_a_refund_still_finds_its_lease() {
+    let file = file();
+    let record = file.record();
+    record.begin(&of(1), 100, 7, 20);
+    for _ in 0..3 {
+        record.take(7);
+    }
+    assert_eq!(record.withdraw(7), 17);
+    assert_eq!(record.withdraw(7), 0);
+    assert_eq!((record.take(7), record.spent()), (Taken::Dry, 3));
+    assert!(record.refund(7));
+    assert_eq!(record.spent(), 2);
+    record.seal(7);
+    assert_eq!((record.withdraw(7), record.spent()), (0, 2), "a sealed lease keeps what it has");
+}
+
+#[test]
+fn a_file_that_was_handed_over_is_the_new_holders_and_holds_nothing() {
+    let file = file();
+    file.record().begin(&of(1), 100, 7, 20);
+    let heir = HolderId::random();
+    file.map.hand_over(heir, boot());
+    let will = Will { predecessor: heir, boot: boot(), leases: Vec::new() };
+    assert_eq!(file.legacy(), Legacy::Will(will));
 }

@@ -17,7 +17,7 @@ use model::{
     gate::{Denial, Gate, Meter, MeteredUsage, Permit, Take, UsageSource},
     ledger::{
         Authority, AuthorityError, BootId, Holder, HolderId, Inherited, OpenRequest, Opening,
-        Report, ReportAnswer, Stranded, Will, WindowAccount, WindowKey,
+        Registered, Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
     },
     plan::Plan,
     policy::Chain,
@@ -115,7 +115,7 @@ impl Bench {
     /// Figures from an authority that may still be recovering.
     pub(crate) async fn charged(&self, tenant: TenantId) -> MeteredUsage {
         for _ in 0..200 {
-            if let Ok(usage) = self.quota.usage(tenant).await {
+            if let Ok(usage) = self.quota.usage(tenant, Default::default()).await {
                 return usage;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -168,6 +168,15 @@ pub(crate) fn tenant(api: u64, ai: u64) -> TenantEntry {
     entry(TenantId(Uuid::new_v4()), api, ai)
 }
 
+/// A tenant that is served when nobody can say whether its quota of calls has one more.
+pub(crate) fn allowing(api: u64) -> TenantEntry {
+    let mut entry = tenant(api, 0);
+    let mut plan = Plan::clone(&entry.plan);
+    plan.on_authority_loss.api_calls = model::loss::OnLoss::Allow;
+    entry.plan = Arc::new(plan);
+    entry
+}
+
 pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
     let quotas = Quotas {
         max_users: 1,
@@ -186,6 +195,8 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     };
     let tenant = Tenant {
         id,
@@ -203,6 +214,7 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         custom_domains: Vec::new(),
         quota_overrides: Default::default(),
         dated_quotas: Default::default(),
+        quota_anchor: Default::default(),
         attributes: Default::default(),
         created_at: UnixMs(0),
         version: 1,
@@ -311,15 +323,16 @@ impl Flaky {
 }
 
 impl Authority for Flaky {
-    fn register(&self, holder: Holder) -> BoxFuture<'_, Result<(), AuthorityError>> {
+    fn register(&self, holder: Holder) -> BoxFuture<'_, Result<Registered, AuthorityError>> {
         self.pass(self.store.register(holder))
     }
 
     fn open(
         &self,
+        holder: HolderId,
         requests: Vec<OpenRequest>,
     ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>> {
-        self.pass(self.store.open(requests))
+        self.pass(self.store.open(holder, requests))
     }
 
     fn report(&self, report: Report) -> BoxFuture<'_, Result<ReportAnswer, AuthorityError>> {
@@ -328,9 +341,21 @@ impl Authority for Flaky {
 
     fn confirm(
         &self,
+        holder: HolderId,
+        keys: Vec<WindowKey>,
+    ) -> BoxFuture<'_, Result<Option<Vec<Option<Standing>>>, AuthorityError>> {
+        self.pass(self.store.confirm(holder, keys))
+    }
+
+    fn close(&self, keys: Vec<WindowKey>) -> BoxFuture<'_, Result<(), AuthorityError>> {
+        self.pass(Authority::close(&*self.store, keys))
+    }
+
+    fn accounts(
+        &self,
         keys: Vec<WindowKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<WindowAccount>>, AuthorityError>> {
-        self.pass(self.store.confirm(keys))
+        self.pass(self.store.accounts(keys))
     }
 
     fn inherit(&self, will: Will) -> BoxFuture<'_, Result<Inherited, AuthorityError>> {

@@ -147,7 +147,10 @@ fn killed_processes_together_admit_the_limit_and_never_more() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let (store, quota, clock) = open(&path).await;
-        assert_eq!(quota.usage(TENANT).await.unwrap().api_calls_this_month, LIMIT);
+        assert_eq!(
+            quota.usage(TENANT, Default::default()).await.unwrap().api_calls_this_month,
+            LIMIT
+        );
         let meter = quota.meter(&entry(TENANT, LIMIT, 0));
         assert!(is_exhausted(take(&meter, API, clock.now()).await.unwrap_err()));
         assert_eq!(store.audit_quotas().await.unwrap(), []);

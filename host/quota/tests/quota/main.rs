@@ -12,4 +12,6 @@ mod hot_path;
 mod kill;
 mod limits;
 mod outage;
+mod rate;
 mod restart;
+mod shared;

@@ -97,8 +97,27 @@ async fn usage_without_the_authority_is_an_error_not_a_guess() {
     let tenant = tenant(100, 0);
     bench.charged(tenant.id()).await;
     bench.authority.cut.store(true, Ordering::SeqCst);
-    assert!(bench.quota.usage(tenant.id()).await.is_err());
+    assert!(bench.quota.usage(tenant.id(), Default::default()).await.is_err());
     bench.authority.stuck.store(true, Ordering::SeqCst);
-    let answer = tokio::time::timeout(Duration::from_secs(20), bench.quota.usage(tenant.id()));
+    let answer = tokio::time::timeout(
+        Duration::from_secs(20),
+        bench.quota.usage(tenant.id(), Default::default()),
+    );
     assert!(answer.await.expect("bounded").is_err());
+}
+
+#[tokio::test]
+async fn a_plan_that_allows_it_is_served_without_a_token_while_nobody_can_say() {
+    let bench = Bench::with(|config| config.admit_wait_ms_max = 50).await;
+    let tenant = crate::bench::allowing(100);
+    let meter = bench.meter(&tenant);
+    spend(&meter, API, NOON, 3).await;
+    bench.authority.cut.store(true, Ordering::SeqCst);
+    // What is at hand is spent first; nothing is refused afterwards.
+    spend(&meter, API, NOON, 40).await;
+    assert!(bench.metric("quota_unaccounted_total") >= 40.0 - 8.0);
+    bench.authority.cut.store(false, Ordering::SeqCst);
+    let charged = bench.api_charged(tenant.id()).await;
+    assert!((3..=11).contains(&charged), "{charged}");
+    bench.audit().await;
 }

@@ -136,7 +136,10 @@ async fn crashes_in_a_row_admit_exactly_the_limit() {
         let entry = entry(tenant.id(), 300, 0);
         spend(&bench.meter(&entry), API, NOON, 7 + life).await;
         admitted += 7 + life;
-        assert_eq!(bench.quota.usage(tenant.id()).await.unwrap().api_calls_this_month, admitted);
+        assert_eq!(
+            bench.quota.usage(tenant.id(), Default::default()).await.unwrap().api_calls_this_month,
+            admitted
+        );
         place = bench.crash().await;
     }
     let bench = Bench::start(place, |_| {}).await;

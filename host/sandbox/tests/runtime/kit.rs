@@ -109,6 +109,7 @@ pub(crate) fn spec() -> BindingSpec {
         limits: Limits::default(),
         instances: Instances::Fresh,
         flags: Arc::default(),
+        rate_limits: Arc::default(),
     }
 }
 
@@ -181,7 +182,7 @@ pub(crate) fn exchange(tenant: u128) -> Box<PolicyExchange> {
         headers.append(name, HeaderValue::from_static(value));
     }
     headers.insert("x-bytes", HeaderValue::from_bytes(&[0xff]).expect("obs-text"));
-    let window = Window::of(Metric::ApiCalls, NOW).expect("a window");
+    let window = Window::of(Metric::ApiCalls, NOW, Default::default()).expect("a window");
     Box::new(PolicyExchange {
         request: RequestHead {
             method: Method::GET,
@@ -229,6 +230,8 @@ fn tenant_entry(number: u128) -> Arc<TenantEntry> {
         chain: Vec::new(),
         price: None,
         trial_quotas: Default::default(),
+        on_authority_loss: Default::default(),
+        rate: None,
     };
     let region = Arc::new(Region { name: "eu-central-1".into(), backends: BTreeMap::new() });
     let group = ResidencyGroup { name: "eu".into(), regions: vec![Arc::clone(&region)] };
@@ -259,6 +262,7 @@ fn tenant_of(number: u128) -> Tenant {
         custom_domains: Vec::new(),
         quota_overrides: BTreeMap::new(),
         dated_quotas: BTreeMap::new(),
+        quota_anchor: Default::default(),
         attributes: BTreeMap::from([("tier".into(), "gold".into())]),
         created_at: NOW,
         version: 1,

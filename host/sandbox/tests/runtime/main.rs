@@ -13,4 +13,5 @@ mod edits;
 mod kit;
 mod limits;
 mod loading;
+mod rate_limit;
 mod reuse;

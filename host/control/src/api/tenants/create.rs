@@ -55,6 +55,10 @@ pub(in crate::api) struct NewTenantBody {
     #[schemars(example = &"eu")]
     data_residency: Option<String>,
     parent_tenant_id: Option<uuid::Uuid>,
+    /// Day of the month on which the month's quotas begin anew, at 00:00 UTC; 29 to 31 are
+    /// the last day of a shorter month. A child inherits its parent's unless given; else 1.
+    #[schemars(range(min = 1, max = 31))]
+    quota_anchor_day: Option<u8>,
 }
 
 pub(in crate::api) async fn create(
@@ -105,6 +109,7 @@ fn read(
         let passes = !caller.is_operator() || api.store.knows(parent);
         if passes { Ok(parent) } else { Err("is no tenant".to_owned()) }
     });
+    let quota_anchor = fields.optional("quota_anchor_day", rules::anchor);
     let (Some(organization_name), Some(slug), Some(admin_email), Some(plan)) =
         (organization_name, slug, admin_email, plan)
     else {
@@ -119,6 +124,7 @@ fn read(
         plan,
         data_residency,
         parent,
+        quota_anchor,
     })
 }
 

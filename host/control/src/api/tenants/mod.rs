@@ -6,3 +6,8 @@ pub(super) mod patch;
 pub(super) mod read;
 pub(super) mod status;
 pub(super) mod view;
+
+#[cfg(test)]
+mod tests {
+    mod anchor;
+}

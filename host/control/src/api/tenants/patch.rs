@@ -14,6 +14,7 @@ use axum::{
 };
 use model::{
     access::Right,
+    anchor::Anchor,
     catalog::Catalog,
     tenant::{Status, SuspendReason, TenantId},
 };
@@ -35,11 +36,12 @@ use crate::{
 };
 
 /// Members that no patch changes.
-const READ_ONLY: [&str; 10] = [
+const READ_ONLY: [&str; 11] = [
     "features",
     "id",
     "slug",
     "quotas",
+    "quota_anchor_since",
     "plan_version",
     "created_at",
     "trial_ends_at",
@@ -74,6 +76,10 @@ pub(in crate::api) struct TenantPatchBody {
     custom_domains: Option<Vec<String>>,
     /// Merged by name; `null` removes one.
     quota_overrides: Option<BTreeMap<String, Option<u64>>>,
+    /// Day of the month on which the month's quotas begin anew, from the end of the present
+    /// month on; 29 to 31 are the last day of a shorter month.
+    #[schemars(range(min = 1, max = 31))]
+    quota_anchor_day: Option<u8>,
     attributes: Option<BTreeMap<String, Option<String>>>,
     /// Write-only.
     secrets: Option<BTreeMap<String, Option<String>>>,
@@ -143,6 +149,7 @@ fn read(
         custom_domains: fields
             .items("custom_domains", DOMAINS_MAX, |value| rules::domain(value, &api.base_domain)),
         quota_overrides: fields.members("quota_overrides", rules::quota),
+        quota_anchor_day: fields.changed("quota_anchor_day", rules::anchor).map(Anchor::day),
         attributes: fields.members("attributes", rules::attribute),
         secrets: fields.members("secrets", rules::secret),
     };

@@ -50,6 +50,10 @@ pub(in crate::api) struct TenantView<'a> {
     plan_version: Option<u64>,
     custom_domains: &'a [String],
     quota_overrides: &'a BTreeMap<String, u64>,
+    /// Day of the month on which the month's quotas begin anew.
+    quota_anchor_day: u8,
+    /// Since when, or from when on, that is so; `null` for a day that it always had.
+    quota_anchor_since: Option<String>,
     attributes: &'a BTreeMap<String, String>,
     /// Names only.
     secrets: &'a [String],
@@ -88,6 +92,10 @@ impl<'a> TenantView<'a> {
             plan_version: catalog.plan_versions.get(&tenant.plan).copied(),
             custom_domains: &tenant.custom_domains,
             quota_overrides: &tenant.quota_overrides,
+            quota_anchor_day: tenant.quota_anchor.day(),
+            quota_anchor_since: Some(tenant.quota_anchor.since())
+                .filter(|since| since.0 > 0)
+                .map(UnixMs::rfc3339),
             attributes: &tenant.attributes,
             secrets,
             effective_status: store.effective_status(tenant),

@@ -11,13 +11,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
-use model::{
-    catalog::Catalog,
-    plan::upgrade_options,
-    pool::Bound,
-    problem::{Problem, QUOTA_EXCEEDED},
-    quota::{BYTES_PER_MB, Metric, whole_mb},
-};
+use model::{catalog::Catalog, quota::Metric};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -33,7 +27,7 @@ use crate::{
         problem::ApiError,
         rules,
     },
-    store::{Claim, ClaimError, Exceeded},
+    store::{Claim, ClaimError},
 };
 
 /// Longest id of a claim, in bytes: a UUID or a digest with a prefix.
@@ -138,48 +132,11 @@ fn refusal(error: ClaimError, catalog: &Catalog) -> ApiError {
         ClaimError::IdReused => {
             ApiError::field("id", "was used for another claim within the last 24 hours")
         }
-        ClaimError::Exceeded(why) => ApiError::QuotaExceeded(Box::new(exceeded(why, catalog))),
+        ClaimError::Exceeded(why) => ApiError::QuotaExceeded(Box::new(why.problem(&catalog.plans))),
         ClaimError::PlanUnknown(plan) => {
             tracing::error!(plan, "a claim was refused: the plan is not declared");
             ApiError::UsageUnavailable
         }
         ClaimError::Store(error) => ApiError::Store(error),
-    }
-}
-
-fn exceeded(why: Exceeded, catalog: &Catalog) -> Problem {
-    let storage = why.metric == Metric::Storage;
-    let status = if storage { 413 } else { 403 };
-    let limit = if storage { why.limit / BYTES_PER_MB } else { why.limit };
-    // An allocation in a pool replaces the plan's quota, so another plan changes nothing.
-    let upgrades = match why.by {
-        Bound::Plan => upgrade_options(&catalog.plans, limit, why.metric),
-        Bound::Share | Bound::Pool => Vec::new(),
-    };
-    let problem = Problem::new(status, "quota-exceeded", why.metric.exceeded_title())
-        .of_type(QUOTA_EXCEEDED)
-        .detail(detail(why.by))
-        .with("violated-policies", vec![why.metric.rate_limit_name()])
-        .with("limited_by", why.by.as_str());
-    let problem = if storage {
-        let actions = match why.by {
-            Bound::Plan => vec!["delete_files", "upgrade_plan"],
-            Bound::Share | Bound::Pool => vec!["delete_files"],
-        };
-        problem
-            .with("available_actions", actions)
-            .with("current_usage_mb", whole_mb(why.used))
-            .with("quota_limit_mb", limit)
-    } else {
-        problem.with("current_usage", why.used).with("quota_limit", limit)
-    };
-    problem.with("upgrade_options", upgrades)
-}
-
-const fn detail(by: Bound) -> &'static str {
-    match by {
-        Bound::Plan => "The claim goes beyond the quota of the plan.",
-        Bound::Share => "The claim goes beyond the tenant's share of its parent's pool.",
-        Bound::Pool => "What is left of the parent's pool is set aside for others, or used.",
     }
 }

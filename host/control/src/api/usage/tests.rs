@@ -37,9 +37,9 @@ async fn the_guides_example_is_answered_field_by_field(on: Backend) {
         (Metric::Users, 45),
         (Metric::Projects, 23),
         (Metric::Storage, 8_500 * BYTES_PER_MB),
-        (Metric::ConcurrentSessions, 12),
     ]);
     control.store.put_levels(&Actor::Program, id_of(&tenant), &levels).await.expect("levels");
+    *control.sessions.0.lock().expect("not poisoned") = Some(12);
     *control.usage.0.lock().expect("not poisoned") = Some(MeteredUsage {
         api_calls_this_month: 85_000,
         ai_requests_today: 750,
@@ -86,6 +86,11 @@ async fn an_authority_that_does_not_answer_is_a_503_with_retry_after(on: Backend
     assert_eq!(answer.status, 503);
     assert_eq!(answer.headers["retry-after"], "1");
     assert_eq!(answer.json["code"], "temporary-reduced-capacity");
+    control.usage.set(1, 1);
+    let path = format!("/api/v1/tenants/{}/usage", id_of(&tenant));
+    assert_eq!(control.get(&path).await.status, 200);
+    *control.sessions.0.lock().expect("not poisoned") = None;
+    assert_eq!(control.get(&path).await.status, 503, "sessions that nobody can count are not 0");
 }
 
 async fn an_unknown_tenant_is_not_found(on: Backend) {

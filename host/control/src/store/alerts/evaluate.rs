@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use model::{
+    anchor::Anchor,
     catalog::Catalog,
     clock::UnixMs,
     quota::{BYTES_PER_MB, Metric, Quotas, utilization_percent, whole_mb},
@@ -52,8 +53,14 @@ struct News {
     told: Vec<Severity>,
 }
 
-/// Limits by metric, in the unit in which it is counted.
-type Limits = BTreeMap<Metric, u64>;
+/// What a tenant's use is compared with.
+#[derive(Default)]
+struct Limits {
+    /// By metric, in the unit in which it is counted.
+    of: BTreeMap<Metric, u64>,
+    /// When its months begin.
+    anchor: Anchor,
+}
 
 /// What a page shows.
 struct Page {
@@ -151,18 +158,22 @@ impl Store {
         settings: &AlertSettings,
         pooled: &Pooled,
     ) -> Limits {
-        let Some(quotas) = self.quotas(catalog, tenant) else { return Limits::new() };
+        let Some((quotas, anchor)) = self.quotas(catalog, tenant) else {
+            return Limits::default();
+        };
         let limit = |metric| pooled.limit(tenant, metric).unwrap_or(quotas.level_limit(metric));
-        settings.quota_alerts.keys().map(|metric| (*metric, limit(*metric))).collect()
+        let of = settings.quota_alerts.keys().map(|metric| (*metric, limit(*metric))).collect();
+        Limits { of, anchor }
     }
 
-    /// A tenant's own quotas.
-    fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<Quotas> {
+    /// A tenant's own quotas, and when their months begin.
+    fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<(Quotas, Anchor)> {
         let directory = self.published.directory().borrow();
         let at = directory.tenants.binary_search_by_key(&tenant, |held| held.tenant.id).ok()?;
         let tenant = &directory.tenants.get(at)?.tenant;
         let goes = matches!(tenant.status, Status::Erasing | Status::Erased);
-        catalog.quotas_of(tenant).filter(|_| !goes)
+        let quotas = catalog.quotas_of(tenant).filter(|_| !goes)?;
+        Some((quotas, tenant.quota_anchor))
     }
 
     /// Judges one tenant under its lock; how many events that makes.
@@ -243,8 +254,8 @@ fn news(
             metric,
             used: figures.used(tenant, metric),
             // As far as the database can hold it, where it is compared with the next.
-            limit: uint(int(*limits.get(&metric)?)),
-            window: Window::of(metric, now),
+            limit: uint(int(*limits.of.get(&metric)?)),
+            window: Window::of(metric, now, limits.anchor),
         };
         let before = figures.watch(tenant, metric);
         let (watch, told) = Watch::after(before, &reading, thresholds, now)?;

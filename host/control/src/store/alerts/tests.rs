@@ -5,10 +5,11 @@ use std::{
 
 use futures_util::future::join_all;
 use model::{
+    anchor::Anchor,
     catalog::Catalog,
     clock::{ManualClock, UnixMs},
     ledger::{
-        Authority, BootId, EpochReport, Fence, Holder, HolderId, OpenRequest, Opening, Report,
+        Authority, BootId, EpochRef, Fence, Holder, HolderId, LeaseReport, OpenRequest, Opening,
         WindowKey,
     },
     plan::Plan,
@@ -28,7 +29,7 @@ use crate::{
         db::{Purpose, sql},
         outbox,
     },
-    testing::{Backend, Database, on_both},
+    testing::{Backend, Database, on_both, report_of},
 };
 
 /// 2024-01-15T10:30:00Z.
@@ -70,7 +71,12 @@ impl Bench {
 
     /// Sets what is charged in the window of now.
     pub(crate) async fn spend(&self, metric: Metric, charged: i64) {
-        let window = Window::of(metric, self.now()).expect("a window");
+        let window = Window::of(metric, self.now(), Anchor::default()).expect("a window");
+        self.spend_in(window, metric, charged).await;
+    }
+
+    /// Sets what is charged in a window.
+    async fn spend_in(&self, window: Window, metric: Metric, charged: i64) {
         let mut tx = self.store.db.control(Purpose::Write).await.expect("a transaction");
         let spent = sql("INSERT INTO quota_window (tenant_id, metric, start_ms, end_ms,
                  limit_version, limit_tokens, limit_high, granted)
@@ -129,6 +135,7 @@ pub(super) fn new(slug: &str) -> NewTenant {
         plan: "small".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
+        quota_anchor: None,
     }
 }
 
@@ -150,6 +157,7 @@ on_both![
     a_level_arms_again_when_it_falls_clearly_below,
     what_nobody_watches_makes_no_event,
     consumption_is_what_the_authority_has_charged,
+    consumption_is_that_of_the_month_from_the_tenants_own_day_on,
     many_tenants_are_looked_at_in_pages,
     a_tenant_that_cannot_be_read_keeps_no_other_waiting,
     a_pool_above_replaces_the_limit_of_the_plan,
@@ -269,6 +277,24 @@ async fn what_nobody_watches_makes_no_event(on: Backend) {
     assert_eq!((done.tenants, done.events), (1, 0), "a plan that is not declared has no limits");
 }
 
+async fn consumption_is_that_of_the_month_from_the_tenants_own_day_on(on: Backend) {
+    let bench = Bench::new(on).await;
+    bench.put(watching(&["api_calls"])).await;
+    let patch = TenantPatch { quota_anchor_day: Some(20), ..TenantPatch::default() };
+    let by = Actor::Program;
+    bench.store.patch_tenant(&by, bench.tenant, patch, None).await.expect("a change");
+    bench.spend(Metric::ApiCalls, 800).await;
+    assert_eq!(bench.evaluate().await, 1, "the calendar month that was there");
+    let anchor = Anchor::default().moved(20, bench.now()).expect("an anchor");
+    for windows in 1..4 {
+        let present = anchor.month(bench.now()).expect("a month");
+        bench.clock.advance_ms(present.end.ms_since(bench.now()));
+        assert_eq!(bench.evaluate().await, 0, "nothing is used after {windows}");
+        bench.spend_in(anchor.month(bench.now()).expect("a month"), Metric::ApiCalls, 800).await;
+        assert_eq!(bench.evaluate().await, 1, "window {windows}");
+    }
+}
+
 async fn consumption_is_what_the_authority_has_charged(on: Backend) {
     let bench = Bench::new(on).await;
     bench.put(watching(&["api_calls"])).await;
@@ -276,25 +302,26 @@ async fn consumption_is_what_the_authority_has_charged(on: Backend) {
     let boot = BootId(Uuid::new_v4());
     let store = &bench.store;
     store.register(Holder { id: holder, edge: "local".into(), boot }).await.expect("registered");
-    let window = Window::of(Metric::ApiCalls, NOW).expect("a window");
+    let window = Window::of(Metric::ApiCalls, NOW, Anchor::default()).expect("a window");
     let key = WindowKey { tenant: bench.tenant, metric: Metric::ApiCalls, window };
     let (mut latest, mut number, mut told) = (0, 0, 0);
     loop {
         let fence = Fence::Holder(holder);
         let request = OpenRequest { key, fence, latest, limit: 1_000, rate_per_s: 100 };
-        let opening = store.open(vec![request]).await.expect("an answer").remove(0);
+        let opening = store.open(holder, vec![request]).await.expect("an answer").remove(0);
         let Opening::Opened(permit) = opening else { break };
         latest += 1;
         let tranche = permit.tranche();
         // Handed out, not spent: nothing is charged for it.
-        let before = store.confirm(vec![key]).await.expect("one")[0].expect("a window").charged;
+        let before = store.accounts(vec![key]).await.expect("one")[0].expect("a window").charged;
         told += bench.evaluate().await;
         number += 1;
-        let epoch =
-            EpochReport { key, epoch: latest, tranche, spent: tranche, refunded: 0, sealed: true };
-        let report = Report { holder, number, epochs: vec![epoch], late: Vec::new() };
+        let of = EpochRef { key, epoch: latest };
+        let (spent, refunded, sealed) = (tranche, 0, true);
+        let lease = LeaseReport { of, tranche, lease: 1, spent, refunded, sealed };
+        let report = report_of(holder, number, vec![lease]);
         store.report(report).await.expect("an answer");
-        let charged = store.confirm(vec![key]).await.expect("one")[0].expect("a window").charged;
+        let charged = store.accounts(vec![key]).await.expect("one")[0].expect("a window").charged;
         assert_eq!(charged, before + tranche);
         told += bench.evaluate().await;
         let expected = u64::from(charged >= 800) + u64::from(charged >= 950);

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use model::{clock::UnixMs, quota::Metric, tenant::TenantId, window::Window};
+use model::{clock::UnixMs, quota::Metric, tenant::TenantId};
 use uuid::Uuid;
 
 use super::{
     super::{
         StoreError,
-        authority::{int, uint},
+        authority::{int, uint, unspent_of_window},
         db::{ControlTx, sql},
         rows,
         rows::Span,
@@ -61,9 +61,7 @@ impl Figures {
         let mut figures = Self { watches: watches(tx, span).await?, ..Self::default() };
         levels(tx, span, &mut figures.used).await?;
         for metric in Metric::CONSUMABLE {
-            if let Some(window) = Window::of(metric, now) {
-                charged(tx, span, metric, window, &mut figures.used).await?;
-            }
+            charged(tx, span, metric, now, &mut figures.used).await?;
         }
         Ok(figures)
     }
@@ -97,30 +95,27 @@ async fn levels(
     Ok(())
 }
 
-/// Charged totals of a window: as `authority::confirm` has them, for many tenants at once.
+/// Charged totals of each tenant's window of now, whatever its anchor: as the usage figures
+/// have them, for many tenants at once.
 async fn charged(
     tx: &mut ControlTx,
     span: Span,
     metric: Metric,
-    window: Window,
+    now: UnixMs,
     used: &mut BTreeMap<(TenantId, Metric), u64>,
 ) -> Result<(), StoreError> {
-    let rows: Vec<(Uuid, i64)> = sql("SELECT w.tenant_id, w.granted - w.credited -
-             (SELECT CAST(coalesce(sum(e.tranche_own + e.tranche_shared
-                                       - coalesce(r.spent, 0)), 0) AS BIGINT)
-              FROM quota_holder h
-              JOIN quota_epoch e ON e.tenant_id = w.tenant_id AND e.metric = w.metric
-               AND e.start_ms = w.start_ms AND e.state <> 'reconciled' AND e.fence = h.fence
-              LEFT JOIN quota_report r ON r.tenant_id = e.tenant_id AND r.metric = e.metric
-               AND r.start_ms = e.start_ms AND r.epoch = e.epoch AND r.holder = h.holder
-              WHERE h.ended_at IS NULL) AS charged
+    let rows: Vec<(Uuid, i64)> = sql(concat!(
+        "SELECT w.tenant_id, w.granted - w.credited - ",
+        unspent_of_window!(),
+        " AS charged
          FROM alert_settings s JOIN quota_window w ON w.tenant_id = s.tenant_id
          WHERE s.tenant_id BETWEEN $1 AND $2 AND s.watches = 1
-           AND w.metric = $3 AND w.start_ms = $4")
+           AND w.metric = $3 AND w.start_ms <= $4 AND w.end_ms > $4"
+    ))
     .bind(span.first)
     .bind(span.last)
     .bind(metric.as_str())
-    .bind(rows::stored(window.start))
+    .bind(rows::stored(now))
     .all(tx)
     .await?;
     used.extend(rows.into_iter().map(|(id, charged)| ((TenantId(id), metric), uint(charged))));

@@ -135,7 +135,7 @@ impl Watch {
 mod tests {
     use std::collections::BTreeSet;
 
-    use model::clock::UnixMs;
+    use model::{anchor::Anchor, clock::UnixMs};
     use proptest::prelude::*;
 
     use super::*;
@@ -157,7 +157,7 @@ mod tests {
         }
 
         fn read(&mut self, used: u64, limit: u64) -> Vec<Severity> {
-            let window = Window::of(self.metric, self.now);
+            let window = Window::of(self.metric, self.now, Anchor::default());
             let reading = Reading { metric: self.metric, used, limit, window };
             let thresholds = [Threshold::WARNING, Threshold::CRITICAL];
             let Some((watch, told)) = Watch::after(self.watch, &reading, thresholds, self.now)

@@ -28,14 +28,16 @@ pub struct QuotaViolation {
     pub expected: i64,
 }
 
-/// Sums per window, and the four rules over them.
+/// Sums per window, and the rules over them.
 const AUDIT: &str = "
 WITH spent AS (
-    SELECT tenant_id, metric, start_ms, epoch, CAST(sum(spent) AS BIGINT) AS spent
+    SELECT tenant_id, metric, start_ms, epoch, CAST(sum(spent) AS BIGINT) AS spent,
+           CAST(sum(1 - sealed) AS BIGINT) AS unsealed
     FROM quota_report GROUP BY tenant_id, metric, start_ms, epoch
 ), epoch AS (
     SELECT e.tenant_id, e.metric, e.start_ms, e.epoch, e.state,
-           e.tranche_own + e.tranche_shared AS tranche, coalesce(s.spent, 0) AS spent
+           e.tranche_own + e.tranche_shared AS tranche, coalesce(s.spent, 0) AS spent,
+           coalesce(s.unsealed, 0) AS unsealed, e.shared
     FROM quota_epoch e LEFT JOIN spent s USING (tenant_id, metric, start_ms, epoch)
 ), account AS (
     SELECT w.tenant_id, w.metric, w.start_ms, w.granted, w.credited, w.limit_high,
@@ -65,7 +67,23 @@ FROM account WHERE credited <> credits
 UNION ALL
 SELECT e.tenant_id, e.metric, e.start_ms, 'spent <= tranche of epoch ' || e.epoch,
        e.spent, e.tranche
-FROM epoch e WHERE e.spent > e.tranche";
+FROM epoch e WHERE e.spent > e.tranche
+UNION ALL
+SELECT e.tenant_id, e.metric, e.start_ms, 'no open figures of reconciled epoch ' || e.epoch,
+       e.unsealed, 0
+FROM epoch e WHERE e.state = 'reconciled' AND e.unsealed > 0
+UNION ALL
+SELECT e.tenant_id, e.metric, e.start_ms,
+       CASE e.state WHEN 'open' THEN 'an open shared epoch is above the floor'
+       ELSE 'a closed shared epoch is at most the floor' END,
+       e.epoch, w.shared_floor
+FROM epoch e JOIN quota_window w USING (tenant_id, metric, start_ms)
+WHERE e.shared = 1 AND (e.state = 'open') <> (e.epoch > w.shared_floor)
+UNION ALL
+SELECT e.tenant_id, e.metric, e.start_ms, 'a shared epoch is at most the latest',
+       e.epoch, w.shared_latest
+FROM epoch e JOIN quota_window w USING (tenant_id, metric, start_ms)
+WHERE e.shared = 1 AND e.epoch > w.shared_latest";
 
 impl Store {
     /// Every quota account that does not add up. Reads all windows: seconds for a large

@@ -28,7 +28,7 @@ pub(super) trait Operation: Send + Sync {
     /// What the caller gets once it is durable.
     type Answer: Send;
 
-    /// Does everything but the commit.
+    /// Does everything but the commit. `now` is the authority's time.
     fn run(
         &self,
         tx: &mut ControlTx,
@@ -44,7 +44,10 @@ pub(super) async fn committed<O: Operation>(
     let mut attempt: u32 = 1;
     loop {
         let mut tx = store.db.control(Purpose::Account).await?;
-        let outcome = operation.run(&mut tx, store.clock.now()).await;
+        let outcome = match store.authority_time.now(&mut tx, &*store.clock).await {
+            Ok(now) => operation.run(&mut tx, now).await,
+            Err(error) => Err(error),
+        };
         match tx.end(outcome).await {
             Err(error) if attempt < ATTEMPTS_MAX && was_undone(&error) => {
                 tracing::debug!(%error, attempt, "a quota transaction runs again");

@@ -1,11 +1,15 @@
 //! Opening tranches: the only place that debits.
 //!
-//! Invariant: the debit is committed before its permit leaves; a request whose caller does
-//! not know the latest epoch debits nothing.
+//! Both kinds of epochs, one holder's own and shared ones, have one numbering in a window;
+//! the compare-and-swap is on the latest of the kind. Invariant: the debit is committed
+//! before its permit leaves; a request whose caller does not know the latest epoch of its
+//! kind debits nothing.
+
+use std::collections::BTreeSet;
 
 use model::{
     clock::UnixMs,
-    ledger::{InstallPermit, OpenRequest, Opening, rules::tranche_size},
+    ledger::{EpochRef, Fence, HolderId, InstallPermit, OpenRequest, Opening, rules::tranche_size},
 };
 
 use super::{
@@ -14,19 +18,36 @@ use super::{
         db::{ControlTx, sql},
     },
     commit::Operation,
-    int, of, uint, window,
+    int, lives, of, shared, uint,
+    window::{self, WindowRow},
 };
 
-/// All requests in one commit, answered in their order.
-impl Operation for Vec<OpenRequest> {
+/// All requests of a holder in one commit, answered in their order.
+pub(super) struct Open {
+    pub(super) holder: HolderId,
+    pub(super) requests: Vec<OpenRequest>,
+}
+
+impl Operation for Open {
     type Answer = Vec<Opening>;
 
     async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<Vec<Opening>, StoreError> {
+        let own = |request: &OpenRequest| match request.fence {
+            Fence::Holder(holder) => Some(holder),
+            Fence::Redis(_) => None,
+        };
+        let own = self.requests.iter().filter_map(own);
+        // The permit lets the holder spend: who declares it lost must see what it opens.
+        for holder in own.chain([self.holder]).collect::<BTreeSet<_>>() {
+            if !lives::stays_alive(tx, holder).await? {
+                return Err(StoreError::HolderEnded(holder.0));
+            }
+        }
         // Windows are locked in one order by everybody, so that two batches that have some
         // in common never wait for each other.
-        let mut turns: Vec<_> = self.iter().enumerate().collect();
+        let mut turns: Vec<_> = self.requests.iter().enumerate().collect();
         turns.sort_by_key(|(_, request)| request.key);
-        let mut openings = Vec::with_capacity(self.len());
+        let mut openings = Vec::with_capacity(self.requests.len());
         for (place, request) in turns {
             openings.push((place, open(tx, request, now).await?));
         }
@@ -40,30 +61,87 @@ async fn open(
     request: &OpenRequest,
     now: UnixMs,
 ) -> Result<Opening, StoreError> {
-    let OpenRequest { key, fence, latest, limit, rate_per_s } = *request;
+    let OpenRequest { key, fence, limit, rate_per_s, .. } = *request;
     let row = window::under_limit(tx, request, now).await?;
-    if row.latest != int(latest) {
-        return Ok(Opening::Lost { latest: uint(row.latest) });
+    let known = latest_of_kind(tx, request, &row).await?;
+    if is_lost(request, &row, known) {
+        return Ok(Opening::Lost { latest: uint(known) });
     }
     let remaining = limit.saturating_sub(uint(row.granted - row.credited));
     let tranche = tranche_size(limit, remaining, rate_per_s);
     if tranche == 0 {
+        if is_shared(fence) {
+            shared::close_before(tx, &key, known).await?;
+        }
         return Ok(Opening::Exhausted);
     }
     let epoch = row.latest + 1;
+    insert(tx, request, epoch, tranche).await?;
+    if is_shared(fence) {
+        shared::close_but(tx, &key, epoch, known, fence).await?;
+    } else {
+        close_own(tx, request, known).await?;
+    }
+    window::fold(tx, &key, epoch).await?;
+    let of = EpochRef { key, epoch: uint(epoch) };
+    Ok(Opening::Opened(InstallPermit::issue(of, fence, tranche, remaining - tranche, now)))
+}
+
+const fn is_shared(fence: Fence) -> bool {
+    matches!(fence, Fence::Redis(_))
+}
+
+/// The highest epoch of the kind that is asked for, as far as its rows are still there.
+async fn latest_of_kind(
+    tx: &mut ControlTx,
+    request: &OpenRequest,
+    row: &WindowRow,
+) -> Result<i64, StoreError> {
+    if is_shared(request.fence) {
+        return Ok(row.shared_latest);
+    }
+    let latest = sql("SELECT coalesce(max(epoch), 0) FROM quota_epoch
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND fence = $4 AND shared = 0");
+    let (latest,): (i64,) =
+        of(latest, &request.key).bind(request.fence.to_string()).one(tx).await?;
+    Ok(latest)
+}
+
+/// Whether the caller missed an epoch of its kind. A holder may know of one of its own whose
+/// row was folded since; that one is reconciled.
+fn is_lost(request: &OpenRequest, row: &WindowRow, known: i64) -> bool {
+    let asked = int(request.latest);
+    if is_shared(request.fence) { asked != known } else { asked < known || asked > row.latest }
+}
+
+/// Debits the window.
+async fn insert(
+    tx: &mut ControlTx,
+    request: &OpenRequest,
+    epoch: i64,
+    tranche: u64,
+) -> Result<(), StoreError> {
+    let OpenRequest { key, fence, .. } = request;
+    let shared = i64::from(is_shared(*fence));
     let insert = sql("INSERT INTO quota_epoch
-             (tenant_id, metric, start_ms, epoch, fence, tranche_own, state)
-         VALUES ($1, $2, $3, $4, $5, $6, 'open')");
-    of(insert, &key).bind(epoch).bind(fence.to_string()).bind(int(tranche)).execute(tx).await?;
-    // Two tranches may be open; an older one starts closing.
+             (tenant_id, metric, start_ms, epoch, fence, tranche_own, state, shared)
+         VALUES ($1, $2, $3, $4, $5, $6, 'open', $7)");
+    let insert = of(insert, key).bind(epoch).bind(fence.to_string()).bind(int(tranche));
+    insert.bind(shared).execute(tx).await?;
+    let debit = sql("UPDATE quota_window SET granted = granted + $4, latest = $5,
+             shared_latest = CASE WHEN $6 = 1 THEN $5 ELSE shared_latest END
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
+    of(debit, key).bind(int(tranche)).bind(epoch).bind(shared).execute(tx).await.map(drop)
+}
+
+/// Of one holder's own, two tranches may be open; an older one starts closing.
+async fn close_own(
+    tx: &mut ControlTx,
+    request: &OpenRequest,
+    before: i64,
+) -> Result<(), StoreError> {
     let close = sql("UPDATE quota_epoch SET state = 'closing'
          WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND epoch < $4
-           AND state = 'open'");
-    of(close, &key).bind(epoch - 1).execute(tx).await?;
-    let debit = sql("UPDATE quota_window SET granted = granted + $4, latest = $5,
-             floor = CASE WHEN floor < $5 - 2 THEN $5 - 2 ELSE floor END
-         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
-    of(debit, &key).bind(int(tranche)).bind(epoch).execute(tx).await?;
-    window::fold(tx, &key, epoch).await?;
-    Ok(Opening::Opened(InstallPermit::issue(key, fence, uint(epoch), tranche, remaining - tranche)))
+           AND state = 'open' AND fence = $5");
+    of(close, &request.key).bind(before).bind(request.fence.to_string()).execute(tx).await.map(drop)
 }

@@ -5,18 +5,18 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use model::{
     clock::ManualClock,
-    ledger::{Authority, EpochReport, Fence, HolderId, OpenRequest, Opening, Report, WindowKey},
+    ledger::{Authority, EpochRef, Fence, HolderId, LeaseReport, OpenRequest, Opening, WindowKey},
     quota::Metric,
 };
 
 use super::{
-    tests::{Bench, NOON, key, register},
+    tests::{Bench, NOON, figures, key, register},
     window,
 };
 use crate::{
     Store,
     store::db::{ControlTx, Purpose, sql},
-    testing::{Backend, Database},
+    testing::{Backend, Database, report_of},
 };
 
 /// Tokens of every window.
@@ -34,7 +34,7 @@ async fn another(bench: &Bench) -> Arc<Store> {
 
 /// Opens whatever there is in all windows, each batch in the order of `keys`; the tokens of
 /// each tranche that it got.
-async fn open_all(store: &Store, holder: HolderId, keys: Vec<WindowKey>) -> Vec<EpochReport> {
+async fn open_all(store: &Store, holder: HolderId, keys: Vec<WindowKey>) -> Vec<LeaseReport> {
     let mut tranches = Vec::new();
     let mut asked: Vec<OpenRequest> = keys
         .into_iter()
@@ -47,7 +47,7 @@ async fn open_all(store: &Store, holder: HolderId, keys: Vec<WindowKey>) -> Vec<
         })
         .collect();
     while !asked.is_empty() {
-        let openings = store.open(asked.clone()).await.expect("an answer");
+        let openings = store.open(holder, asked.clone()).await.expect("an answer");
         let answered = asked.into_iter().zip(openings);
         asked = answered
             .filter_map(|(request, opening)| match opening {
@@ -55,10 +55,10 @@ async fn open_all(store: &Store, holder: HolderId, keys: Vec<WindowKey>) -> Vec<
                 Opening::Lost { latest } => Some(OpenRequest { latest, ..request }),
                 Opening::Opened(permit) => {
                     assert_eq!((permit.key(), permit.fence()), (request.key, request.fence));
-                    let (key, epoch) = (permit.key(), permit.epoch());
+                    let of = EpochRef { key: permit.key(), epoch: permit.epoch() };
                     let tranche = permit.tranche();
-                    let (spent, refunded, sealed) = (tranche, 0, false);
-                    tranches.push(EpochReport { key, epoch, tranche, spent, refunded, sealed });
+                    let (lease, spent, refunded, sealed) = (1, tranche, 0, false);
+                    tranches.push(LeaseReport { of, tranche, lease, spent, refunded, sealed });
                     Some(OpenRequest { latest: permit.epoch(), ..request })
                 }
             })
@@ -88,9 +88,9 @@ async fn many_opens_by_two_processes_grant_every_token_of_a_limit_once() {
     let opened: Vec<_> =
         join_all(tasks).await.into_iter().map(|task| task.expect("no panic")).collect();
     for key in &keys {
-        let of_key = || opened.iter().flat_map(|(_, all)| all).filter(|one| one.key == *key);
+        let of_key = || opened.iter().flat_map(|(_, all)| all).filter(|one| one.of.key == *key);
         assert_eq!(of_key().map(|one| one.tranche).sum::<u64>(), LIMIT);
-        let mut epochs: Vec<_> = of_key().map(|one| one.epoch).collect();
+        let mut epochs: Vec<_> = of_key().map(|one| one.of.epoch).collect();
         epochs.sort_unstable();
         assert!(epochs.iter().copied().eq(1..=epochs.len() as u64), "each once: {epochs:?}");
     }
@@ -99,13 +99,13 @@ async fn many_opens_by_two_processes_grant_every_token_of_a_limit_once() {
     // One token of each tranche comes back, by both processes at once; so many more are
     // granted, and not one more.
     let tranches: usize = opened.iter().map(|(_, all)| all.len()).sum();
-    let reports = opened.into_iter().enumerate().map(|(n, (holder, mut epochs))| {
+    let reports = opened.into_iter().enumerate().map(|(n, (holder, mut leases))| {
         let store = Arc::clone(if n % 2 == 0 { &there } else { &bench.store });
-        for figures in &mut epochs {
+        for figures in &mut leases {
             (figures.spent, figures.sealed) = (figures.spent - 1, true);
         }
         tokio::spawn(async move {
-            let report = Report { holder, number: 1, epochs, late: Vec::new() };
+            let report = report_of(holder, 1, leases);
             store.report(report).await.expect("an answer").credited
         })
     });
@@ -158,13 +158,11 @@ async fn a_connection_cut_in_the_middle_debits_nothing_and_credits_nothing() {
     let fence = Fence::Holder(bench.holder);
     let requests =
         keys.map(|key| OpenRequest { key, fence, latest: 1, limit: LIMIT, rate_per_s: 0 });
-    let (opened, ()) = tokio::join!(bench.store.open(requests.to_vec()), cut_whoever_waits(&url));
+    let (opened, ()) =
+        tokio::join!(bench.store.open(bench.holder, requests.to_vec()), cut_whoever_waits(&url));
     opened.expect_err("nobody is answered without a commit");
-    let sealed =
-        |key| EpochReport { key, epoch: 1, tranche: 8, spent: 3, refunded: 0, sealed: true };
-    let figures = keys.map(sealed).to_vec();
-    let report =
-        Report { holder: bench.holder, number: 1, epochs: figures.clone(), late: Vec::new() };
+    let figures = keys.map(|key| figures(key, 1, 3, true)).to_vec();
+    let report = report_of(bench.holder, 1, figures.clone());
     let (reported, ()) = tokio::join!(bench.store.report(report), cut_whoever_waits(&url));
     reported.expect_err("nobody is answered without a commit");
     drop(held);
@@ -247,9 +245,9 @@ async fn an_unreachable_authority_says_so_and_is_there_again_later() {
     cluster.stop();
     let fence = Fence::Holder(bench.holder);
     let request = OpenRequest { key, fence, latest: 1, limit: LIMIT, rate_per_s: 0 };
-    bench.store.open(vec![request]).await.expect_err("no database");
+    bench.store.open(bench.holder, vec![request]).await.expect_err("no database");
     cluster.resume();
-    while bench.store.open(vec![request]).await.is_err() {
+    while bench.store.open(bench.holder, vec![request]).await.is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(bench.account(key).await.latest, 2);

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use model::{
+    anchor::Anchor,
     clock::{ManualClock, UnixMs},
     ledger::{
-        Authority, BootId, EpochReport, Fence, Holder, HolderId, InstallPermit, LateRefunds,
-        OpenRequest, Opening, Report, Stranded, Will, WindowAccount, WindowKey,
+        Authority, BootId, EpochRef, Fence, Holder, HolderId, InstallPermit, LateRefunds,
+        LeaseReport, OpenRequest, Opening, Report, Stranded, Will, WindowAccount, WindowKey,
     },
     quota::Metric,
     tenant::TenantId,
@@ -21,14 +22,14 @@ use crate::{
         Store,
         db::{Purpose, Row, sql},
     },
-    testing::{Backend, Database, on_both},
+    testing::{Backend, Database, on_both, report_of},
 };
 
 pub(super) const NOON: UnixMs = UnixMs(1_700_000_000_000);
 
 pub(super) struct Bench {
     pub(super) store: Arc<Store>,
-    clock: Arc<ManualClock>,
+    pub(super) clock: Arc<ManualClock>,
     pub(super) holder: HolderId,
     pub(super) boot: BootId,
     number: u64,
@@ -58,7 +59,7 @@ impl Bench {
     pub(super) async fn open(&self, key: WindowKey, latest: u64, limit: u64) -> Opening {
         let fence = Fence::Holder(self.holder);
         let request = OpenRequest { key, fence, latest, limit, rate_per_s: 0 };
-        self.store.open(vec![request]).await.expect("an answer").remove(0)
+        self.store.open(self.holder, vec![request]).await.expect("an answer").remove(0)
     }
 
     pub(super) async fn opened(&self, key: WindowKey, latest: u64, limit: u64) -> InstallPermit {
@@ -68,14 +69,14 @@ impl Bench {
         }
     }
 
-    pub(super) async fn report(&mut self, epochs: Vec<EpochReport>, late: Vec<LateRefunds>) -> u64 {
+    pub(super) async fn report(&mut self, leases: Vec<LeaseReport>, late: Vec<LateRefunds>) -> u64 {
         self.number += 1;
-        let report = Report { holder: self.holder, number: self.number, epochs, late };
+        let report = Report { late, ..report_of(self.holder, self.number, leases) };
         self.store.report(report).await.expect("an answer").credited
     }
 
     pub(super) async fn account(&self, key: WindowKey) -> WindowAccount {
-        self.store.confirm(vec![key]).await.expect("an answer").remove(0).expect("a window")
+        self.store.accounts(vec![key]).await.expect("an answer").remove(0).expect("a window")
     }
 
     pub(super) async fn audit(&self) {
@@ -90,12 +91,13 @@ pub(super) async fn register(store: &Store, boot: BootId) -> HolderId {
 }
 
 pub(super) fn key(metric: Metric) -> WindowKey {
-    let window = Window::of(metric, NOON).expect("a window");
+    let window = Window::of(metric, NOON, Anchor::default()).expect("a window");
     WindowKey { tenant: TenantId(Uuid::new_v4()), metric, window }
 }
 
-fn figures(key: WindowKey, epoch: u64, spent: u64, sealed: bool) -> EpochReport {
-    EpochReport { key, epoch, tranche: 8, spent, refunded: 0, sealed }
+pub(super) fn figures(key: WindowKey, epoch: u64, spent: u64, sealed: bool) -> LeaseReport {
+    let of = EpochRef { key, epoch };
+    LeaseReport { of, tranche: 8, lease: 1, spent, refunded: 0, sealed }
 }
 
 async fn a_quota_of_five_is_one_tranche_of_five_and_then_exhausted(on: Backend) {
@@ -130,7 +132,7 @@ async fn one_commit_opens_for_many_and_answers_in_order(on: Backend) {
             rate_per_s: 0,
         })
         .collect();
-    let answers = bench.store.open(requests.clone()).await.expect("answers");
+    let answers = bench.store.open(bench.holder, requests.clone()).await.expect("answers");
     for (request, answer) in requests.iter().zip(answers) {
         match answer {
             Opening::Opened(permit) => {
@@ -216,7 +218,7 @@ async fn a_will_ends_its_holder_and_brings_back_what_it_did_not_spend(on: Backen
     let will = Will {
         predecessor: bench.holder,
         boot: bench.boot,
-        epochs: vec![figures(leased, 1, 8, true), figures(leased, 2, 2, true)],
+        leases: vec![figures(leased, 1, 8, true), figures(leased, 2, 2, true)],
     };
     let inherited = bench.store.inherit(will.clone()).await.expect("inherited");
     assert_eq!((inherited.epochs, inherited.credited), (3, 6 + 8));
@@ -231,7 +233,7 @@ async fn a_will_of_another_uptime_is_not_believed(on: Backend) {
     let bench = Bench::new(on).await;
     let key = key(Metric::ApiCalls);
     bench.opened(key, 0, 100).await;
-    let will = Will { predecessor: bench.holder, boot: BootId(Uuid::new_v4()), epochs: Vec::new() };
+    let will = Will { predecessor: bench.holder, boot: BootId(Uuid::new_v4()), leases: Vec::new() };
     let inherited = bench.store.inherit(will).await.expect("an answer");
     assert_eq!(inherited.credited, 0);
     assert_eq!(bench.account(key).await.credited, 0);
@@ -252,7 +254,7 @@ async fn without_a_will_open_tranches_stay_charged_until_one_is_found(on: Backen
     let will = Will {
         predecessor: bench.holder,
         boot: bench.boot,
-        epochs: vec![figures(key, 1, 4, true)],
+        leases: vec![figures(key, 1, 4, true)],
     };
     assert_eq!(bench.store.inherit(will).await.expect("inherited").credited, 4);
     bench.audit().await;

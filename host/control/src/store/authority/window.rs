@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use model::{
     clock::UnixMs,
-    ledger::{OpenRequest, WindowKey},
+    ledger::{EpochRef, OpenRequest, WindowKey},
 };
 use sqlx::prelude::FromRow;
 
@@ -19,6 +19,7 @@ use super::{
         StoreError,
         db::{ControlTx, locking, sql},
     },
+    given::{given, on_given},
     int, of,
 };
 
@@ -38,6 +39,7 @@ pub(super) struct WindowRow {
     pub(super) granted: i64,
     pub(super) credited: i64,
     pub(super) latest: i64,
+    pub(super) shared_latest: i64,
 }
 
 /// Locks the windows of these keys that there are. In the order of the keys, so that two
@@ -49,9 +51,18 @@ pub(super) async fn hold(
     if tx.is_alone() {
         return Ok(());
     }
-    for key in keys.collect::<BTreeSet<_>>() {
-        find(tx, &key).await?;
+    let keys: BTreeSet<_> = keys.collect();
+    if keys.is_empty() {
+        return Ok(());
     }
+    let _: Vec<(i64,)> = on_given!(
+        "SELECT w.end_ms FROM given g CROSS JOIN quota_window w
+         WHERE w.tenant_id = g.tenant_id AND w.metric = g.metric AND w.start_ms = g.start_ms
+         ORDER BY g.n FOR UPDATE OF w"
+    )
+    .bind(given(keys.into_iter().map(|key| EpochRef { key, epoch: 0 })))
+    .all(tx)
+    .await?;
     Ok(())
 }
 
@@ -61,7 +72,8 @@ pub(super) async fn find(
     key: &WindowKey,
 ) -> Result<Option<WindowRow>, StoreError> {
     let find = locking!(
-        "SELECT end_ms, limit_tokens, granted, credited, latest FROM quota_window
+        "SELECT end_ms, limit_tokens, granted, credited, latest, shared_latest
+         FROM quota_window
          WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3"
     );
     of(find, key).optional(tx).await

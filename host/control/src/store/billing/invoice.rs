@@ -12,6 +12,7 @@ use model::{
     ledger::{Authority, AuthorityError, WindowKey},
     quota::Metric,
     tenant::TenantId,
+    window::Window,
 };
 
 use super::facts::{self, Billed, Payer};
@@ -178,25 +179,52 @@ impl Store {
         Ok(Invoice::of(payer.id, period, charges.collect(), shares.as_ref())?)
     }
 
-    /// API calls of a month that were charged against the quotas, by the ledger, which keeps
-    /// its windows for 400 days.
+    /// API calls that were charged against the quotas in the windows that ended in a month,
+    /// by the ledger, which keeps its windows for 400 days. Of calendar windows that is the
+    /// month itself; whatever the anchor, each window is in one month's invoice.
     async fn calls(
         &self,
         tenants: impl Iterator<Item = TenantId>,
         period: Period,
     ) -> Result<BTreeMap<TenantId, u64>, InvoiceError> {
-        let window = period.window();
-        let key = |tenant| WindowKey { tenant, metric: Metric::ApiCalls, window };
-        let keys: Vec<_> = tenants.map(key).collect();
-        if keys.is_empty() {
+        let tenants: Vec<_> = tenants.collect();
+        if tenants.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let accounts = self.confirm(keys.clone()).await?;
-        let charged = |(key, account): (WindowKey, Option<model::ledger::WindowAccount>)| {
-            (key.tenant, account.map_or(0, |account| account.charged))
-        };
-        Ok(keys.into_iter().zip(accounts).map(charged).collect())
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let keys = ended_in(&mut tx, &tenants, period).await;
+        let keys = tx.end(keys).await?;
+        let accounts = self.accounts(keys.clone()).await?;
+        let mut calls = BTreeMap::new();
+        for (key, account) in keys.into_iter().zip(accounts) {
+            *calls.entry(key.tenant).or_default() += account.map_or(0, |account| account.charged);
+        }
+        Ok(calls)
     }
+}
+
+/// The windows of API calls that ended in a month, or will.
+async fn ended_in(
+    tx: &mut ControlTx,
+    tenants: &[TenantId],
+    period: Period,
+) -> Result<Vec<WindowKey>, StoreError> {
+    let (metric, mut keys) = (Metric::ApiCalls, Vec::new());
+    for tenant in tenants {
+        let windows: Vec<(i64, i64)> = sql("SELECT start_ms, end_ms FROM quota_window
+             WHERE tenant_id = $1 AND metric = $2 AND end_ms > $3 AND end_ms <= $4")
+        .bind(tenant.0)
+        .bind(metric.as_str())
+        .bind(rows::stored(period.window().start))
+        .bind(rows::stored(period.window().end))
+        .all(tx)
+        .await?;
+        keys.extend(windows.into_iter().map(|(start, end)| {
+            let window = Window { start: rows::instant(start), end: rows::instant(end) };
+            WindowKey { tenant: *tenant, metric, window }
+        }));
+    }
+    Ok(keys)
 }
 
 async fn find(

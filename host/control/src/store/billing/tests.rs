@@ -2,11 +2,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;
 use model::{
+    anchor::Anchor,
     billing::{Consolidation, Period, Share, Shares},
     catalog::Catalog,
     clock::{ManualClock, UnixMs},
     plan::Plan,
     tenant::{Status, TenantId},
+    window::Window,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -33,6 +35,7 @@ on_both![
     an_issued_invoice_stays_as_it_is,
     numbers_are_consecutive_whoever_issues_at_once,
     usage_is_billed_by_the_ledger,
+    every_window_is_in_the_invoice_of_the_month_in_which_it_ends,
     what_cannot_be_priced_is_no_invoice,
 ];
 
@@ -73,6 +76,21 @@ fn catalog() -> Catalog {
 }
 
 impl World {
+    /// Sets what is charged in a window.
+    async fn spend(&self, tenant: TenantId, window: Window, calls: i64) {
+        let mut tx = self.store.db.control(Purpose::Account).await.expect("a transaction");
+        let put = sql("INSERT INTO quota_window (tenant_id, metric, start_ms, end_ms,
+                 limit_version, limit_tokens, limit_high, granted, credited)
+             VALUES ($1, 'api_calls', $2, $3, 1, 100000, 100000, $4, 50)")
+        .bind(tenant.0)
+        .bind(i64::try_from(window.start.0).expect("in range"))
+        .bind(i64::try_from(window.end.0).expect("in range"))
+        .bind(calls + 50)
+        .execute(&mut tx)
+        .await;
+        tx.end(put).await.expect("a window");
+    }
+
     async fn new(on: Backend) -> Self {
         let database = on.database();
         let clock = Arc::new(ManualClock::at(NEW_YEAR));
@@ -90,6 +108,7 @@ impl World {
             plan: plan.to_owned(),
             data_residency: Some("eu".to_owned()),
             parent,
+            quota_anchor: None,
         };
         let id = self.store.create_tenant(&Actor::Program, new).await.expect("a tenant").id;
         self.set_status(id, Status::Active).await;
@@ -292,6 +311,7 @@ async fn without_consolidation_everybody_pays_for_themselves(on: Backend) {
         plan: "odd".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
+        quota_anchor: None,
     };
     let trial = world.store.create_tenant(&Actor::Program, trial).await.expect("a tenant").id;
     assert_eq!(world.bill(trial, "2024-01").await.invoice.total_minor, 0, "a trial is free");
@@ -352,21 +372,35 @@ async fn numbers_are_consecutive_whoever_issues_at_once(on: Backend) {
     }
 }
 
+async fn every_window_is_in_the_invoice_of_the_month_in_which_it_ends(on: Backend) {
+    let world = World::new(on).await;
+    let tenant = world.tenant("metered", "metered", None).await;
+    let mut anchor = Anchor::on(15).expect("an anchor");
+    // A change in January: a short window from 2024-02-15 to 2024-02-28.
+    anchor = anchor.moved(28, NEW_YEAR.plus_ms(20 * DAY_MS)).expect("an anchor");
+    let mut window = anchor.month(NEW_YEAR).expect("a window");
+    for calls in [1_000, 2_000, 4_000, 8_000, 16_000] {
+        world.spend(tenant, window, calls).await;
+        window = anchor.month(window.end).expect("a window");
+    }
+    world.clock.advance_ms(150 * DAY_MS);
+    for (month, calls) in [
+        ("2024-01", 1_000),
+        ("2024-02", 2_000 + 4_000),
+        ("2024-03", 8_000),
+        ("2024-04", 16_000),
+        ("2024-05", 0),
+    ] {
+        let charge = &world.bill(tenant, month).await.invoice.charges[0];
+        assert_eq!(charge.api_calls, calls, "{month}");
+    }
+}
+
 async fn usage_is_billed_by_the_ledger(on: Backend) {
     let world = World::new(on).await;
     let tenant = world.tenant("metered", "metered", None).await;
     assert_eq!(world.bill(tenant, "2024-01").await.invoice.total_minor, 0);
-    let mut tx = world.store.db.control(Purpose::Account).await.expect("a transaction");
-    let window = period("2024-01").window();
-    let put = sql("INSERT INTO quota_window (tenant_id, metric, start_ms, end_ms, limit_version,
-             limit_tokens, limit_high, granted, credited)
-         VALUES ($1, 'api_calls', $2, $3, 1, 100000, 100000, 85100, 50)")
-    .bind(tenant.0)
-    .bind(i64::try_from(window.start.0).expect("in range"))
-    .bind(i64::try_from(window.end.0).expect("in range"))
-    .execute(&mut tx)
-    .await;
-    tx.end(put).await.expect("a window");
+    world.spend(tenant, period("2024-01").window(), 85_050).await;
     let charge = &world.bill(tenant, "2024-01").await.invoice.charges[0];
     assert_eq!((charge.api_calls, charge.usage_minor, charge.plan_minor), (85_050, 851, 0));
 }

@@ -49,6 +49,7 @@ async fn create(
         plan: "team".to_owned(),
         data_residency: parent.is_none().then(|| residency.to_owned()),
         parent,
+        quota_anchor: None,
     };
     store.create_tenant(&Actor::Program, new).await
 }

@@ -10,19 +10,18 @@ use std::collections::BTreeMap;
 use model::{
     catalog::Catalog,
     clock::UnixMs,
-    pool::Bound,
     quota::Metric,
-    tenant::{Tenant, TenantId},
+    reservation::{Amount, Exceeded},
+    tenant::TenantId,
 };
 
-use super::set;
+use super::{room::Judged, set};
 use crate::store::{
     Store, StoreError,
     audit::{self, Act, Actor},
     authority::{int, uint},
-    db::{ControlTx, Purpose, locking, sql},
-    pools::family,
-    rows::{self, Span, stored},
+    db::{ControlTx, Purpose, sql},
+    rows::stored,
 };
 
 /// How long a claim is remembered, in ms: a day covers every sane client's retries.
@@ -48,19 +47,6 @@ pub struct ClaimTaken {
     pub level: u64,
     /// Whether it was counted before, and only answered again.
     pub repeated: bool,
-}
-
-/// A claim that found no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exceeded {
-    /// Of what.
-    pub metric: Metric,
-    /// The level, in the metric's own unit.
-    pub used: u64,
-    /// The most that the tenant can have.
-    pub limit: u64,
-    /// What left no room.
-    pub by: Bound,
 }
 
 /// Why nothing was counted.
@@ -113,17 +99,16 @@ async fn take(
     catalog: &Catalog,
     now: UnixMs,
 ) -> Result<ClaimTaken, ClaimError> {
-    let claimant = find(tx, tenant).await?;
-    let in_pools = family::hold(tx, tenant, claim.metric).await?;
-    let used = hold(tx, tenant, claim.metric, now).await?;
+    let judged = Judged::hold(tx, tenant, claim.metric, now).await?;
+    let used = judged.used();
     if let Some(level) = seen(tx, tenant, claim, now).await? {
         return Ok(ClaimTaken { level, repeated: true });
     }
     let level = if claim.delta < 0 {
         used.saturating_sub(claim.delta.unsigned_abs())
     } else {
-        let judged = Judged { claimant, metric: claim.metric, used, in_pools };
-        judged.grant(tx, claim.delta.unsigned_abs(), catalog).await?
+        let amount = Amount::exactly(claim.delta.unsigned_abs());
+        used.saturating_add(judged.room(tx, amount, catalog).await?)
     };
     if !keep(tx, tenant, claim, level, now).await? {
         return Err(ClaimError::IdReused);
@@ -133,73 +118,6 @@ async fn take(
     act.describe(Some(&shown(used)), Some(&shown(level)));
     audit::append(tx, tenant, &act, now).await?;
     Ok(ClaimTaken { level, repeated: false })
-}
-
-/// A tenant's level, locked; 0 where nobody reported it.
-pub(in crate::store) async fn hold(
-    tx: &mut ControlTx,
-    tenant: TenantId,
-    metric: Metric,
-    now: UnixMs,
-) -> Result<u64, StoreError> {
-    sql("INSERT INTO usage_level (tenant_id, metric, value, updated_at) VALUES ($1, $2, 0, $3)
-         ON CONFLICT (tenant_id, metric) DO NOTHING")
-    .bind(tenant.0)
-    .bind(metric.as_str())
-    .bind(stored(now))
-    .execute(tx)
-    .await?;
-    let (value,): (i64,) =
-        locking!("SELECT value FROM usage_level WHERE tenant_id = $1 AND metric = $2")
-            .bind(tenant.0)
-            .bind(metric.as_str())
-            .one(tx)
-            .await?;
-    Ok(uint(value))
-}
-
-struct Judged {
-    claimant: Tenant,
-    metric: Metric,
-    used: u64,
-    /// Whether a pool lies above the claimant, or is its own.
-    in_pools: bool,
-}
-
-impl Judged {
-    /// The level after `amount` more, if there is room.
-    async fn grant(
-        &self,
-        tx: &mut ControlTx,
-        amount: u64,
-        catalog: &Catalog,
-    ) -> Result<u64, ClaimError> {
-        let level = self.used.saturating_add(amount);
-        let id = self.claimant.id;
-        let (allowed, limit) = if self.in_pools {
-            let (top, family) = family::around(tx, id, self.metric).await?;
-            let plan = self.plan_limit(&find(tx, top).await?, catalog)?;
-            (family.claim(id, amount, plan), family.limit(id, plan))
-        } else {
-            let plan = self.plan_limit(&self.claimant, catalog)?;
-            (if level <= plan { Ok(()) } else { Err(Bound::Plan) }, plan)
-        };
-        let refused = |by| Exceeded { metric: self.metric, used: self.used, limit, by };
-        allowed.map_err(|by| ClaimError::Exceeded(refused(by)))?;
-        Ok(level)
-    }
-
-    /// The quota of a tenant's plan, in the unit of the level.
-    fn plan_limit(&self, tenant: &Tenant, catalog: &Catalog) -> Result<u64, ClaimError> {
-        let quotas = catalog.quotas_of(tenant);
-        let quotas = quotas.ok_or_else(|| ClaimError::PlanUnknown(tenant.plan.clone()))?;
-        Ok(quotas.level_limit(self.metric).min(LEVEL_MAX))
-    }
-}
-
-async fn find(tx: &mut ControlTx, tenant: TenantId) -> Result<Tenant, ClaimError> {
-    let found = rows::tenants(tx, Span::one(tenant)).await?;
-    found.into_iter().next().ok_or(ClaimError::NotFound)
 }
 
 /// What the same claim led to before.

@@ -8,12 +8,13 @@ use model::{
     clock::ManualClock,
     pool::Bound,
     quota::{BYTES_PER_MB, Metric},
+    reservation::Exceeded,
     tenant::TenantId,
 };
 use uuid::Uuid;
 
 use crate::{
-    store::{Actor, ChangeError, Claim, ClaimError, ClaimTaken, Exceeded, NewTenant, Store},
+    store::{Actor, ChangeError, Claim, ClaimError, ClaimTaken, NewTenant, Store},
     testing::{Backend, NEW_YEAR, guide, on_both},
 };
 
@@ -83,6 +84,7 @@ async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
+        quota_anchor: None,
     };
     store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }
@@ -128,7 +130,8 @@ async fn of_fifty_claims_at_once_for_the_last_user_one_passes(on: Backend) {
         join_all(claims.iter().enumerate().map(|(n, claim)| bench.claim(n, claim))).await;
     let passed: Vec<_> = outcomes.iter().flatten().collect();
     assert_eq!(passed, [&ClaimTaken { level: 10, repeated: false }]);
-    let exceeded = Exceeded { metric: Metric::Users, used: 10, limit: 10, by: Bound::Plan };
+    let exceeded =
+        Exceeded { metric: Metric::Users, used: 10, reserved: 0, limit: 10, by: Bound::Plan };
     for refused in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         assert!(matches!(refused, ClaimError::Exceeded(why) if *why == exceeded), "{refused:?}");
     }
@@ -198,7 +201,13 @@ async fn storage_is_claimed_in_bytes_under_a_quota_in_mb(on: Backend) {
     bench.put(Metric::Storage, quota - 1).await;
     let two = claim("a", Metric::Storage, 2);
     let refused = bench.claim(0, &two).await.expect_err("no room");
-    let why = Exceeded { metric: Metric::Storage, used: quota - 1, limit: quota, by: Bound::Plan };
+    let why = Exceeded {
+        metric: Metric::Storage,
+        used: quota - 1,
+        reserved: 0,
+        limit: quota,
+        by: Bound::Plan,
+    };
     assert!(matches!(refused, ClaimError::Exceeded(exceeded) if exceeded == why), "{refused:?}");
     let one = claim("b", Metric::Storage, 1);
     assert_eq!(bench.claim(0, &one).await.expect("room").level, quota);

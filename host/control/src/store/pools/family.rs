@@ -1,7 +1,7 @@
 //! The family of a tenant as the rules of pools need it, read in two statements.
 //!
 //! The rows of the pools are the locks: whoever claims or changes shares holds those above
-//! the tenant and its own, ancestors' first. Invariant: a share counts only while its
+//! the tenant and its own, ancestors' first. What is set aside counts as used. Invariant: a share counts only while its
 //! member is a child of the pool's owner; what a move left behind says nothing.
 
 use model::{
@@ -114,7 +114,7 @@ pub(in crate::store) async fn below(
              LEFT JOIN pool_share share ON share.tenant_id = held.id AND share.metric = $2
               AND share.child = tenant.id
              WHERE (pool.open = 1 OR share.child IS NOT NULL) AND held.depth < $3)
-         SELECT held.id, tenant.parent, coalesce(level.value, 0) AS used, pool.total AS pool,
+         SELECT held.id, tenant.parent, coalesce(level.value + level.reserved, 0) AS used, pool.total AS pool,
              above.total AS owner_total, share.guaranteed, share.maximum
          FROM held JOIN tenant ON tenant.id = held.id
          LEFT JOIN usage_level level ON level.tenant_id = held.id AND level.metric = $2

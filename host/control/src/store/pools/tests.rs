@@ -122,6 +122,7 @@ async fn tenant(store: &Arc<Store>, slug: &str, plan: &str, parent: Option<Tenan
         plan: plan.to_owned(),
         data_residency: Some("eu".to_owned()),
         parent,
+        quota_anchor: None,
     };
     store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use model::{
+    anchor::Anchor,
     clock::UnixMs,
     tenant::{FAMILY_DEPTH_MAX, Slug, Status, TRIAL_DAYS, Tenant, TenantId},
 };
@@ -42,6 +43,9 @@ pub struct NewTenant {
     pub data_residency: Option<String>,
     /// The parent, for a child organisation.
     pub parent: Option<TenantId>,
+    /// On which day of the month its quotas begin anew; `None` inherits the parent's, or is
+    /// the calendar's.
+    pub quota_anchor: Option<Anchor>,
 }
 
 /// Why no tenant was created.
@@ -173,10 +177,11 @@ async fn create_once(
 
 async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, CreateError> {
     let inherited = match new.parent {
-        Some(parent) => Some(residency_for_child(tx, parent).await?),
+        Some(parent) => Some(heritage(tx, parent).await?),
         None => None,
     };
-    let data_residency = new.data_residency.or(inherited).ok_or(CreateError::ResidencyMissing)?;
+    let (residency, anchor) = inherited.unzip();
+    let data_residency = new.data_residency.or(residency).ok_or(CreateError::ResidencyMissing)?;
     let id = uuid::Builder::from_unix_timestamp_millis(now.0, &random::bytes()?).into_uuid();
     let tenant = Tenant {
         id: TenantId(id),
@@ -194,6 +199,7 @@ async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, 
         custom_domains: Vec::new(),
         quota_overrides: std::collections::BTreeMap::new(),
         dated_quotas: std::collections::BTreeMap::new(),
+        quota_anchor: new.quota_anchor.or(anchor).unwrap_or_default(),
         attributes: std::collections::BTreeMap::new(),
         created_at: now,
         version: 1,
@@ -206,8 +212,9 @@ async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, 
     Ok(tenant)
 }
 
-/// The parent's residency group, if it may have one more level below it.
-async fn residency_for_child(tx: &mut ControlTx, parent: TenantId) -> Result<String, CreateError> {
+/// What a child gets from its parent unless it names its own: residency group and anchor of
+/// the quotas. Fails where the parent may not have one more level below it.
+async fn heritage(tx: &mut ControlTx, parent: TenantId) -> Result<(String, Anchor), CreateError> {
     let tenant = rows::tenants(tx, Span::one(parent)).await?.into_iter().next();
     let tenant = tenant
         .filter(|tenant| !matches!(tenant.status, Status::Erasing | Status::Erased))
@@ -216,5 +223,5 @@ async fn residency_for_child(tx: &mut ControlTx, parent: TenantId) -> Result<Str
     if levels >= i64::from(FAMILY_DEPTH_MAX) {
         return Err(CreateError::TooDeep);
     }
-    Ok(tenant.data_residency)
+    Ok((tenant.data_residency, tenant.quota_anchor))
 }

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
+    anchor::AnchorError,
     clock::UnixMs,
     secret::Secret,
     tenant::{Status, Tenant, TenantId},
@@ -58,6 +59,8 @@ pub struct TenantPatch {
     pub custom_domains: Option<Vec<String>>,
     /// Quotas that replace the plan's.
     pub quota_overrides: Option<Members<u64>>,
+    /// On which day of the month its quotas begin anew, from the end of the present window.
+    pub quota_anchor_day: Option<u8>,
     /// Operator-defined attributes.
     pub attributes: Option<Members<String>>,
     /// Secrets for policy configs.
@@ -82,6 +85,9 @@ pub enum ChangeError {
     /// Another tenant has the domain.
     #[error("the domain {0} belongs to another tenant")]
     DomainTaken(String),
+    /// The day of the quotas' month may not change so.
+    #[error("quota_anchor_day {0}")]
+    Anchor(#[from] AnchorError),
     /// A set would grow beyond its bound.
     #[error("{field} may have at most {most} members")]
     TooMany {
@@ -216,6 +222,9 @@ fn apply(
         tenant.custom_domains.dedup();
     }
     merge(&mut tenant.quota_overrides, patch.quota_overrides);
+    if let Some(day) = patch.quota_anchor_day {
+        tenant.quota_anchor = tenant.quota_anchor.moved(day, now)?;
+    }
     merge(&mut tenant.attributes, patch.attributes);
     if tenant.attributes.len() > ATTRIBUTES_MAX {
         return Err(ChangeError::TooMany { field: "attributes", most: ATTRIBUTES_MAX });

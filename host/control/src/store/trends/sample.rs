@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{BucketLength, HOUR_MS, sums};
 use crate::store::{
     Store, StoreError,
+    authority::{counts_by_reports, unspent},
     db::{ControlTx, Purpose, sql, sql_each},
     levels::CLAIM_KEPT_MS,
     rows::{instant, stored},
@@ -103,31 +104,41 @@ struct News {
 }
 
 /// Where the last sample ended, and what is news since. A tranche counts in full unless its
-/// holder lives, as in the usage figures. Reads only: on SQLite it keeps nobody from writing.
+/// holder lives, as in the usage figures; holders' own are found by the holders that live, and
+/// shared ones by the index of those that are not reconciled. Reads only: on SQLite it keeps nobody from writing.
 async fn look(tx: &mut ControlTx) -> Result<(Turn, Vec<News>), StoreError> {
     let turn: Turn = sql("SELECT sampled_at, swept_after FROM usage_sampler").one(tx).await?;
-    let news = sql("SELECT now.tenant_id, now.metric, now.start_ms, now.end_ms, now.charged
+    let news = sql(concat!(
+        "SELECT now.tenant_id, now.metric, now.start_ms, now.end_ms, now.charged
          FROM (
              SELECT w.tenant_id, w.metric, w.start_ms, w.end_ms,
                  w.granted - w.credited - coalesce(held.unspent, 0) AS charged
              FROM quota_window w
              LEFT JOIN (
-                 SELECT e.tenant_id, e.metric, e.start_ms,
-                     CAST(sum(e.tranche_own + e.tranche_shared - coalesce(r.spent, 0)) AS BIGINT)
-                     AS unspent
-                 FROM quota_holder h
-                 JOIN quota_epoch e ON e.fence = h.fence AND e.state <> 'reconciled'
-                 LEFT JOIN quota_report r ON r.tenant_id = e.tenant_id AND r.metric = e.metric
-                  AND r.start_ms = e.start_ms AND r.epoch = e.epoch AND r.holder = h.holder
-                 WHERE h.ended_at IS NULL
-                 GROUP BY e.tenant_id, e.metric, e.start_ms
+                 SELECT tenant_id, metric, start_ms, CAST(sum(unspent) AS BIGINT) AS unspent
+                 FROM (
+                     SELECT e.tenant_id, e.metric, e.start_ms, ",
+        unspent!(),
+        " AS unspent
+                     FROM quota_holder h JOIN quota_epoch e ON e.fence = h.fence
+                      AND e.shared = 0 AND e.state <> 'reconciled'
+                     WHERE h.ended_at IS NULL
+                     UNION ALL
+                     SELECT e.tenant_id, e.metric, e.start_ms, ",
+        unspent!(),
+        " FROM quota_epoch e WHERE e.shared = 1 AND ",
+        counts_by_reports!(),
+        "
+                 ) each_epoch
+                 GROUP BY tenant_id, metric, start_ms
              ) held ON held.tenant_id = w.tenant_id AND held.metric = w.metric
               AND held.start_ms = w.start_ms
              WHERE w.end_ms > $1
          ) now
          LEFT JOIN usage_seen seen ON seen.tenant_id = now.tenant_id
           AND seen.metric = now.metric AND seen.start_ms = now.start_ms
-         WHERE now.charged <> coalesce(seen.total, 0)")
+         WHERE now.charged <> coalesce(seen.total, 0)"
+    ))
     .bind(turn.oldest_end())
     .all(tx)
     .await?;

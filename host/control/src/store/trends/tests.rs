@@ -5,10 +5,11 @@ use std::{
 
 use futures_util::future::join_all;
 use model::{
+    anchor::Anchor,
     clock::{ManualClock, UnixMs},
     ledger::{
-        Authority, BootId, EpochReport, Fence, Holder, HolderId, LateRefunds, OpenRequest, Opening,
-        Report, WindowKey,
+        Authority, BootId, EpochRef, Fence, Holder, HolderId, LateRefunds, LeaseReport,
+        OpenRequest, Opening, Report, WindowKey,
     },
     quota::Metric,
     tenant::TenantId,
@@ -23,7 +24,7 @@ use crate::{
         Actor, NewTenant, Sampled, Store,
         db::{Purpose, sql},
     },
-    testing::{Backend, Database, NEW_YEAR, on_both},
+    testing::{Backend, Database, NEW_YEAR, on_both, report_of},
 };
 
 on_both![
@@ -92,7 +93,7 @@ impl Bench {
     }
 
     fn key(&self, tenant: TenantId, metric: Metric) -> WindowKey {
-        let window = Window::of(metric, self.now()).expect("a window");
+        let window = Window::of(metric, self.now(), Anchor::default()).expect("a window");
         WindowKey { tenant, metric, window }
     }
 
@@ -100,11 +101,11 @@ impl Bench {
     async fn open(&mut self, tenant: TenantId, metric: Metric) -> usize {
         let key = self.key(tenant, metric);
         self.windows.insert(key);
-        let account = self.store().confirm(vec![key]).await.expect("an answer").remove(0);
+        let account = self.store().accounts(vec![key]).await.expect("an answer").remove(0);
         let latest = account.map_or(0, |account| account.latest);
         let fence = Fence::Holder(self.holder);
         let request = OpenRequest { key, fence, latest, limit: LIMIT, rate_per_s: 3 };
-        match self.store().open(vec![request]).await.expect("an answer").remove(0) {
+        match self.store().open(self.holder, vec![request]).await.expect("an answer").remove(0) {
             Opening::Opened(permit) => {
                 let (epoch, size) = (permit.epoch(), permit.tranche());
                 self.open.push(Tranche { key, epoch, size, spent: 0 });
@@ -118,16 +119,17 @@ impl Bench {
         let tranche = &mut self.open[at];
         tranche.spent = spent;
         let Tranche { key, epoch, size, spent } = *tranche;
-        let figures = EpochReport { key, epoch, tranche: size, spent, refunded: 0, sealed };
-        self.send(vec![figures], Vec::new()).await;
+        let of = EpochRef { key, epoch };
+        let lease = LeaseReport { of, tranche: size, lease: 1, spent, refunded: 0, sealed };
+        self.send(vec![lease], Vec::new()).await;
         if sealed {
             self.open.remove(at);
         }
     }
 
-    async fn send(&mut self, epochs: Vec<EpochReport>, late: Vec<LateRefunds>) {
+    async fn send(&mut self, leases: Vec<LeaseReport>, late: Vec<LateRefunds>) {
         self.number += 1;
-        let report = Report { holder: self.holder, number: self.number, epochs, late };
+        let report = Report { late, ..report_of(self.holder, self.number, leases) };
         self.store().report(report).await.expect("an answer");
     }
 
@@ -172,7 +174,7 @@ impl Bench {
     }
 
     async fn charged(&self, key: WindowKey) -> u64 {
-        let account = self.store().confirm(vec![key]).await.expect("an answer").remove(0);
+        let account = self.store().accounts(vec![key]).await.expect("an answer").remove(0);
         account.expect("a window").charged
     }
 
@@ -235,6 +237,7 @@ async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
+        quota_anchor: None,
     };
     store.create_tenant(&Actor::Program, new).await.expect("a tenant").id
 }

@@ -73,6 +73,10 @@ struct Changes {
     /// May be repeated.
     #[arg(long, value_name = "NAME=NUMBER", value_parser = quota)]
     quota: Vec<(String, Value)>,
+    /// Day of the month on which its quotas begin anew (1–31), from the end of the present
+    /// month on.
+    #[arg(long, value_name = "DAY")]
+    quota_anchor_day: Option<u8>,
     /// A value that policies read, as tier=gold; tier= removes it. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = attribute)]
     attribute: Vec<(String, Value)>,
@@ -112,6 +116,8 @@ impl Changes {
         ] {
             patch.extend(value.map(|value| (name.to_owned(), Value::from(value))));
         }
+        let day = self.quota_anchor_day;
+        patch.extend(day.map(|day| ("quota_anchor_day".to_owned(), Value::from(day))));
         for (name, members) in [("quota_overrides", self.quota), ("attributes", self.attribute)] {
             if !members.is_empty() {
                 patch.insert(name.to_owned(), Value::Object(members.into_iter().collect()));

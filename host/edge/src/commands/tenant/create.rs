@@ -33,6 +33,10 @@ pub(super) struct Create {
     /// Parent tenant, by slug or id.
     #[arg(long, value_name = "TENANT")]
     parent: Option<TenantName>,
+    /// Day of the month on which its quotas begin anew (1–31); a child has its parent's
+    /// unless given, others 1.
+    #[arg(long, value_name = "DAY")]
+    quota_anchor_day: Option<u8>,
     /// Makes a repetition safe: the same key and fields get the first answer.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -60,9 +64,9 @@ impl Create {
             ("data_residency", self.residency),
             ("parent_tenant_id", parent),
         ];
-        let given = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        Value::Object(
-            given.map(|(name, value)| (name.to_owned(), value.into())).collect::<Map<_, _>>(),
-        )
+        let given = members.into_iter().filter_map(|(name, value)| Some((name, value?.into())));
+        let day = self.quota_anchor_day.map(|day| ("quota_anchor_day", Value::from(day)));
+        let named = given.chain(day).map(|(name, value)| (name.to_owned(), value));
+        Value::Object(named.collect::<Map<_, _>>())
     }
 }

@@ -10,6 +10,7 @@ mod health;
 mod hierarchy;
 mod keys;
 mod list;
+mod reservations;
 mod trends;
 mod usage;
 mod view;
@@ -72,6 +73,9 @@ enum TenantCommand {
     /// Keys with which a tenant's clients call the data plane.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Room that is set aside under a tenant's quotas for requests under way.
+    #[command(subcommand)]
+    Reservations(reservations::ReservationsCommand),
 }
 
 pub(super) fn run(args: TenantArgs) -> Result<()> {
@@ -91,6 +95,7 @@ pub(super) fn run(args: TenantArgs) -> Result<()> {
             TenantCommand::Health(named) => health::run(&session, &named).await,
             TenantCommand::Hierarchy(named) => hierarchy::run(&session, &named).await,
             TenantCommand::Keys(command) => command.run(&session).await,
+            TenantCommand::Reservations(command) => command.run(&session).await,
         }
     })
 }

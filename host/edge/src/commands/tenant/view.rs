@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::commands::table::sheet;
 
 /// Lines of a tenant: heading and JSON pointer.
-const LINES: [(&str, &str); 21] = [
+const LINES: [(&str, &str); 23] = [
     ("slug", "/slug"),
     ("id", "/id"),
     ("organization", "/organization_name"),
@@ -23,6 +23,8 @@ const LINES: [(&str, &str); 21] = [
     ("domains", "/custom_domains"),
     ("quotas", "/quotas"),
     ("overrides", "/quota_overrides"),
+    ("quotas begin on day", "/quota_anchor_day"),
+    ("since", "/quota_anchor_since"),
     ("attributes", "/attributes"),
     ("secrets", "/secrets"),
     ("created", "/created_at"),

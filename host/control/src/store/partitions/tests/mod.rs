@@ -53,6 +53,7 @@ fn new(slug: &str) -> NewTenant {
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
         parent: None,
+        quota_anchor: None,
     }
 }
 

@@ -1,0 +1,48 @@
+//! Refunds that came after their epoch was sealed.
+//!
+//! Invariant: they go to the window, by the difference to the last total of their holder,
+//! and only while the window is open.
+
+use model::{
+    clock::UnixMs,
+    ledger::{HolderId, LateRefunds},
+};
+
+use super::{
+    super::{
+        StoreError,
+        db::{ControlTx, sql},
+    },
+    int, of, uint, window,
+};
+
+/// Credits what came back since the last total, while the window is open.
+pub(super) async fn credit(
+    tx: &mut ControlTx,
+    holder: HolderId,
+    late: &LateRefunds,
+    now: UnixMs,
+) -> Result<u64, StoreError> {
+    let key = &late.key;
+    let Some(window) = window::find(tx, key).await? else { return Ok(0) };
+    if int(now.0) >= window.end_ms {
+        return Ok(0);
+    }
+    let known = sql("SELECT refunded FROM quota_late_refund
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND holder = $4");
+    let known: Option<(i64,)> = of(known, key).bind(holder.0).optional(tx).await?;
+    let known = known.map_or(0, |(refunded,)| refunded);
+    let news = (int(late.total) - known).min(window.granted - window.credited);
+    if news <= 0 {
+        return Ok(0);
+    }
+    let count = sql("INSERT INTO quota_late_refund (tenant_id, metric, start_ms, holder, refunded)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (tenant_id, metric, start_ms, holder)
+         DO UPDATE SET refunded = quota_late_refund.refunded + excluded.refunded");
+    of(count, key).bind(holder.0).bind(news).execute(tx).await?;
+    let credit = sql("UPDATE quota_window SET credited = credited + $4
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
+    of(credit, key).bind(news).execute(tx).await?;
+    Ok(uint(news))
+}

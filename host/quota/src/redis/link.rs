@@ -1,0 +1,208 @@
+//! One Redis server: its connection, its fence, and whether it may be asked now.
+//!
+//! A call takes at most the time limit; the first that fails opens the breaker, and from
+//! then on every call is refused at once until a background probe has found the server
+//! answering, and a master, again. Invariant: a command is sent at most once; after a
+//! failure nobody knows whether it ran. Only a script that the server says it does not have
+//! is sent a second time, since it did not run.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use model::ledger::{Fence, RedisFence};
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, Script, ServerErrorKind, Value,
+    aio::MultiplexedConnection,
+};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+/// Longest time to connect and probe, in ms: far beyond a healthy round trip, so that only
+/// a server that does not answer is given up.
+const CONNECT_MS: u64 = 1_000;
+/// First and longest pause between probes of a server that is away, in ms; doubles in
+/// between, and a third is random, so that edges do not come back together.
+const PROBE_MS: (u64, u64) = (50, 1_000);
+
+/// A server.
+pub(crate) struct Link {
+    client: Client,
+    name: String,
+    live: Mutex<Option<Live>>,
+    lost: Notify,
+    /// Told whenever the server begins to answer.
+    found: Arc<Notify>,
+    call_limit: Duration,
+}
+
+#[derive(Clone)]
+struct Live {
+    connection: MultiplexedConnection,
+    fence: RedisFence,
+    /// Which connection this is, so that an old one's failure does not end a new one.
+    number: u64,
+}
+
+/// Why a server was of no use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// Nothing was sent: the breaker is open.
+    #[error("the server is away")]
+    Away,
+    /// It was sent, and nobody knows what became of it.
+    #[error("no answer: {0}")]
+    Unknown(String),
+    /// The server refused: nothing was done.
+    #[error("the server refused: {0}")]
+    Refused(String),
+    /// The key is another node's; nothing was done.
+    #[error("the key is another node's")]
+    Moved,
+}
+
+impl Link {
+    pub(crate) fn new(client: Client, found: Arc<Notify>, call_limit: Duration) -> Arc<Self> {
+        let name = client.get_connection_info().addr().to_string();
+        let live = Mutex::default();
+        Arc::new(Self { client, name, live, lost: Notify::new(), found, call_limit })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn live(&self) -> Option<Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The fence of the server, while it answers and is a master.
+    pub(crate) fn fence(&self) -> Option<Fence> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.as_ref().map(|live| Fence::Redis(live.fence))
+    }
+
+    /// A script said that the fence is another one now.
+    pub(crate) fn learn(&self, fence: RedisFence) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(live) = live.as_mut() {
+            live.fence = fence;
+        }
+    }
+
+    /// Ends the use of the server until a probe finds it well.
+    pub(crate) fn give_up(&self, reason: &str) {
+        if let Some(live) = self.live() {
+            self.lose(live.number, reason);
+        }
+    }
+
+    fn lose(&self, number: u64, reason: &str) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.as_ref().is_some_and(|live| live.number == number) {
+            *live = None;
+            tracing::warn!(server = self.name, reason, "a Redis server is given up for now");
+            self.lost.notify_one();
+        }
+    }
+
+    /// Runs a script.
+    pub(crate) async fn run(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[String],
+    ) -> Result<Value, LinkError> {
+        let Some(mut live) = self.live() else { return Err(LinkError::Away) };
+        let mut call = script.prepare_invoke();
+        keys.iter().for_each(|key| {
+            call.key(*key);
+        });
+        arguments.iter().for_each(|argument| {
+            call.arg(argument.as_str());
+        });
+        let answer = timeout(self.call_limit, call.invoke_async(&mut live.connection)).await;
+        let error = match answer {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => judge(&error),
+            Err(_) => LinkError::Unknown("it took too long".to_owned()),
+        };
+        if error != LinkError::Moved {
+            self.lose(live.number, &error.to_string());
+        }
+        Err(error)
+    }
+
+    /// Connects, and connects again whenever the server was lost. Runs until dropped.
+    pub(crate) async fn supervise(&self) {
+        let (first, longest) = PROBE_MS;
+        let (mut pause, mut number) = (first, 0);
+        loop {
+            let limit = Duration::from_millis(CONNECT_MS);
+            let probe = timeout(limit, self.probe()).await;
+            match probe.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
+                Ok((connection, fence)) => {
+                    number += 1;
+                    pause = first;
+                    tracing::info!(server = self.name, "a Redis server dispatches quotas");
+                    let live = Live { connection, fence, number };
+                    *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+                    self.found.notify_waiters();
+                    self.lost.notified().await;
+                }
+                Err(reason) => {
+                    tracing::debug!(server = self.name, reason, "no use of a Redis server");
+                    let spread = rand::random_range(0..=pause / 3);
+                    sleep(Duration::from_millis(pause + spread)).await;
+                    pause = (pause * 2).min(longest);
+                }
+            }
+        }
+    }
+
+    /// A new connection to a server that is a master now.
+    async fn probe(&self) -> Result<(MultiplexedConnection, RedisFence), String> {
+        // Time limits are this type's own.
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let text = |error: redis::RedisError| error.to_string();
+        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connect.await.map_err(text)?;
+        let mut info = redis::cmd("INFO");
+        info.arg("server").arg("replication");
+        let info: String = info.query_async(&mut connection).await.map_err(text)?;
+        let field =
+            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        if field("role") != Some("master") {
+            return Err("it is a replica".to_owned());
+        }
+        let id = |name: &str| {
+            let advice = || format!("INFO shows no {name}: the server must be Redis 7 or later");
+            field(name).and_then(|id| id.trim().parse().ok()).ok_or_else(advice)
+        };
+        let fence = RedisFence { run_id: id("run_id")?, replid: id("master_replid")? };
+        Ok((connection, fence))
+    }
+}
+
+fn judge(error: &redis::RedisError) -> LinkError {
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => LinkError::Moved,
+        ErrorKind::Server(_) => LinkError::Refused(error.to_string()),
+        _ => LinkError::Unknown(error.to_string()),
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Link").field(&self.name).finish()
+    }
+}

@@ -1,0 +1,23 @@
+//! Redis: the ledger that several edges share, and what else runs as a script there.
+//!
+//! [`RedisTarget`] says where; [`Servers`] keeps the connections; [`RedisLedger`] is the
+//! dispatcher. Only this crate speaks to Redis. Invariant: losing Redis, or any data in it,
+//! can waste tokens and never create one. To add a script, put it beside the others with
+//! its keys, arguments and answers in its head, and call it through [`Servers::run`].
+
+mod answer;
+mod ledger;
+mod link;
+mod recall;
+mod servers;
+mod target;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::target::{RedisTarget, RedisTls, TargetError};
+pub(crate) use self::{
+    ledger::RedisLedger,
+    recall::{Recalled, listen},
+    servers::Servers,
+};
