@@ -122,8 +122,6 @@ pub enum LeaseAnswer {
     /// Nothing left here or at the authority, but others hold tokens that may come back;
     /// they were asked to.
     Soft,
-    /// The window has not begun, is over, or its epoch was closed.
-    Closed,
     /// The message is older than one that was taken in already: nothing was done.
     Old,
 }
@@ -137,9 +135,6 @@ pub enum DispatcherError {
     /// The epoch is not newer than what is installed, or two tranches are installed.
     #[error("the tranche does not follow the installed ones")]
     OutOfOrder,
-    /// The permit is too old to be trusted for the window's bounds.
-    #[error("the tranche took too long to arrive")]
-    TooOld,
     /// It did not answer in time, or is not reachable. Nobody knows what it did.
     #[error("the dispatcher did not answer")]
     Unavailable,

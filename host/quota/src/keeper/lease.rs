@@ -179,7 +179,7 @@ impl Keeper {
             Ok(LeaseAnswer::Returned) => {}
             Ok(LeaseAnswer::Next) => self.dry(account, via, false),
             Ok(LeaseAnswer::Soft) => self.dry(account, via, true),
-            Ok(LeaseAnswer::Stale { .. } | LeaseAnswer::Closed) => self.request_confirm(account),
+            Ok(LeaseAnswer::Stale { .. }) => self.request_confirm(account),
             Ok(LeaseAnswer::Old) => self.serve_account(account),
             // The breaker of the shared dispatcher is open now: go on without it.
             Err(_) if account.waiting() > 0 => self.serve_account(account),
