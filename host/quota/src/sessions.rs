@@ -43,7 +43,7 @@ use self::{
     registry::{Admission, Registry, Terms},
 };
 use crate::{
-    redis::{RedisTarget, Servers},
+    redis::{FenceKey, RedisTarget, Servers},
     start::StartError,
 };
 
@@ -104,7 +104,7 @@ impl LiveSessions {
             None => Arc::new(InProcess::new(Arc::clone(&clock))),
             Some(target) => {
                 let limit = Duration::from_millis(config.redis_timeout_ms);
-                let servers = Servers::connect(target.clone(), limit)?;
+                let servers = Servers::connect(target.clone(), limit, FenceKey::Sessions)?;
                 Arc::new(InRedis::new(servers, guards))
             }
         };

@@ -24,7 +24,7 @@ use crate::{
     lease_file::{LeaseFile, LeaseFileError, Legacy},
     meter::{Message, Shared},
     metrics::Metrics,
-    redis::{RedisLedger, Servers, listen},
+    redis::{FenceKey, Probabilistic, RedisFencing, RedisLedger, Servers, hidden, listen},
     window_clock::WindowClock,
 };
 
@@ -46,6 +46,18 @@ pub enum StartError {
     /// The address or the certificates of Redis cannot be used.
     #[error("cannot use Redis: {0}")]
     Redis(#[from] ::redis::RedisError),
+    /// Redis hides what tells its lives apart.
+    #[error(
+        "quota.fence: Redis {server} hides run_id and master_replid ({reason}): allow INFO to its \
+         user, or set quota.fence = \"connection\", under which quotas are exact across a failover \
+         of Redis only as a rule"
+    )]
+    FenceHidden {
+        /// Its address.
+        server: String,
+        /// What it says.
+        reason: String,
+    },
     /// The blocking pool is gone.
     #[error("the start was interrupted: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -95,7 +107,7 @@ impl Quota {
         let (inbox, messages) = mpsc::unbounded_channel();
         let shared =
             Arc::new(Shared { config, clock, map, metrics, inbox, boot, life: AtomicU32::new(0) });
-        let Common { dispatcher, listeners } = common(&shared)?;
+        let Common { dispatcher, listeners } = common(&shared, registry).await?;
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&authority), dispatcher, holder);
         let keeper = tokio::spawn(keeper.run(messages)).abort_handle();
         Ok(Arc::new(Self { shared, authority, meters: RwLock::default(), keeper, listeners }))
@@ -110,10 +122,17 @@ struct Common {
 }
 
 /// Begins to connect to the dispatcher that edges share.
-fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
+async fn common(shared: &Arc<Shared>, registry: &Registry) -> Result<Common, StartError> {
     let Some(target) = shared.config.redis.clone() else { return Ok(Common::default()) };
     let limit = Duration::from_millis(shared.config.redis_timeout_ms);
-    let servers = Servers::connect(target, limit)?;
+    if let Some((server, reason)) = hidden(&target).await {
+        return Err(StartError::FenceHidden { server, reason });
+    }
+    let probabilistic = match target.fencing() {
+        RedisFencing::Server => None,
+        RedisFencing::Connection => Some(Probabilistic::announce(registry)?),
+    };
+    let servers = Servers::connect(target, limit, FenceKey::Quotas)?;
     let (recalls, mut recalled) = mpsc::unbounded_channel();
     let subscribed = tokio::spawn(listen(Arc::downgrade(&servers), recalls));
     let found = Arc::clone(servers.found());
@@ -133,7 +152,7 @@ fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
         }
     });
     let listeners = vec![subscribed.abort_handle(), passed_on.abort_handle()];
-    Ok(Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners })
+    Ok(Common { dispatcher: Some(Arc::new(RedisLedger::new(servers, probabilistic))), listeners })
 }
 
 async fn inherit(

@@ -8,6 +8,7 @@
 //! authority that does not answer is a 503, never a stale or invented figure.
 
 pub(super) mod claims;
+mod lease;
 pub(super) mod levels;
 pub(super) mod reservations;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
-use self::reservations::Reserved;
+use self::{lease::Leases, reservations::Reserved};
 use super::{Api, json, path::TenantPath, problem::ApiError};
 use crate::store::PoolCap;
 
@@ -44,6 +45,9 @@ pub(super) struct Usage {
     /// Where a share of the parent's pool replaces a quota.
     #[serde(skip_serializing_if = "Pools::is_empty")]
     pools: Pools,
+    /// The tokens of quotas that are spent one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<Leases>,
 }
 
 /// Shares in the place of quotas, in the units of these.
@@ -114,6 +118,7 @@ pub(super) async fn read(
         last_calculated_at: metered.as_of.rfc3339(),
         reserved: Reserved::new(&api.store.set_aside(id).await?),
         pools,
+        lease: Leases::read(&api, id, stored.tenant.quota_anchor, metered.as_of).await?,
     }))
 }
 

@@ -108,6 +108,7 @@ pub struct Store {
     turn: Arc<Mutex<()>>,
     applied: Applied,
     following: Option<Following>,
+    last_audit: authority::LastAudit,
 }
 
 impl Store {
@@ -141,7 +142,17 @@ impl Store {
         let following = published.follow();
         let turn = Arc::new(Mutex::new(()));
         let applied = Applied::default();
-        Ok(Arc::new(Self { db, clock, authority_time, published, turn, applied, following }))
+        let last_audit = authority::LastAudit::default();
+        Ok(Arc::new(Self {
+            db,
+            clock,
+            authority_time,
+            published,
+            turn,
+            applied,
+            following,
+            last_audit,
+        }))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     Answered, Keeper, Records,
     bounds::{CloseCall, ConfirmCall},
+    overdraft::KeepCall,
     report::SentReport,
 };
 
@@ -66,6 +67,7 @@ impl Keeper {
         for id in self.ids() {
             self.with(id, |keeper, account| {
                 keeper.retire(account);
+                keeper.retire_kept(account);
                 account.slot().set_refused(true);
             });
         }
@@ -77,6 +79,7 @@ impl Keeper {
         self.to_open.clear();
         self.confirms = ConfirmCall::default();
         self.closes = CloseCall::default();
+        self.keeps = KeepCall::default();
         self.answers.clear();
         self.lost = Lost::default();
         if Instant::now() < self.outage.retry_at {

@@ -154,6 +154,7 @@ impl Keeper {
                 Opening::Opened(permit) => keeper.take_permit(account, sent, permit),
                 Opening::Lost { latest } => keeper.take_loss(account, sent.via, latest),
                 Opening::Exhausted => keeper.take_exhausted(account, sent),
+                Opening::Elsewhere { window } => keeper.take_elsewhere(account, window),
             }
             keeper.serve_account(account);
         });
@@ -221,6 +222,7 @@ impl Keeper {
     fn install(&mut self, account: &mut Account, via: Via, permit: InstallPermit) {
         if via == Via::Shared {
             self.shared.metrics.dispatcher_installs.inc();
+            account.slot().tally.call();
         }
         account.installing = true;
         let dispatcher = self.dispatcher(via);

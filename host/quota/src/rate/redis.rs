@@ -9,7 +9,7 @@ use model::BoxFuture;
 use redis::{Script, Value};
 
 use super::{RATE_SCRIPT, RateAsk, RateLoan, RateStore, RateStoreAway};
-use crate::redis::{RedisTarget, Servers};
+use crate::redis::{FenceKey, RedisTarget, Servers};
 
 /// Buckets in Redis.
 pub(crate) struct RedisRates {
@@ -19,8 +19,9 @@ pub(crate) struct RedisRates {
 
 impl RedisRates {
     pub(crate) fn connect(target: RedisTarget, limit: Duration) -> redis::RedisResult<Self> {
-        let servers = Servers::connect(target, limit)?;
-        Ok(Self { servers, script: Script::new(RATE_SCRIPT) })
+        let servers = Servers::connect(target, limit, FenceKey::Rates)?;
+        let script = servers.script(RATE_SCRIPT);
+        Ok(Self { servers, script })
     }
 
     async fn run(&self, ask: &RateAsk) -> Option<RateLoan> {

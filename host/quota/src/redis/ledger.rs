@@ -4,7 +4,7 @@
 //! answer that did not come means "nobody knows". The fence inside the scripts keeps a
 //! server from handing out what was debited for another of its lives.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use model::{
     BoxFuture,
@@ -19,8 +19,10 @@ use uuid::Uuid;
 
 use super::{
     answer::Answer,
+    fence::{FenceKey, Probabilistic},
     link::{Link, LinkError},
     servers::Servers,
+    target::RedisTarget,
 };
 
 /// Time after a window's end in which its ledger is kept, in ms: 48 h. Garbage collection
@@ -35,6 +37,19 @@ pub(crate) struct RedisLedger {
     lease: Script,
     install: Script,
     close: Script,
+    probabilistic: Option<Probabilistic>,
+}
+
+/// The dispatcher that edges share, by itself: for tools that measure it.
+///
+/// # Errors
+/// A server's address or certificates cannot be used.
+pub fn shared_dispatcher(
+    target: RedisTarget,
+    call_limit: Duration,
+) -> redis::RedisResult<Arc<dyn Dispatcher>> {
+    let servers = Servers::connect(target, call_limit, FenceKey::Quotas)?;
+    Ok(Arc::new(RedisLedger::new(servers, None)))
 }
 
 /// The names of an account in Redis. All of a family share a slot.
@@ -63,12 +78,13 @@ pub(super) fn read_name(ledger: &str) -> Option<(Uuid, Metric, u64)> {
 }
 
 impl RedisLedger {
-    pub(crate) fn new(servers: Arc<Servers>) -> Self {
+    pub(crate) fn new(servers: Arc<Servers>, probabilistic: Option<Probabilistic>) -> Self {
         Self {
+            lease: servers.script(include_str!("lease.lua")),
+            install: servers.script(include_str!("install.lua")),
+            close: servers.script(include_str!("close.lua")),
             servers,
-            lease: Script::new(include_str!("lease.lua")),
-            install: Script::new(include_str!("install.lua")),
-            close: Script::new(include_str!("close.lua")),
+            probabilistic,
         }
     }
 
@@ -111,7 +127,12 @@ impl RedisLedger {
             RECALLS.to_owned(),
         ];
         let keys = [names.ledger.as_str(), names.edges.as_str()];
-        let (_, answer) = self.call(&self.lease, &keys, &arguments).await?;
+        let (link, answer) = self.call(&self.lease, &keys, &arguments).await?;
+        if let Some(probabilistic) = self.probabilistic.as_ref().filter(|_| answer.is("GRANTED"))
+            && !link.replicate().await
+        {
+            probabilistic.unreplicated.inc();
+        }
         Ok(match answer.code() {
             "GRANTED" => LeaseAnswer::Granted(granted(&answer)?),
             "RETURNED" => LeaseAnswer::Returned,

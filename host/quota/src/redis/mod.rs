@@ -6,6 +6,7 @@
 //! its keys, arguments and answers in its head, and call it through [`Servers::run`].
 
 mod answer;
+mod fence;
 mod ledger;
 mod link;
 mod recall;
@@ -15,9 +16,13 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use self::target::{RedisTarget, RedisTls, TargetError};
 pub(crate) use self::{
+    fence::{FenceKey, Probabilistic, hidden},
     ledger::RedisLedger,
     recall::{Recalled, listen},
     servers::Servers,
+};
+pub use self::{
+    ledger::shared_dispatcher,
+    target::{RedisFencing, RedisTarget, RedisTls, TargetError},
 };

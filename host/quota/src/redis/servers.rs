@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    fence::FenceKey,
     link::{Link, LinkError},
     target::RedisTarget,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Servers {
     /// Told whenever a server begins to answer.
     found: Arc<Notify>,
     call_limit: Duration,
+    key: FenceKey,
 }
 
 #[derive(Default)]
@@ -57,12 +59,14 @@ impl Servers {
     pub(crate) fn connect(
         target: RedisTarget,
         call_limit: Duration,
+        key: FenceKey,
     ) -> redis::RedisResult<Arc<Self>> {
         let servers = Arc::new(Self {
             links: Mutex::default(),
             moved: Notify::new(),
             found: Arc::new(Notify::new()),
             call_limit,
+            key,
             target,
         });
         for client in servers.target.clients() {
@@ -90,7 +94,8 @@ impl Servers {
 
     /// The link to a client's server, made and supervised when it is new.
     fn add(&self, client: redis::Client) -> Arc<Link> {
-        let link = Link::new(client, Arc::clone(&self.found), self.call_limit);
+        let fence = (self.target.fencing(), self.key);
+        let link = Link::new(client, Arc::clone(&self.found), self.call_limit, fence);
         self.locked(|links| {
             if let Some(known) = links.all.get(link.name()) {
                 return Arc::clone(known);
@@ -125,6 +130,11 @@ impl Servers {
     /// All servers.
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {
         self.locked(|links| links.all.values().map(Arc::clone).collect())
+    }
+
+    /// A script in the form in which these servers get it.
+    pub(crate) fn script(&self, text: &str) -> Script {
+        self.key.script(self.target.fencing(), text)
     }
 
     /// Runs a script where its first key lives. All keys must be of one slot.

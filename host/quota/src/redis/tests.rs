@@ -1,11 +1,13 @@
 //! The scripts in a real Redis: the dispatchers' contract, and what only a server can do.
 
+mod connection;
+
 use std::{sync::Arc, time::Duration};
 
 use model::ledger::{Dispatcher as _, DispatcherError, Fence, LeaseAnswer, WindowKey};
 use services::{Dump, Fault, FaultProxy, Redis, RedisCluster, RedisOptions};
 
-use super::{RedisLedger, RedisTarget, RedisTls, Servers};
+use super::{FenceKey, Probabilistic, RedisLedger, RedisTarget, RedisTls, Servers, hidden};
 use crate::contract::{self, Bench};
 
 /// Long enough for every machine that is not broken.
@@ -15,7 +17,8 @@ const CALL: Duration = Duration::from_secs(20);
 
 fn ledger_at(url: &str, tls: RedisTls, limit: Duration) -> Arc<RedisLedger> {
     let target = RedisTarget::parse(url, tls).expect("a target");
-    Arc::new(RedisLedger::new(Servers::connect(target, limit).expect("servers")))
+    let servers = Servers::connect(target, limit, FenceKey::Quotas).expect("servers");
+    Arc::new(RedisLedger::new(servers, None))
 }
 
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

@@ -107,7 +107,7 @@ impl Spender {
                 let mut free = self.shared.free.lock().expect("not poisoned");
                 free.insert(permit.epoch(), permit.tranche());
             }
-            Opening::Lost { .. } | Opening::Exhausted => {}
+            Opening::Lost { .. } | Opening::Exhausted | Opening::Elsewhere { .. } => {}
         }
         self.report().await;
     }

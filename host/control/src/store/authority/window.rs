@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 
 use model::{
     clock::UnixMs,
-    ledger::{EpochRef, OpenRequest, WindowKey},
+    ledger::{EpochRef, WindowKey},
+    window::Window,
 };
 use sqlx::prelude::FromRow;
 
@@ -19,6 +20,7 @@ use super::{
         StoreError,
         db::{ControlTx, locking, sql},
     },
+    elsewhere,
     given::{given, on_given},
     int, of,
 };
@@ -32,7 +34,7 @@ const DETAILS_KEPT_MS: u64 = 48 * 3_600_000;
 /// figures.
 const WINDOW_KEPT_MS: u64 = 400 * 24 * 3_600_000;
 
-#[derive(FromRow)]
+#[derive(Clone, Copy, FromRow)]
 pub(super) struct WindowRow {
     pub(super) end_ms: i64,
     pub(super) limit_tokens: i64,
@@ -99,24 +101,39 @@ pub(super) async fn find_or_insert(
     row.map(|row| (row, made)).ok_or(StoreError::Database(sqlx::Error::RowNotFound))
 }
 
-/// The window of a request, made when it is new, under the request's limit.
+/// Where tokens of a key are to be had.
+pub(super) enum Place {
+    /// In its window.
+    Here(WindowRow),
+    /// In a window with other bounds.
+    Elsewhere(Window),
+}
+
+/// The window of a key, made when it is new, under a limit.
 pub(super) async fn under_limit(
     tx: &mut ControlTx,
-    request: &OpenRequest,
+    key: &WindowKey,
+    limit: u64,
     now: UnixMs,
-) -> Result<WindowRow, StoreError> {
-    let key = &request.key;
-    let (row, made) = find_or_insert(tx, key, request.limit).await?;
+) -> Result<Place, StoreError> {
+    let found = find(tx, key).await?;
+    if found.is_none_or(|row| row.end_ms != int(key.window.end.0)) {
+        let window = elsewhere::place(tx, key, now).await?;
+        if window != key.window {
+            return Ok(Place::Elsewhere(window));
+        }
+    }
+    let (row, made) = find_or_insert(tx, key, limit).await?;
     if made {
         forget_old(tx, key, now).await?;
-    } else if row.limit_tokens != int(request.limit) {
+    } else if row.limit_tokens != int(limit) {
         let update = sql("UPDATE quota_window
              SET limit_version = limit_version + 1, limit_tokens = $4,
                  limit_high = CASE WHEN limit_high < $4 THEN $4 ELSE limit_high END
              WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
-        of(update, key).bind(int(request.limit)).execute(tx).await?;
+        of(update, key).bind(int(limit)).execute(tx).await?;
     }
-    Ok(row)
+    Ok(Place::Here(row))
 }
 
 /// Folds reconciled epochs that are far behind the latest.
@@ -137,6 +154,16 @@ pub(super) async fn fold(
                    AND e.state = 'reconciled'),
              folded_spent = folded_spent + (
                  SELECT CAST(coalesce(sum(r.spent), 0) AS BIGINT)
+                 FROM quota_epoch e JOIN quota_report r USING (tenant_id, metric, start_ms, epoch)
+                 WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch < $4
+                   AND e.state = 'reconciled'),
+             folded_wasted = folded_wasted + (
+                 SELECT CAST(coalesce(sum(r.spent), 0) AS BIGINT)
+                 FROM quota_epoch e JOIN quota_report r USING (tenant_id, metric, start_ms, epoch)
+                 WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch < $4
+                   AND e.state = 'reconciled' AND r.lease = 0),
+             folded_refunded = folded_refunded + (
+                 SELECT CAST(coalesce(sum(r.refunded), 0) AS BIGINT)
                  FROM quota_epoch e JOIN quota_report r USING (tenant_id, metric, start_ms, epoch)
                  WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch < $4
                    AND e.state = 'reconciled')
