@@ -136,3 +136,32 @@ impl<F: Fn() -> Vec<TenantId> + Send + Sync> Collector for LeaseSeries<F> {
         collected
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::clock::{Clock, SystemClock};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn everybody_else_has_a_series_and_faults_are_told_after_the_first_audit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let url = format!("sqlite://{}", folder.path().join("edge.db").display());
+        let store = Store::open(&url, Arc::clone(&clock)).await.expect("a store");
+        let registry = Registry::new();
+        let config = quota::QuotaConfig::new(folder.path().join("leases"));
+        let quota = Quota::start(config, Arc::clone(&store) as _, clock, &registry);
+        let quota = quota.await.expect("an engine");
+        let (_sender, snapshots) = watch::channel(Arc::default());
+        register(&registry, quota, Arc::clone(&store), snapshots, Vec::new).expect("registered");
+        let page = || prometheus::TextEncoder::new().encode_to_string(&registry.gather());
+        let before = page().expect("a page");
+        let line = "tenant_quota_admitted_total{metric=\"api_calls\",tenant=\"other\"} 0";
+        assert!(before.contains(line), "{before}");
+        assert!(before.contains("tenant_quota_dispatcher_calls_total{tenant=\"other\"} 0"));
+        assert!(!before.contains("quota_invariant_broken"), "nobody has looked yet");
+        store.audit_quotas().await.expect("an audit");
+        assert!(page().expect("a page").contains("quota_invariant_broken 0"));
+    }
+}

@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod anchors;
 mod bench;
 mod hot_path;
 mod kill;
