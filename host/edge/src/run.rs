@@ -41,8 +41,10 @@ const RELOAD_QUEUE: usize = 1;
 
 /// The program, running.
 pub struct Running {
-    /// Where the data plane listens.
+    /// Where the data plane listens in clear text.
     pub edge: Vec<SocketAddr>,
+    /// Where it listens under TLS.
+    pub edge_tls: Vec<SocketAddr>,
     /// Where the control API listens.
     pub control: SocketAddr,
     /// The store, for the demo's seeds.
@@ -233,6 +235,7 @@ pub async fn start(
 
     Ok(Running {
         edge: proxy.addrs().to_vec(),
+        edge_tls: proxy.tls_addrs().to_vec(),
         control: control_addr,
         store,
         minted_admin_token,
@@ -257,8 +260,9 @@ pub async fn start(
 }
 
 impl Running {
-    /// Asks for a reload of the declarations.
+    /// Asks for a reload of the declarations and the certificates.
     pub fn reload(&self) {
+        self.proxy.reload_certificates();
         let _one_waits_already = self.reloads.try_send(());
     }
 
@@ -347,6 +351,7 @@ fn proxy_config(config: &Config) -> proxy::ProxyConfig {
     let edge = &config.edge;
     proxy::ProxyConfig {
         listen: edge.listen.clone(),
+        tls: edge.tls.clone(),
         workers: edge.workers,
         jwt: edge.jwt.clone(),
         limits: edge.limits.clone(),

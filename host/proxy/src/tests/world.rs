@@ -40,7 +40,7 @@ use super::{
     sessions::{self, FakeSessions},
     storage::FakeStorage,
 };
-use crate::{LocalService, Ports, Proxy, ProxyConfig, Running};
+use crate::{LocalService, Ports, Proxy, ProxyConfig, Running, StartError};
 
 /// 2026-01-15T12:00:00Z.
 pub(super) const NOW: UnixMs = UnixMs(1_768_478_400_000);
@@ -98,6 +98,10 @@ impl World {
     }
 
     pub(super) fn with(setup: Setup) -> Self {
+        Self::try_with(setup).expect("the proxy starts")
+    }
+
+    pub(super) fn try_with(setup: Setup) -> Result<Self, StartError> {
         let (key, id, hash) = model::key::mint(&[9; 40]);
         let api_key = Arc::new(ApiKey { id, tenant: tenant_id(1), hash, expires_at: None });
         let (origin, far_origin) = (Origin::start(), Origin::start());
@@ -120,9 +124,8 @@ impl World {
             sessions: Arc::clone(&sessions) as _,
             api: setup.api.clone(),
         };
-        let running = Proxy::start(setup.config.clone(), ports, &registry);
-        let running = running.expect("the proxy starts");
-        Self {
+        let running = Proxy::start(setup.config.clone(), ports, &registry)?;
+        Ok(Self {
             address: running.addrs()[0],
             running: Some(running),
             origin,
@@ -137,7 +140,7 @@ impl World {
             key,
             setup,
             api_key,
-        }
+        })
     }
 
     /// Publishes a snapshot in which acme has another chain.
