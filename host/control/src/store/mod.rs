@@ -159,8 +159,7 @@ impl Store {
     /// Whether the directory has a tenant of this id.
     #[must_use]
     pub fn knows(&self, id: TenantId) -> bool {
-        let directory = self.published.directory().borrow();
-        directory.tenants.binary_search_by_key(&id, |record| record.tenant.id).is_ok()
+        self.published.directory().borrow().record(id).is_some()
     }
 
     /// Ends every connection after its running statement. Called once at the end, so that

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     StoreError,
     db::{Db, Notices, Purpose},
-    directory::{self, News},
+    directory,
 };
 
 /// How often the head is looked at without being told, in ms: changes arrive in five
@@ -56,13 +56,11 @@ impl Published {
         let mut complete_to = self.complete_to.lock().await;
         let mut tx = self.db.control(Purpose::Read).await?;
         let news = directory::news(&mut tx, *complete_to).await;
-        let Some(News { head, whole, part }) = tx.end(news).await? else { return Ok(()) };
-        self.directory.send_modify(|held| {
-            let before = if whole { &Directory::default() } else { &**held };
-            let mut next = directory::with(before, part);
-            next.version = u64::try_from(head).unwrap_or(0).max(held.version + 1);
-            *held = Arc::new(next);
-        });
+        let Some(news) = tx.end(news).await? else { return Ok(()) };
+        let head = news.head;
+        // Nobody else publishes while this one knows how far it is complete.
+        let held = Arc::clone(&self.directory.borrow());
+        self.directory.send_replace(Arc::new(directory::with(&held, news)));
         *complete_to = head;
         Ok(())
     }
