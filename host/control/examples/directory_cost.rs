@@ -44,8 +44,7 @@ async fn main() {
         let begun = Instant::now();
         let tenant = here.create_tenant(&Actor::Program, new(n)).await.expect("a tenant");
         own.push(begun.elapsed());
-        let known =
-            directory.wait_for(|held| held.record(tenant.id).is_some());
+        let known = directory.wait_for(|held| held.record(tenant.id).is_some());
         drop(known.await.expect("a store"));
         others.push(begun.elapsed());
     }

@@ -108,10 +108,7 @@ pub(super) fn with(before: &Directory, news: News) -> Directory {
 
 #[cfg(test)]
 mod tests {
-    use model::{
-        secret::Secret,
-        tenant::Slug,
-    };
+    use model::{secret::Secret, tenant::Slug};
 
     use super::*;
     use crate::{
@@ -136,6 +133,7 @@ mod tests {
         a_restart_finds_exactly_what_was_published,
         a_change_whose_caller_went_away_is_still_published,
         a_failed_change_publishes_nothing,
+        no_more_tenants_are_created_than_there_may_be,
     ];
 
     async fn a_restart_finds_exactly_what_was_published(on: Backend) {
@@ -168,7 +166,8 @@ mod tests {
             assert_eq!(record.secrets, before.secrets);
         }
         let ids = |directory: &Directory| {
-            let mut ids: Vec<_> = directory.keys().map(|key| (key.id.clone(), key.tenant)).collect();
+            let mut ids: Vec<_> =
+                directory.keys().map(|key| (key.id.clone(), key.tenant)).collect();
             ids.sort();
             ids
         };
@@ -193,6 +192,20 @@ mod tests {
             directory.records().map(|record| record.tenant.slug.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(slugs(&directory.borrow()), ["one"]);
+    }
+
+    async fn no_more_tenants_are_created_than_there_may_be(on: Backend) {
+        let database = on.database();
+        let store = database.open().await;
+        store.set_tenants_max(2);
+        for slug in ["one", "two"] {
+            store.create_tenant(&Actor::Program, new(slug)).await.expect("room");
+        }
+        let refused = store.create_tenant(&Actor::Program, new("three")).await;
+        let refused = refused.expect_err("no room").to_string();
+        assert!(refused.contains("control.tenants_max"), "{refused}");
+        store.set_tenants_max(3);
+        store.create_tenant(&Actor::Program, new("three")).await.expect("room again");
     }
 
     async fn a_failed_change_publishes_nothing(on: Backend) {

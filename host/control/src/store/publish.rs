@@ -26,8 +26,9 @@ use super::{
 const POLL_MS: u64 = 2_000;
 /// First wait before listening anew, in ms; doubles with every failure.
 const PAUSE_MIN_MS: u64 = 100;
-/// Longest wait before listening anew, in ms: a database that returns is soon noticed.
-const PAUSE_MAX_MS: u64 = 3_000;
+/// Longest wait before listening anew, in ms: within the second that clients are told to wait
+/// while the database is away.
+const PAUSE_MAX_MS: u64 = 1_000;
 
 /// The directory as the data plane sees it.
 #[derive(Debug)]
@@ -107,7 +108,7 @@ async fn follow(published: Arc<Published>, notices: Notices) {
     loop {
         let Err(error) = listen(&published, &notices, &mut pause).await;
         if pause == PAUSE_MIN_MS {
-            tracing::warn!(%error, "the database is away; the last directory stays in force");
+            tracing::warn!(%error, "no changes are heard of; the last directory stays in force");
         }
         tokio::time::sleep(Duration::from_millis(pause)).await;
         pause = (pause * 2).min(PAUSE_MAX_MS);
@@ -124,7 +125,7 @@ async fn listen(
     loop {
         published.catch_up().await?;
         if *pause != PAUSE_MIN_MS {
-            tracing::info!("the database is back; the directory has caught up");
+            tracing::info!("changes are heard of again; the directory has caught up");
             *pause = PAUSE_MIN_MS;
         }
         listening.heard(Duration::from_millis(POLL_MS)).await?;

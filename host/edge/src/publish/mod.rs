@@ -11,6 +11,7 @@ mod bindings;
 mod chains;
 mod entries;
 pub(crate) mod merge;
+mod metrics;
 mod prepare;
 pub mod task;
 #[cfg(test)]
@@ -35,12 +36,15 @@ use tokio::sync::watch;
 
 use crate::declare::Declarations;
 
-pub use self::prepare::{Prepared, Preparer};
 use self::{
     bindings::Bindings,
     chains::{Chains, PlanChains},
     entries::{Families, Join},
     versions::Versions,
+};
+pub use self::{
+    metrics::SnapshotMetrics,
+    prepare::{Prepared, Preparer},
 };
 
 /// Where published state goes.
@@ -148,11 +152,8 @@ impl Publisher {
         self.directory = directory;
         let (bindings, by_plan) = (&mut self.bindings, &mut self.plan_chains);
         let mut chains = Chains::new(&self.declared, &self.versions, bindings, by_plan);
-        let join = Join {
-            directory: &self.directory,
-            declared: &self.declared,
-            last: &self.snapshot,
-        };
+        let join =
+            Join { directory: &self.directory, declared: &self.declared, last: &self.snapshot };
         let put = join.some(&touched, &mut chains).await;
         let gone: Vec<TenantId> =
             changes.gone.iter().map(|listed| listed.record.tenant.id).collect();
@@ -173,11 +174,8 @@ impl Publisher {
         let (bindings, by_plan) = (&mut self.bindings, &mut plan_chains);
         let mut chains = Chains::new(&self.declared, &self.versions, bindings, by_plan);
         chains.check_declared().await;
-        let join = Join {
-            directory: &self.directory,
-            declared: &self.declared,
-            last: &self.snapshot,
-        };
+        let join =
+            Join { directory: &self.directory, declared: &self.declared, last: &self.snapshot };
         let served = join.all(&mut chains).await;
         let policies = chains.finish()?;
         Ok(Built { served: served?, policies, plan_chains })
