@@ -111,6 +111,9 @@ pub struct ControlSection {
     pub listen: SocketAddr,
     /// Residency group of a root tenant whose create names none; absent: it must.
     pub default_residency: Option<String>,
+    /// Tenants that may be created, tombstones included: each edge holds all of them in
+    /// memory, about 1 KB each. 0: none.
+    pub tenants_max: usize,
     /// What becomes of a tenant at the end of its trial.
     pub trial_end: TrialEnd,
     /// Networks that tenants' webhooks may reach beside the public ones, also without TLS.
@@ -126,6 +129,7 @@ impl Default for ControlSection {
         Self {
             listen,
             default_residency: None,
+            tenants_max: control::store::TENANTS_MAX_DEFAULT,
             trial_end: TrialEnd::default(),
             webhook_allow_networks: Vec::new(),
             smtp: SmtpSection::default(),

@@ -29,7 +29,7 @@ use crate::{
     api_host::ApiHost,
     config::Config,
     levels::Levels,
-    publish::{self, Channels, Preparer, Publisher},
+    publish::{self, Channels, Preparer, Publisher, SnapshotMetrics},
     reload::FileWatch,
     reservations,
 };
@@ -84,6 +84,7 @@ pub async fn start(
         .with_context(|| format!("data.dir: {} cannot be made", config.data.dir.display()))?;
     let registry = Registry::new();
     let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
+    store.set_tenants_max(config.control.tenants_max);
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
     let quota_config = quota_config(&config)?;
     let rates = quota::Rates::start(&quota_config, Arc::clone(&clock), &registry)?;
@@ -104,6 +105,7 @@ pub async fn start(
     let (snapshot_tx, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (catalog_tx, catalog) = watch::channel(Arc::new(Catalog::default()));
     let (reload_tx, reload) = watch::channel(Arc::new(ReloadStatus::default()));
+    registry.register(Box::new(SnapshotMetrics::new(snapshots.clone())?))?;
     let directory = store.directory();
     let first = Arc::clone(&directory.borrow());
     let (applied_tx, applied) = watch::channel(0);

@@ -27,7 +27,7 @@ use model::{
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
     reservation::Reserves,
     route::{Pattern, Route, RouteTable, RouteTag},
-    snapshot::{Snapshot, TenantEntry},
+    snapshot::{Served, Snapshot, TenantEntry},
     tenant::{Status, SuspendReason, Tenant, TenantId},
     window::Window,
 };
@@ -226,7 +226,11 @@ fn snapshot(
         };
         entries.push(entry(tenant, &none));
     }
-    Snapshot::new(version, "test", plans, routes(), entries, std::slice::from_ref(key))
+    let served = entries.into_iter().map(|entry| {
+        let keys = if key.tenant == entry.id() { vec![Arc::clone(key)] } else { Vec::new() };
+        Served { entry, keys: keys.into() }
+    });
+    Snapshot::new(version, "test", plans, routes(), served)
 }
 
 fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
