@@ -3,7 +3,7 @@
 //! The manifest holds names of capabilities and limits as text; the sandbox knows which
 //! there are. Invariant: a name that the sandbox does not have is a problem, never ignored.
 
-use model::plugin::{Manifest, ManifestProblem};
+use model::manifest::{Manifest, ManifestProblem};
 use sandbox::{Capability, Grants, Limits};
 use serde_json::Value;
 

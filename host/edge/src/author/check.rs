@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use anyhow::{Context, Result};
 use model::{
     clock::{Clock, SystemClock},
-    plugin::{Manifest, ManifestProblem},
+    manifest::{Manifest, ManifestProblem},
     policy::Hooks,
     secret::{self, Secret},
 };

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use model::plugin::{Manifest, ManifestProblem};
+use model::manifest::{Manifest, ManifestProblem};
 use serde_json::{Map, Value};
 
 use crate::strict;

@@ -147,7 +147,7 @@ fn text_of(path: &Path) -> Result<&str> {
 
 #[cfg(test)]
 mod tests {
-    use model::plugin::Language;
+    use model::manifest::Language;
 
     use super::*;
     use crate::{author::template, declare::Declarations};

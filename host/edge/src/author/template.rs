@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use model::plugin::{Language, PluginName};
+use model::manifest::{Language, PluginName};
 
 /// What the templates are called; replaced by the project's name.
 const PLACEHOLDER: &str = "my-policy";

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use model::plugin::Language;
+use model::manifest::Language;
 
 use super::{Project, output, tools};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use model::plugin::{Language, PluginName};
+use model::manifest::{Language, PluginName};
 use serde_json::json;
 
 use super::{super::output, Format};
