@@ -58,6 +58,8 @@ pub struct Running {
     reloads: mpsc::Sender<()>,
     /// What the data plane serves from.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// How the last load of the declarations went.
+    pub reload_status: watch::Receiver<Arc<ReloadStatus>>,
     stop_levels: oneshot::Sender<()>,
     levels: JoinHandle<()>,
     stop_reservations: oneshot::Sender<()>,
@@ -205,7 +207,7 @@ pub async fn start(
         usage: Arc::clone(&quota) as _,
         sessions,
         catalog,
-        reload,
+        reload: reload.clone(),
         ready: ready_rx,
         metrics: Arc::new(move || metrics_page(&registry)),
         admin_token: admin.token,
@@ -247,6 +249,7 @@ pub async fn start(
         drain_timeout: Duration::from_millis(config.edge.drain_timeout_ms),
         reloads,
         snapshots,
+        reload_status: reload,
         stop_levels,
         levels,
         stop_reservations,

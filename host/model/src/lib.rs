@@ -22,8 +22,10 @@ pub mod ledger;
 pub mod level;
 pub mod limiter;
 pub mod loss;
+pub mod manifest;
 pub mod overrides;
 pub mod plan;
+
 pub mod policy;
 pub mod pool;
 pub mod problem;

@@ -59,7 +59,8 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) {
+    /// Waits for SIGINT or SIGTERM.
+    pub(super) async fn stop(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
