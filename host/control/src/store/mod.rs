@@ -41,6 +41,7 @@ mod rows;
 mod schema;
 mod secrets;
 mod session_guards;
+mod session_levels;
 mod tenants;
 #[cfg(test)]
 mod tests;
