@@ -7,6 +7,7 @@ use crate::actors::{TenantActor, World, eventually};
 mod plans;
 mod rate;
 mod sessions;
+mod shared;
 mod storage;
 
 /// A tenant with these quotas of calls and of AI requests.
