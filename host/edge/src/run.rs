@@ -158,6 +158,7 @@ pub async fn start(
         reservations::edge_id(&config.data.dir)?,
         Arc::clone(&clock),
         config.quota.admit_wait_ms_max,
+        &registry,
     )
     .await?;
     let storage = Arc::new(storage);

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::actors::{TenantActor, World, eventually};
 
+mod outage;
 mod plans;
 mod rate;
 mod sessions;

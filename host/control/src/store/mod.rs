@@ -84,6 +84,7 @@ pub use self::{
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     reservations::{
         EdgeRun, Held, RESERVATIONS_SHOWN_MAX, ReservationRecord, Reserving, SetAside, SettleError,
+        Unresolved,
     },
     schema::{PendingMigration, Schema},
     tenants::{
