@@ -143,7 +143,6 @@ pub async fn start(
         sessions_max: config.quota.sessions_max,
         wait_ms_max: config.quota.admit_wait_ms_max,
         redis: quota_config.redis.clone(),
-        redis_timeout_ms: quota_config.redis_timeout_ms,
     };
     let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
     let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
@@ -165,6 +164,7 @@ pub async fn start(
         reservations::edge_id(&config.data.dir)?,
         Arc::clone(&clock),
         config.quota.admit_wait_ms_max,
+        &registry,
     )
     .await?;
     let storage = Arc::new(storage);
@@ -324,6 +324,7 @@ pub(crate) fn check_default_residency<'a>(
     bail!("control.default_residency: no residency group `{group}`; there are: {declared}")
 }
 
+/// The settings of the quotas, with the one set of connections to Redis.
 fn quota_config(config: &Config) -> anyhow::Result<quota::QuotaConfig> {
     let alone = quota::QuotaConfig::new(config.data.dir.join("leases"));
     let redis = config.quota.redis().map_err(|(key, reason)| anyhow!("{key}: {reason}"))?;
@@ -334,14 +335,12 @@ fn quota_config(config: &Config) -> anyhow::Result<quota::QuotaConfig> {
                 Some(name) => name,
                 None => edge_name(&config.data.dir)?,
             };
-            quota::QuotaConfig { edge, ..alone.with_redis(redis) }
+            let limit = Duration::from_millis(config.quota.redis_timeout_ms);
+            let servers = quota::RedisServers::connect(redis, limit)?;
+            quota::QuotaConfig { edge, ..alone.with_redis(servers) }
         }
     };
-    Ok(quota::QuotaConfig {
-        admit_wait_ms_max: config.quota.admit_wait_ms_max,
-        redis_timeout_ms: config.quota.redis_timeout_ms,
-        ..base
-    })
+    Ok(quota::QuotaConfig { admit_wait_ms_max: config.quota.admit_wait_ms_max, ..base })
 }
 
 /// A name that no other edge has, and that a restart finds again: this machine's and the

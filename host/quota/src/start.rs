@@ -4,10 +4,7 @@
 //! before anything else, and the predecessor's figures are durable at the authority before
 //! its lease file is overwritten.
 
-use std::{
-    sync::{Arc, RwLock, atomic::AtomicU32},
-    time::Duration,
-};
+use std::sync::{Arc, RwLock, atomic::AtomicU32};
 
 use model::{
     clock::Clock,
@@ -24,7 +21,7 @@ use crate::{
     lease_file::{LeaseFile, LeaseFileError, Legacy},
     meter::{Message, Shared},
     metrics::Metrics,
-    redis::{RedisLedger, Servers, listen},
+    redis::{RedisLedger, listen},
     window_clock::WindowClock,
 };
 
@@ -95,7 +92,7 @@ impl Quota {
         let (inbox, messages) = mpsc::unbounded_channel();
         let shared =
             Arc::new(Shared { config, clock, map, metrics, inbox, boot, life: AtomicU32::new(0) });
-        let Common { dispatcher, listeners } = common(&shared)?;
+        let Common { dispatcher, listeners } = common(&shared);
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&authority), dispatcher, holder);
         let keeper = tokio::spawn(keeper.run(messages)).abort_handle();
         Ok(Arc::new(Self { shared, authority, meters: RwLock::default(), keeper, listeners }))
@@ -109,11 +106,9 @@ struct Common {
     listeners: Vec<AbortHandle>,
 }
 
-/// Begins to connect to the dispatcher that edges share.
-fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
-    let Some(target) = shared.config.redis.clone() else { return Ok(Common::default()) };
-    let limit = Duration::from_millis(shared.config.redis_timeout_ms);
-    let servers = Servers::connect(target, limit)?;
+/// The dispatcher over the connections of this edge, and what listens to it.
+fn common(shared: &Arc<Shared>) -> Common {
+    let Some(servers) = shared.config.redis.clone() else { return Common::default() };
     let (recalls, mut recalled) = mpsc::unbounded_channel();
     let subscribed = tokio::spawn(listen(Arc::downgrade(&servers), recalls));
     let found = Arc::clone(servers.found());
@@ -133,7 +128,7 @@ fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
         }
     });
     let listeners = vec![subscribed.abort_handle(), passed_on.abort_handle()];
-    Ok(Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners })
+    Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners }
 }
 
 async fn inherit(

@@ -41,6 +41,7 @@ mod rows;
 mod schema;
 mod secrets;
 mod session_guards;
+mod session_levels;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,7 @@ pub use self::{
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     reservations::{
         EdgeRun, Held, RESERVATIONS_SHOWN_MAX, ReservationRecord, Reserving, SetAside, SettleError,
+        Unresolved,
     },
     schema::{PendingMigration, Schema},
     tenants::{
