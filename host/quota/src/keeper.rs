@@ -201,16 +201,10 @@ impl Keeper {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Instant::now();
         loop {
+            // In this order, so that a run can be repeated. Nobody starves: the tick is due once
+            // in a while, answers come of what was asked for, and only demands bring more.
             tokio::select! {
-                message = inbox.recv() => match message {
-                    Some(message) => self.on_message(message),
-                    None => return,
-                },
-                Some(answer) = self.answers.next() => self.on_answer(answer),
-                answer = finished(&mut self.open_call) => self.on_opened(answer),
-                answer = finished(&mut self.report_call) => self.on_reported(answer),
-                answer = finished(&mut self.confirms.call) => self.on_confirmed(answer),
-                answer = finished(&mut self.closes.call) => self.on_closed(answer),
+                biased;
                 _ = tick.tick() => {
                     self.notice_stuck_call();
                     self.retry();
@@ -219,6 +213,15 @@ impl Keeper {
                         self.sweep();
                     }
                 }
+                answer = finished(&mut self.open_call) => self.on_opened(answer),
+                answer = finished(&mut self.report_call) => self.on_reported(answer),
+                answer = finished(&mut self.confirms.call) => self.on_confirmed(answer),
+                answer = finished(&mut self.closes.call) => self.on_closed(answer),
+                Some(answer) = self.answers.next() => self.on_answer(answer),
+                message = inbox.recv() => match message {
+                    Some(message) => self.on_message(message),
+                    None => return,
+                },
             }
             if self.ended && self.stopping.is_none() {
                 self.begin_anew().await;

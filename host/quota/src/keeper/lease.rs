@@ -64,8 +64,10 @@ impl Keeper {
         if waiting > 0 {
             account.active_at = self.shared.clock.monotonic_ms();
         }
-        // Only to something new: a waiter that finds nothing asks again at once.
-        if waiting > 0 && tokens > 0 {
+        // Only of more than there was: who waits for the other metric takes and gives back what
+        // it finds here, asks again at once, and would be told again at once.
+        let more = tokens > std::mem::replace(&mut account.seen, tokens);
+        if waiting > 0 && more {
             account.meter.refilled.notify_waiters();
         }
     }
