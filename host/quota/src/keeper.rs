@@ -103,6 +103,8 @@ pub(crate) struct Keeper {
     report_sent: SentReport,
     report_number: u64,
     report_due: Instant,
+    /// The next report comes sooner than usual.
+    hurried: bool,
     /// Where the next report goes on with accounts to watch.
     watch_from: Option<Id>,
     /// A report failed, and nobody knows what it credited.
@@ -110,6 +112,8 @@ pub(crate) struct Keeper {
     outage: Outage,
     /// The authority has ended this holder.
     ended: bool,
+    /// A holder that this one tried to become, and nobody knows whether it is registered.
+    unborn: Option<HolderId>,
     stopping: Option<oneshot::Sender<bool>>,
 }
 
@@ -183,10 +187,12 @@ impl Keeper {
             report_sent: SentReport::default(),
             report_number: 0,
             report_due: now,
+            hurried: false,
             watch_from: None,
             credit_unseen: false,
             outage: Outage { down: false, failures: 0, retry_at: now },
             ended: false,
+            unborn: None,
             stopping: None,
         }
     }

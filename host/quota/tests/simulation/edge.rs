@@ -59,6 +59,8 @@ pub(super) struct Place {
     pub(super) site: Site,
     pub(super) books: Arc<Mutex<Books>>,
     pub(super) truth: Truth,
+    /// Everything lasts as long as an operator gets it by default.
+    pub(super) usual: bool,
 }
 
 pub(super) struct Edge {
@@ -117,6 +119,25 @@ impl Place {
         self.folder.join(format!("pages-{}", self.number))
     }
 
+    fn config(&self, edge: String) -> QuotaConfig {
+        let usual = QuotaConfig {
+            edge,
+            lease_records: 32,
+            idle_return_ms: 1_000,
+            ..QuotaConfig::new(self.lease_file())
+        };
+        if self.usual {
+            return usual;
+        }
+        QuotaConfig {
+            report_interval_ms: 400,
+            empty_cache_ms: 2_000,
+            authority_timeout_ms: 1_000,
+            retry_ms: (50, 400),
+            ..usual
+        }
+    }
+
     /// One attempt to start a process, as [`Quota::start`] does it.
     async fn start(&self) -> Option<Process> {
         let registry = Registry::new();
@@ -132,7 +153,7 @@ impl Place {
         let authority = Arc::new(Remote { edge: self.number, network, books });
         let introduced = start::introduce(&*authority, &clock, holder, legacy, &metrics);
         timeout(START, introduced).await.ok()?.ok()?;
-        let config = config(self.lease_file(), edge);
+        let config = self.config(edge);
         let map = file.claim(id, self.boot, config.lease_records).unwrap();
         let (shared, messages) = Shared::new(config, clock, map, metrics, self.boot);
         let link = Link::new(self.number, self.number % 2, self.site.clone(), shared.inbox.clone());
@@ -143,19 +164,6 @@ impl Place {
         let truth = self.truth.clone();
         let flights = Flights { truth, under_way: Arc::default() };
         Some(Process { quota, holder: id, meter: None, requests: JoinSet::new(), flights })
-    }
-}
-
-fn config(lease_file: PathBuf, edge: String) -> QuotaConfig {
-    QuotaConfig {
-        edge,
-        lease_records: 32,
-        idle_return_ms: 1_000,
-        report_interval_ms: 400,
-        empty_cache_ms: 2_000,
-        authority_timeout_ms: 1_000,
-        retry_ms: (50, 400),
-        ..QuotaConfig::new(lease_file)
     }
 }
 
@@ -287,10 +295,18 @@ impl Edge {
         }
     }
 
-    /// Dispatcher messages that it sent, and requests that it admitted, by its counters.
+    /// Messages that it sent to a dispatcher.
     pub(super) fn calls(&self) -> u64 {
         let Life::Up(process) = &self.life else { return 0 };
         process.quota.shared.metrics.dispatcher_leases.get()
+    }
+
+    /// Requests that it refused.
+    pub(super) fn refused(&self) -> u64 {
+        let Life::Up(process) = &self.life else { return 0 };
+        let metrics = &process.quota.shared.metrics;
+        let refused = [&metrics.exhausted, &metrics.soft, &metrics.unavailable];
+        refused.into_iter().flatten().map(prometheus::IntCounter::get).sum()
     }
 }
 

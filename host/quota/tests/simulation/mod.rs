@@ -11,6 +11,7 @@ mod books;
 mod clock;
 mod edge;
 mod faults;
+mod figures;
 mod link;
 mod network;
 mod redis;
@@ -48,14 +49,18 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text}")))
 }
 
+/// Runs something on a clock that moves when everybody waits.
+fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().unwrap().block_on(work)
+}
+
 /// Runs one schedule.
 fn simulate(seed: u64, rules: Rules, folder: &Path) -> Outcome {
     for file in std::fs::read_dir(folder).unwrap() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
     }
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async { World::new(seed, rules, folder).run().await })
+    in_paused_time(async { World::new(seed, rules, folder).run().await })
 }
 
 /// The first seed that breaks, if one does, and the sums of what happened.

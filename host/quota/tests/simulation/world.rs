@@ -47,7 +47,7 @@ const AFTER: Duration = Duration::from_secs(3);
 /// Longest time in which an edge hears of another limit, in ms.
 const HEARS_MS: u64 = 500;
 
-pub(super) const API: MetricSet = MetricSet::of(Metric::ApiCalls);
+const API: MetricSet = MetricSet::of(Metric::ApiCalls);
 const AI: MetricSet = MetricSet::of(Metric::AiRequests);
 const BOTH: MetricSet = API.with(Metric::AiRequests);
 
@@ -78,6 +78,13 @@ pub(super) struct World {
     wasted: u64,
 }
 
+struct Shape {
+    wall: UnixMs,
+    edges: usize,
+    limits: [u64; 2],
+    usual: bool,
+}
+
 impl World {
     pub(super) fn new(seed: u64, rules: Rules, folder: &Path) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
@@ -86,16 +93,18 @@ impl World {
         let wall = if at_end { UnixMs(MONTH.0 - before) } else { NOON };
         let edges = random.random_range(2..=4);
         let limits = [limit(&mut random), limit(&mut random)];
-        Self::of(seed, random, rules, folder, (wall, edges, limits))
+        Self::of(seed, random, rules, folder, Shape { wall, edges, limits, usual: false })
     }
 
-    pub(super) fn of(
-        seed: u64,
-        mut random: StdRng,
-        rules: Rules,
-        folder: &Path,
-        (wall, edges, limits): (UnixMs, usize, [u64; 2]),
-    ) -> Self {
+    /// A world of one's own making, in the middle of a month, without faults.
+    pub(super) fn calm(edges: usize, limit: u64, folder: &Path) -> Self {
+        let (random, limits) = (StdRng::seed_from_u64(1), [limit, 0]);
+        let shape = Shape { wall: NOON, edges, limits, usual: true };
+        Self::of(1, random, Rules::ALL, folder, shape)
+    }
+
+    fn of(seed: u64, mut random: StdRng, rules: Rules, folder: &Path, shape: Shape) -> Self {
+        let Shape { wall, edges, limits, usual } = shape;
         let clock = SimClock::at(wall, 0);
         let network = Network::new(seed ^ 0x9e37_79b9_7f4a_7c15);
         let truth = Truth::new(clock);
@@ -113,6 +122,7 @@ impl World {
             site: site.clone(),
             books: Arc::clone(&books),
             truth: truth.clone(),
+            usual,
         };
         let edges = (0..edges).map(|number| Edge::new(place(number))).collect();
         let tenant = TenantId(Uuid::from_u128(7));
@@ -304,6 +314,13 @@ impl World {
             admitted: self.truth.admitted(),
             faults: faults.struck(),
             lost: self.books.lock().unwrap().lost(),
+        }
+    }
+
+    /// Requests of calls at an edge, all of which are served.
+    pub(super) fn calls(&mut self, edge: usize, number: u64) {
+        for _ in 0..number {
+            self.edges[edge].request(API, Fate::Served, &mut self.random);
         }
     }
 
