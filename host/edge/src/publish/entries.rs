@@ -151,7 +151,7 @@ fn of(entry: Arc<TenantEntry>, listed: &Listed) -> Served {
 }
 
 async fn give_way(done: usize) {
-    if done % TENANTS_PER_TURN == 0 {
+    if done.is_multiple_of(TENANTS_PER_TURN) {
         tokio::task::yield_now().await;
     }
 }
