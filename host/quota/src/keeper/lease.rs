@@ -246,6 +246,9 @@ impl Keeper {
             return;
         }
         account.slot().set_beyond(0);
+        if via == Via::Shared && tokens == 0 {
+            self.leave_own(account);
+        }
         if tokens > 0 || account.pending > 0 {
             // What the authority does not have yet may come back; its answer is told at once.
             account.retry_at = self.shared.clock.monotonic_ms() + OPENING_MS;
@@ -384,6 +387,15 @@ impl Keeper {
         if let Some(lease) = account.lease.take() {
             self.finish(account, &lease);
         }
+    }
+
+    /// Gives up own tranches of which nothing is at hand: the shared dispatcher is asked now,
+    /// so that nobody would look at them as long as it has nothing to grant.
+    fn leave_own(&mut self, account: &mut Account) {
+        if account.lease.as_ref().is_some_and(|lease| lease.via == Via::Direct) {
+            self.end_lease(account);
+        }
+        self.forget_own(account);
     }
 
     /// Seals the account's own tranches: what was not granted of them comes back.

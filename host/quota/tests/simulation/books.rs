@@ -28,7 +28,7 @@ use super::{
 /// The number of figures that come after the end of a holder.
 const FINAL: u64 = u64::MAX;
 /// A holder that has not reported for so long is lost, while another one has.
-const SILENT_MS: u64 = 5_000;
+const SILENT_MS: u64 = 1_500;
 
 /// Holders by their order, so that a run does not hang on random names.
 type Ordinal = usize;

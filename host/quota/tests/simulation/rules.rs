@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Which rules hold. Those are broken by the world around the engine: what the engine
 /// itself has to keep is what the simulation is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rules {
     /// A server that restarts from a dump has another fence.
     pub(super) fence: bool,
