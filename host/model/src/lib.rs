@@ -36,6 +36,7 @@ pub mod reservation;
 pub mod route;
 pub mod secret;
 pub mod sessions;
+pub mod shards;
 pub mod snapshot;
 pub mod tenant;
 pub mod window;
