@@ -4,10 +4,7 @@
 //! before anything else, and the predecessor's figures are durable at the authority before
 //! its lease file is overwritten.
 
-use std::{
-    sync::{Arc, RwLock},
-    time::Duration,
-};
+use std::sync::{Arc, RwLock};
 
 use model::{
     clock::Clock,
@@ -27,7 +24,7 @@ use crate::{
     lease_file::{LeaseFile, LeaseFileError, Legacy},
     meter::{Message, Shared},
     metrics::Metrics,
-    redis::{RedisLedger, Servers, listen},
+    redis::{RedisLedger, listen},
     window_clock::WindowClock,
 };
 
@@ -85,7 +82,7 @@ impl Quota {
         let capacity = config.lease_records;
         let map = tokio::task::spawn_blocking(move || file.claim(id, boot, capacity)).await??;
         let (shared, messages) = Shared::new(config, clock, map, metrics, boot);
-        let common = common(&shared)?;
+        let common = common(&shared);
         Ok(Self::launch(shared, messages, authority, common, id))
     }
 
@@ -135,11 +132,9 @@ pub(crate) struct Common {
     pub(crate) listeners: Vec<AbortHandle>,
 }
 
-/// Begins to connect to the dispatcher that edges share.
-fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
-    let Some(target) = shared.config.redis.clone() else { return Ok(Common::default()) };
-    let limit = Duration::from_millis(shared.config.redis_timeout_ms);
-    let servers = Servers::connect(target, limit)?;
+/// The dispatcher over the connections of this edge, and what listens to it.
+fn common(shared: &Arc<Shared>) -> Common {
+    let Some(servers) = shared.config.redis.clone() else { return Common::default() };
     let (recalls, mut recalled) = mpsc::unbounded_channel();
     let subscribed = tokio::spawn(listen(Arc::downgrade(&servers), recalls));
     let found = Arc::clone(servers.found());
@@ -159,7 +154,7 @@ fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
         }
     });
     let listeners = vec![subscribed.abort_handle(), passed_on.abort_handle()];
-    Ok(Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners })
+    Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners }
 }
 
 async fn inherit(
