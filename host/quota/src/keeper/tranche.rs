@@ -63,9 +63,10 @@ impl Keeper {
         }
     }
 
-    /// For whom, and after which epoch, a tranche of the account is opened.
+    /// For whom, and after which epoch, a tranche of the account is opened. While an own one
+    /// may have been opened without anybody's knowledge, only such a call tells of it.
     fn opening_of(&self, account: &Account, via: Via) -> (Via, Fence, u64) {
-        let shared = self.common.as_ref().filter(|_| via == Via::Shared);
+        let shared = self.common.as_ref().filter(|_| via == Via::Shared && !account.doubt);
         match shared.and_then(|common| common.fence(&account.key)) {
             Some(fence) => (Via::Shared, fence, account.bounds.latest),
             None => (Via::Direct, Fence::Holder(self.holder), account.direct_latest),
@@ -174,6 +175,7 @@ impl Keeper {
                 }
                 account.doubt = false;
                 account.direct_latest = latest;
+                let via = self.via(account);
                 self.request_tranche(account, via);
             }
         }

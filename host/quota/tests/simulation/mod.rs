@@ -20,6 +20,7 @@ mod rules;
 #[path = "../quota/tenants.rs"]
 #[expect(dead_code, reason = "shared with the tests of the whole engine")]
 mod tenants;
+mod trace;
 mod truth;
 mod world;
 
@@ -167,4 +168,9 @@ fn a_credit_by_timeout_is_found() {
 #[test]
 fn a_lease_file_of_before_a_power_loss_is_found() {
     finds(Rules { same_boot: false, ..Rules::ALL });
+}
+
+#[test]
+fn final_figures_that_are_cut_down_to_what_running_ones_leave_are_found() {
+    finds(Rules { figures_whole: false, ..Rules::ALL });
 }
