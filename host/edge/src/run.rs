@@ -29,7 +29,7 @@ use crate::{
     api_host::ApiHost,
     config::Config,
     levels::Levels,
-    publish::{self, Channels, Preparer, Publisher},
+    publish::{self, Channels, Preparer, Publisher, SnapshotMetrics},
     reload::FileWatch,
     reservations,
 };
@@ -41,8 +41,10 @@ const RELOAD_QUEUE: usize = 1;
 
 /// The program, running.
 pub struct Running {
-    /// Where the data plane listens.
+    /// Where the data plane listens in clear text.
     pub edge: Vec<SocketAddr>,
+    /// Where it listens under TLS.
+    pub edge_tls: Vec<SocketAddr>,
     /// Where the control API listens.
     pub control: SocketAddr,
     /// The store, for the demo's seeds.
@@ -56,6 +58,8 @@ pub struct Running {
     reloads: mpsc::Sender<()>,
     /// What the data plane serves from.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// How the last load of the declarations went.
+    pub reload_status: watch::Receiver<Arc<ReloadStatus>>,
     stop_levels: oneshot::Sender<()>,
     levels: JoinHandle<()>,
     stop_reservations: oneshot::Sender<()>,
@@ -82,6 +86,7 @@ pub async fn start(
         .with_context(|| format!("data.dir: {} cannot be made", config.data.dir.display()))?;
     let registry = Registry::new();
     let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
+    store.set_tenants_max(config.control.tenants_max);
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
     let quota_config = quota_config(&config)?;
     let rates = quota::Rates::start(&quota_config, Arc::clone(&clock), &registry)?;
@@ -102,6 +107,7 @@ pub async fn start(
     let (snapshot_tx, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (catalog_tx, catalog) = watch::channel(Arc::new(Catalog::default()));
     let (reload_tx, reload) = watch::channel(Arc::new(ReloadStatus::default()));
+    registry.register(Box::new(SnapshotMetrics::new(snapshots.clone())?))?;
     let directory = store.directory();
     let first = Arc::clone(&directory.borrow());
     let (applied_tx, applied) = watch::channel(0);
@@ -201,7 +207,7 @@ pub async fn start(
         usage: Arc::clone(&quota) as _,
         sessions,
         catalog,
-        reload,
+        reload: reload.clone(),
         ready: ready_rx,
         metrics: Arc::new(move || metrics_page(&registry)),
         admin_token: admin.token,
@@ -233,6 +239,7 @@ pub async fn start(
 
     Ok(Running {
         edge: proxy.addrs().to_vec(),
+        edge_tls: proxy.tls_addrs().to_vec(),
         control: control_addr,
         store,
         minted_admin_token,
@@ -242,6 +249,7 @@ pub async fn start(
         drain_timeout: Duration::from_millis(config.edge.drain_timeout_ms),
         reloads,
         snapshots,
+        reload_status: reload,
         stop_levels,
         levels,
         stop_reservations,
@@ -257,8 +265,9 @@ pub async fn start(
 }
 
 impl Running {
-    /// Asks for a reload of the declarations.
+    /// Asks for a reload of the declarations and the certificates.
     pub fn reload(&self) {
+        self.proxy.reload_certificates();
         let _one_waits_already = self.reloads.try_send(());
     }
 
@@ -346,6 +355,7 @@ fn proxy_config(config: &Config) -> proxy::ProxyConfig {
     let edge = &config.edge;
     proxy::ProxyConfig {
         listen: edge.listen.clone(),
+        tls: edge.tls.clone(),
         workers: edge.workers,
         jwt: edge.jwt.clone(),
         limits: edge.limits.clone(),

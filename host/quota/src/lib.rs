@@ -19,6 +19,9 @@ mod metrics;
 mod rate;
 mod redis;
 mod sessions;
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
 mod slot;
 mod start;
 mod window_clock;

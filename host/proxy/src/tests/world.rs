@@ -28,7 +28,7 @@ use model::{
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
     reservation::Reserves,
     route::{Pattern, Route, RouteTable, RouteTag},
-    snapshot::{Snapshot, TenantEntry},
+    snapshot::{Served, Snapshot, TenantEntry},
     tenant::{Status, SuspendReason, Tenant, TenantId},
     window::Window,
 };
@@ -41,7 +41,7 @@ use super::{
     sessions::{self, FakeSessions},
     storage::FakeStorage,
 };
-use crate::{LocalService, Ports, Proxy, ProxyConfig, Running};
+use crate::{LocalService, Ports, Proxy, ProxyConfig, Running, StartError};
 
 /// 2026-01-15T12:00:00Z.
 pub(super) const NOW: UnixMs = UnixMs(1_768_478_400_000);
@@ -101,6 +101,10 @@ impl World {
     }
 
     pub(super) fn with(setup: Setup) -> Self {
+        Self::try_with(setup).expect("the proxy starts")
+    }
+
+    pub(super) fn try_with(setup: Setup) -> Result<Self, StartError> {
         let (key, id, hash) = model::key::mint(&[9; 40]);
         let api_key = Arc::new(ApiKey { id, tenant: tenant_id(1), hash, expires_at: None });
         let (origin, far_origin) = (Origin::start(), Origin::start());
@@ -123,9 +127,8 @@ impl World {
             sessions: Arc::clone(&sessions) as _,
             api: setup.api.clone(),
         };
-        let running = Proxy::start(setup.config.clone(), ports, &registry);
-        let running = running.expect("the proxy starts");
-        Self {
+        let running = Proxy::start(setup.config.clone(), ports, &registry)?;
+        Ok(Self {
             address: running.addrs()[0],
             running: Some(running),
             origin,
@@ -140,7 +143,7 @@ impl World {
             key,
             setup,
             api_key,
-        }
+        })
     }
 
     /// Publishes a snapshot in which acme has another chain.
@@ -226,7 +229,11 @@ fn snapshot(
         };
         entries.push(entry(tenant, &none));
     }
-    Snapshot::new(version, "test", plans, routes(), entries, std::slice::from_ref(key))
+    let served = entries.into_iter().map(|entry| {
+        let keys = if key.tenant == entry.id() { vec![Arc::clone(key)] } else { Vec::new() };
+        Served { entry, keys: keys.into() }
+    });
+    Snapshot::new(version, "test", plans, routes(), served)
 }
 
 fn plan(name: &str, calls: u64, setup: &Setup) -> Plan {
