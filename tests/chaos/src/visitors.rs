@@ -35,8 +35,10 @@ use crate::{
 const VISITORS: u64 = 6;
 /// Uploads of each edge at once.
 const UPLOADS: u64 = 2;
-/// Pause after a refusal, or before the next try.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause before the next try: a refusal of a session asks Redis, so they are not many.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Time between two looks whether the backend has seen that a visitor left.
+const LOOK: Duration = Duration::from_millis(20);
 /// Longest that a visitor stays, in ms: longer than a heartbeat.
 const STAY_MS_MAX: u64 = 6_000;
 /// Largest upload, in bytes.
@@ -54,6 +56,8 @@ pub struct Visitors {
     stored: Arc<Stored>,
     violations: Arc<Violations>,
     paused: AtomicBool,
+    /// Whether visitors stay once they are in.
+    linger: AtomicBool,
     pub sessions: Tally,
     pub uploads: Tally,
 }
@@ -79,8 +83,9 @@ impl Visitors {
     ) -> Arc<Self> {
         live.through(&edges);
         let (sessions, uploads) = (Tally::default(), Tally::default());
-        let paused = AtomicBool::new(false);
-        let all = Arc::new(Self { edges, live, stored, violations, paused, sessions, uploads });
+        let (paused, linger) = (AtomicBool::new(false), AtomicBool::new(false));
+        let all = Self { edges, live, stored, violations, paused, linger, sessions, uploads };
+        let all = Arc::new(all);
         for edge in 0..all.edges.count() {
             for number in 0..VISITORS + UPLOADS {
                 let stream = STREAM + edge as u64 * (VISITORS + UPLOADS) + number;
@@ -91,7 +96,12 @@ impl Visitors {
         all
     }
 
-    /// Nobody comes from now on.
+    /// Whoever has a session stays from now on.
+    pub fn linger(&self) {
+        self.linger.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody comes from now on, and everybody leaves.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::Relaxed);
     }
@@ -129,13 +139,19 @@ impl Visitors {
         let number = head.headers.get(live::NUMBER).context("a stream's number")?;
         let number: u64 = number.to_str()?.parse()?;
         let stay = Duration::from_millis(random.between(200, STAY_MS_MAX));
+        let began = Instant::now();
         // An end before its time is the edge's right: it may have lost the session.
-        let _stayed = timeout(stay, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+        while let Ok(Some(Ok(_))) = timeout(GONE_MAX, body.frame()).await {
+            let over = began.elapsed() >= stay && !self.linger.load(Ordering::Relaxed);
+            if over || self.paused.load(Ordering::Relaxed) {
+                break;
+            }
+        }
         drop(body);
         // A logout frees the slot at once, so the stream must be over by then.
         let gone = Instant::now();
         while self.live.is_open(number) && gone.elapsed() < GONE_MAX {
-            sleep(PAUSE).await;
+            sleep(LOOK).await;
         }
         self.send(edge, live::TENANT, ("POST", "/logout"), &cookie, Vec::new()).await.map(drop)
     }
