@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{key::ApiKey, secret::Secret, tenant::Tenant};
+use crate::{key::ApiKey, pool::Places, secret::Secret, tenant::Tenant};
 
 /// A tenant with what belongs to it alone.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct TenantRecord {
     pub tenant: Tenant,
     /// Secrets that its policy configs may refer to.
     pub secrets: BTreeMap<String, Secret>,
+    /// Where it stands in pools of tokens.
+    pub pools: Places,
 }
 
 /// All tenants of the installation, immutable.

@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::actors::{TenantActor, World, eventually};
 
 mod plans;
+mod pools;
 mod rate;
 mod sessions;
 mod storage;

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{
     StoreError,
     db::{ControlTx, Tx, sql},
-    rows,
+    pools, rows,
     rows::Span,
     secrets,
 };
@@ -84,12 +84,14 @@ impl Part {
 /// Reads a span of tenants with their secrets and live keys.
 async fn load<S>(tx: &mut Tx<S>, span: Span) -> Result<Part, StoreError> {
     let mut secrets = secrets::values(tx, span).await?;
+    let mut places = pools::places(tx, span).await?;
     let tenants = rows::tenants(tx, span).await?;
     let tenants = tenants
         .into_iter()
         .map(|tenant| {
             let secrets = secrets.remove(&tenant.id).unwrap_or_else(BTreeMap::new);
-            Arc::new(TenantRecord { tenant, secrets })
+            let pools = places.remove(&tenant.id).unwrap_or_default();
+            Arc::new(TenantRecord { tenant, secrets, pools })
         })
         .collect();
     Ok(Part { tenants, keys: keys(tx, span).await? })
@@ -209,7 +211,7 @@ mod tests {
                 created_at: UnixMs(0),
                 version: 1,
             };
-            Arc::new(TenantRecord { tenant, secrets: BTreeMap::new() })
+            Arc::new(TenantRecord { tenant, secrets: BTreeMap::new(), pools: Default::default() })
         });
         let key = |id: &u128, n: usize| ApiKey {
             id: format!("{n} of {keys}").into(),

@@ -6,6 +6,8 @@ use std::{collections::HashMap, sync::Arc};
 use model::{
     catalog::ReloadProblem,
     directory::{Directory, TenantRecord},
+    pool::{self, Drawn},
+    quota::Metric,
     snapshot::TenantEntry,
     tenant::{Status, TenantId},
 };
@@ -81,7 +83,7 @@ impl Entries {
             Arc::clone(&last.chain),
             ancestors(record, by_id),
         );
-        Some(Arc::new(entry.under(last.rate)))
+        Some(Arc::new(entry.under(last.rate).in_pools(last.drawn)))
     }
 
     async fn entry<'a>(
@@ -111,6 +113,7 @@ impl Entries {
             .ok_or_else(|| missing("regions.toml", "group.regions", &tenant.data_residency))?;
         let chain = chains.of(plan, record).await;
         let ancestors = ancestors(record, by_id);
+        let drawn = drawn(record, &ancestors, declared);
         let own_rate = declared.tenants.get(tenant.slug.as_str()).and_then(|own| own.rate);
         if let Some(last) = self.last.get(&tenant.id)
             && Arc::ptr_eq(&last.record, record)
@@ -118,6 +121,7 @@ impl Entries {
             && Arc::ptr_eq(&last.group, group)
             && last.chain.is_same(&chain)
             && last.rate == own_rate.or(plan.rate)
+            && last.drawn == drawn
             && last.ancestors.len() == ancestors.len()
             && last.ancestors.iter().zip(&ancestors).all(|(a, b)| Arc::ptr_eq(a, b))
         {
@@ -131,8 +135,23 @@ impl Entries {
             chain,
             ancestors,
         );
-        Ok(Arc::new(entry.under(own_rate)))
+        Ok(Arc::new(entry.under(own_rate).in_pools(drawn)))
     }
+}
+
+/// What the pools above a tenant allow. A plan of the top that is gone bounds nothing here:
+/// the pool was within it when it was set.
+fn drawn(
+    record: &TenantRecord,
+    ancestors: &[Arc<TenantRecord>],
+    declared: &Declarations,
+) -> [Option<Drawn>; Metric::CONSUMABLE.len()] {
+    Metric::CONSUMABLE.map(|metric| {
+        pool::drawn(metric, record, ancestors, |top| {
+            let plan = declared.plans.get(&top.tenant.plan);
+            plan.map_or(u64::MAX, |plan| plan.quotas_of(&top.tenant).of(metric))
+        })
+    })
 }
 
 fn ancestors(
