@@ -1,10 +1,14 @@
 //! Children that share their parent's calls.
 
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
 use serde_json::json;
 
 use crate::actors::{TenantActor, World, eventually};
 
 const POOL: u64 = 30;
+/// How often the world's clock moves, and by how much.
+const TICK: Duration = Duration::from_millis(20);
 
 async fn family(world: &World, shares: Option<serde_json::Value>) -> Vec<TenantActor> {
     let parent = world.tenant("holding", "enterprise", "us").await;
@@ -39,8 +43,16 @@ async fn family(world: &World, shares: Option<serde_json::Value>) -> Vec<TenantA
 async fn children_that_share_a_pool_of_calls_are_served_exactly_the_pool() {
     let world = World::start().await;
     let family = family(&world, None).await;
+    // What one child has parked comes back to the others in time.
+    let clock = Arc::clone(&world.clock);
+    let ticking = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(TICK).await;
+            clock.advance_ms(TICK.as_millis() as u64);
+        }
+    });
     let (mut served, mut refused) = (0, 0);
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = BTreeSet::new();
     while refused < 3 {
         refused = 0;
         for child in &family[1..] {
@@ -50,13 +62,16 @@ async fn children_that_share_a_pool_of_calls_are_served_exactly_the_pool() {
                 served += 1;
                 names.insert(reply.header("ratelimit-policy"));
             } else {
-                refused += 1;
+                // Asked to come back in a second, a child is not refused for good.
+                refused += u64::from(reply.header("retry-after") != "1");
+                tokio::time::sleep(TICK).await;
                 let problem = reply.json();
                 assert_eq!(problem["violated-policies"], json!(["monthly-api-pool"]));
                 assert_eq!(problem["upgrade_options"], json!([]));
             }
         }
     }
+    ticking.abort();
     assert_eq!(served, POOL);
     assert_eq!(world.arrivals() as u64, POOL);
     let shown = format!("\"monthly-api-pool\";q={POOL};w=2678400");

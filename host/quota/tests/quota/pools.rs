@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use model::{
     anchor::Anchor,
     clock::{Clock, SystemClock},
-    gate::{Denial, Gate as _, Meter as _},
+    gate::{Denial, Gate as _},
     ledger::{Authority, BootId},
     pool::Drawn,
     quota::Metric,
@@ -147,9 +147,8 @@ impl Edge {
 async fn spend_out(edges: &[&Edge], tenants: &[TenantEntry]) -> u64 {
     let (mut admitted, mut quiet) = (0, 0);
     while quiet < QUIET {
-        let all = edges.iter().flat_map(|edge| {
-            tenants.iter().map(|tenant| edge.spend(tenant, u64::MAX))
-        });
+        let all =
+            edges.iter().flat_map(|edge| tenants.iter().map(|tenant| edge.spend(tenant, u64::MAX)));
         let spent: u64 = join_all(all).await.into_iter().sum();
         admitted += spent;
         quiet = if spent == 0 { quiet + 1 } else { 0 };

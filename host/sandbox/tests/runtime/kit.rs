@@ -237,7 +237,11 @@ fn tenant_entry(number: u128) -> Arc<TenantEntry> {
     let region = Arc::new(Region { name: "eu-central-1".into(), backends: BTreeMap::new() });
     let group = ResidencyGroup { name: "eu".into(), regions: vec![Arc::clone(&region)] };
     Arc::new(TenantEntry::new(
-        Arc::new(TenantRecord { tenant: tenant_of(number), secrets: BTreeMap::new(), pools: Default::default() }),
+        Arc::new(TenantRecord {
+            tenant: tenant_of(number),
+            secrets: BTreeMap::new(),
+            pools: Default::default(),
+        }),
         Arc::new(plan),
         Arc::new(group),
         region,
