@@ -1,7 +1,8 @@
 //! `/tenants/{tenant_id}/pools`: what a parent sets aside for its children, in the product
 //! guide's shape.
 //!
-//! Storage is given in GB of 2^30 bytes, users in seats. A share of the guide's form is all
+//! Storage is given in GB of 2^30 bytes, users in seats, API calls and AI requests as they
+//! are counted, in the windows of the tenant above all pools. A share of the guide's form is all
 //! guaranteed; the extended form gives `guaranteed_…` and `max_…`. Invariants: what is
 //! computed (used, committed) is answered, and accepted back without being stored; every
 //! broken rule is named with its field.
@@ -38,7 +39,7 @@ struct Spelling {
     unit_name: &'static str,
 }
 
-const SPELLINGS: [Spelling; 2] = [
+const SPELLINGS: [Spelling; 4] = [
     Spelling {
         metric: Metric::Storage,
         pool: "shared_storage_pool",
@@ -63,9 +64,33 @@ const SPELLINGS: [Spelling; 2] = [
         unit: 1,
         unit_name: "seats",
     },
+    Spelling {
+        metric: Metric::ApiCalls,
+        pool: "shared_api_call_pool",
+        total: "total_calls_per_month",
+        allocated: "allocated_calls",
+        guaranteed: "guaranteed_calls",
+        max: "max_calls",
+        computed: ["used_calls", "committed_calls"],
+        used: "used_calls",
+        unit: 1,
+        unit_name: "calls",
+    },
+    Spelling {
+        metric: Metric::AiRequests,
+        pool: "shared_ai_request_pool",
+        total: "total_requests_per_day",
+        allocated: "allocated_requests",
+        guaranteed: "guaranteed_requests",
+        max: "max_requests",
+        computed: ["used_requests", "committed_requests"],
+        used: "used_requests",
+        unit: 1,
+        unit_name: "requests",
+    },
 ];
 
-/// The member that holds both pools.
+/// The member that holds the pools.
 const SHARING: &str = "resource_sharing";
 /// The member of a pool that holds the shares.
 const ALLOCATIONS: &str = "child_allocations";

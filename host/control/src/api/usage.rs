@@ -54,6 +54,10 @@ struct Pools {
     max_users: Option<Share>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_storage_mb: Option<Share>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_api_calls_per_month: Option<Share>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_ai_requests_per_day: Option<Share>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
@@ -97,7 +101,7 @@ pub(super) async fn read(
     let stored = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
     let metered = api
         .usage
-        .usage(id, stored.tenant.quota_anchor)
+        .usage(id, api.store.quota_anchor(&stored.tenant))
         .await
         .map_err(|_| ApiError::UsageUnavailable)?;
     let sessions = api.sessions.count(id).await.map_err(|_| ApiError::UsageUnavailable)?;
@@ -129,18 +133,32 @@ impl Pools {
         Self {
             max_users: share(Metric::Users, 1),
             max_storage_mb: share(Metric::Storage, BYTES_PER_MB),
+            max_api_calls_per_month: share(Metric::ApiCalls, 1),
+            max_ai_requests_per_day: share(Metric::AiRequests, 1),
         }
     }
 
     const fn is_empty(&self) -> bool {
-        self.max_users.is_none() && self.max_storage_mb.is_none()
+        self.max_users.is_none()
+            && self.max_storage_mb.is_none()
+            && self.max_api_calls_per_month.is_none()
+            && self.max_ai_requests_per_day.is_none()
     }
 
     /// The quotas with what the pools allow in their place.
     fn replace(&self, quotas: Quotas) -> Quotas {
+        let limit = |share: Option<Share>, plan| share.map_or(plan, |share| share.limit);
         Quotas {
-            max_users: self.max_users.map_or(quotas.max_users, |share| share.limit),
-            max_storage_mb: self.max_storage_mb.map_or(quotas.max_storage_mb, |share| share.limit),
+            max_users: limit(self.max_users, quotas.max_users),
+            max_storage_mb: limit(self.max_storage_mb, quotas.max_storage_mb),
+            max_api_calls_per_month: limit(
+                self.max_api_calls_per_month,
+                quotas.max_api_calls_per_month,
+            ),
+            max_ai_requests_per_day: limit(
+                self.max_ai_requests_per_day,
+                quotas.max_ai_requests_per_day,
+            ),
             ..quotas
         }
     }

@@ -119,6 +119,20 @@ impl<S> Change<S> {
         Ok(())
     }
 
+    /// Has a tenant and its children published at the end, under one number.
+    pub(super) async fn publish_with_children(
+        &mut self,
+        tenant: TenantId,
+    ) -> Result<(), StoreError> {
+        self.publish_tenant(tenant).await?;
+        sql("UPDATE tenant SET revision = (SELECT revision FROM directory_head)
+             WHERE parent = $1")
+        .bind(tenant.0)
+        .execute(&mut self.tx)
+        .await
+        .map(drop)
+    }
+
     /// Commits a success and publishes what it asked for; undoes a failure. An error after
     /// the commit means that the database went away: the change is published when it is back.
     pub(super) async fn end<T, E: From<StoreError>>(

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     StoreError,
     db::{ControlTx, Tx, sql},
-    rows,
+    pools, rows,
     rows::Span,
     secrets,
 };
@@ -65,13 +65,15 @@ pub(super) async fn head(tx: &mut ControlTx) -> Result<i64, StoreError> {
 /// Reads a span of tenants with their secrets and live keys.
 async fn load<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Listed>, StoreError> {
     let mut secrets = secrets::values(tx, span).await?;
+    let mut places = pools::places(tx, span).await?;
     let tenants = rows::tenants(tx, span).await?;
     let mut keys = keys(tx, span).await?;
     let none: Arc<[Arc<ApiKey>]> = Arc::default();
     let listed = |tenant: Tenant| {
         let keys = keys.remove(&tenant.id).map_or_else(|| Arc::clone(&none), Arc::from);
         let secrets = secrets.remove(&tenant.id).unwrap_or_default();
-        Listed { record: Arc::new(TenantRecord { tenant, secrets }), keys }
+        let pools = places.remove(&tenant.id).unwrap_or_default();
+        Listed { record: Arc::new(TenantRecord { tenant, secrets, pools }), keys }
     };
     Ok(tenants.into_iter().map(listed).collect())
 }

@@ -17,6 +17,7 @@ use super::{
     Answered, CallFailed, Id, Keeper,
     account::{Account, Via},
     bounded,
+    bounds::SETTLE_MS,
     report::Word,
 };
 
@@ -96,7 +97,8 @@ impl Keeper {
             let rate_per_s = account.rate.at(now, account.waiting());
             let (via, fence, latest) = self.opening_of(account, via);
             let key = account.key;
-            requests.push(OpenRequest { key, fence, latest, limit, rate_per_s });
+            let above = account.slot().above();
+            requests.push(OpenRequest { key, fence, latest, limit, above, rate_per_s });
             self.open_sent.push(SentOpen { id, key, via, version });
         }
         self.to_open.extend(later);
@@ -155,6 +157,10 @@ impl Keeper {
                 Opening::Opened(permit) => keeper.take_permit(account, sent, permit),
                 Opening::Lost { latest } => keeper.take_loss(account, sent.via, latest),
                 Opening::Exhausted => keeper.take_exhausted(account, sent),
+                Opening::Parked => {
+                    keeper.take_exhausted(account, sent);
+                    account.settles_until = keeper.shared.clock.monotonic_ms() + SETTLE_MS;
+                }
             }
             keeper.serve_account(account);
         });

@@ -208,7 +208,7 @@ impl Books {
     }
 
     fn open_one(&mut self, request: &OpenRequest) -> Opening {
-        let OpenRequest { key, fence, latest, limit, rate_per_s } = *request;
+        let OpenRequest { key, fence, latest, limit, rate_per_s, .. } = *request;
         let now = self.clock.elapsed();
         let row = self.windows.entry(key).or_default();
         (row.limit, row.limit_high) = (limit, row.limit_high.max(limit));

@@ -307,7 +307,8 @@ async fn consumption_is_what_the_authority_has_charged(on: Backend) {
     let (mut latest, mut number, mut told) = (0, 0, 0);
     loop {
         let fence = Fence::Holder(holder);
-        let request = OpenRequest { key, fence, latest, limit: 1_000, rate_per_s: 100 };
+        let request =
+            OpenRequest { key, fence, latest, limit: 1_000, above: None, rate_per_s: 100 };
         let opening = store.open(holder, vec![request]).await.expect("an answer").remove(0);
         let Opening::Opened(permit) = opening else { break };
         latest += 1;
