@@ -183,7 +183,7 @@ impl ApiError {
             }
             Self::KeyReused => {
                 Problem::new(422, "idempotency-key-reused", "The idempotency key is used")
-                    .detail("The Idempotency-Key was sent with another body before.")
+                    .detail("The Idempotency-Key was sent with another request before.")
             }
             Self::NeedsPostgresql(capability) => capability
                 .missing(Problem::new(501, "needs-postgresql", "This needs PostgreSQL"))
@@ -215,7 +215,9 @@ fn list(names: &[&str]) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Store(error) = &self {
+        if let Self::Store(error) = &self
+            && !matches!(error, StoreError::KeyUsed)
+        {
             tracing::error!(%error, "the store failed");
         }
         let problem = self.problem();
@@ -251,7 +253,6 @@ impl From<CreateError> for ApiError {
                 Self::field("parent_tenant_id", error.to_string())
             }
             CreateError::ResidencyMissing => Self::field("data_residency", error.to_string()),
-            CreateError::KeyReused => Self::KeyReused,
             CreateError::Store(error) => Self::Store(error),
         }
     }

@@ -22,6 +22,7 @@ use super::{
     db::{ControlTx, Tx, sql},
     rows,
     rows::Span,
+    sealed::Sealer,
     secrets,
 };
 
@@ -47,23 +48,27 @@ pub(super) struct News {
 
 /// What has changed since `known`, if anything; all of it when `known` is 0, or lies
 /// beyond the head because the database was restored from a backup.
-pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>, StoreError> {
+pub(super) async fn news(
+    tx: &mut ControlTx,
+    sealer: &Sealer,
+    known: i64,
+) -> Result<Option<News>, StoreError> {
     let head = head(tx).await?;
     if head == known {
         return Ok(None);
     }
     if known == 0 || head < known {
-        return Ok(Some(News { head, whole: true, part: load(tx, Span::ALL).await? }));
+        return Ok(Some(News { head, whole: true, part: load(tx, sealer, Span::ALL).await? }));
     }
     let changed: Vec<(Uuid,)> =
         sql("SELECT id FROM tenant WHERE revision > $1 ORDER BY id").bind(known).all(tx).await?;
     let mut part = Part::default();
     if changed.len() <= SINGLY_MAX {
         for (id,) in changed {
-            part.add(load(tx, Span::one(TenantId(id))).await?);
+            part.add(load(tx, sealer, Span::one(TenantId(id))).await?);
         }
     } else if let (Some((first,)), Some((last,))) = (changed.first(), changed.last()) {
-        part = load(tx, Span { first: *first, last: *last }).await?;
+        part = load(tx, sealer, Span { first: *first, last: *last }).await?;
     }
     Ok(Some(News { head, whole: false, part }))
 }
@@ -82,8 +87,8 @@ impl Part {
 }
 
 /// Reads a span of tenants with their secrets and live keys.
-async fn load<S>(tx: &mut Tx<S>, span: Span) -> Result<Part, StoreError> {
-    let mut secrets = secrets::values(tx, span).await?;
+async fn load<S>(tx: &mut Tx<S>, sealer: &Sealer, span: Span) -> Result<Part, StoreError> {
+    let mut secrets = secrets::values(tx, sealer, span).await?;
     let tenants = rows::tenants(tx, span).await?;
     let tenants = tenants
         .into_iter()

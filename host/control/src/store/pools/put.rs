@@ -13,7 +13,7 @@ use model::{
 };
 use uuid::Uuid;
 
-use super::{PoolReport, family, reports, slugs, terms};
+use super::{PoolReport, family, reports, slugs, tag, terms};
 use crate::store::{
     Store, StoreError,
     audit::{self, Act, Actor},
@@ -59,6 +59,9 @@ pub enum PoolsError {
     /// There is no such tenant.
     #[error("there is no such tenant")]
     NotFound,
+    /// They are not as the caller knows them.
+    #[error("the pools have changed")]
+    TagMismatch,
     /// Rules are broken.
     #[error("the pools break {} rules", .0.len())]
     Faults(Vec<PoolFault>),
@@ -71,7 +74,8 @@ pub enum PoolsError {
 }
 
 impl Store {
-    /// Replaces a tenant's pools: a metric that is not in `wanted` has none afterwards.
+    /// Replaces a tenant's pools: a metric that is not in `wanted` has none afterwards. With
+    /// `if_tag`, only when [`super::tag`] of what there is says the same.
     ///
     /// # Errors
     /// A rule is broken, there is no such tenant, or the store failed.
@@ -81,10 +85,11 @@ impl Store {
         owner: TenantId,
         wanted: &BTreeMap<Metric, NewPool>,
         catalog: &Catalog,
+        if_tag: Option<&str>,
     ) -> Result<BTreeMap<Metric, PoolReport>, PoolsError> {
         let mut act = Act::new(by, "pools.set", "pools");
         let mut tx = self.db.control(Purpose::Write).await?;
-        let outcome = put(&mut tx, &mut act, owner, wanted, catalog).await;
+        let outcome = put(&mut tx, &mut act, (owner, if_tag), wanted, catalog).await;
         let outcome = match outcome {
             Ok(reports) => {
                 let appended = audit::append(&mut tx, owner, &act, self.clock.now()).await;
@@ -99,11 +104,16 @@ impl Store {
 async fn put(
     tx: &mut ControlTx,
     act: &mut Act,
-    owner: TenantId,
+    (owner, if_tag): (TenantId, Option<&str>),
     wanted: &BTreeMap<Metric, NewPool>,
     catalog: &Catalog,
 ) -> Result<BTreeMap<Metric, PoolReport>, PoolsError> {
     hold_family(tx, owner).await?;
+    if let Some(expected) = if_tag
+        && *expected != tag(&reports(tx, owner).await?)
+    {
+        return Err(PoolsError::TagMismatch);
+    }
     let children = slugs(tx, owner).await?;
     let mut faults = Vec::new();
     let mut settled = Vec::new();
