@@ -55,14 +55,8 @@ impl FromRequest<Api> for MaybeDocument {
 
 /// A request's head, and the whole of its body.
 pub(super) async fn take(request: Request, api: &Api) -> Result<(Parts, Bytes), ApiError> {
-    let head = request.extensions().clone();
-    let (mut parts, body) = request.into_parts();
-    let mut rest = Request::new(body);
-    *rest.extensions_mut() = head;
-    *rest.headers_mut() = parts.headers.clone();
-    let bytes = read(rest, api).await?;
-    parts.headers.insert(header::CONTENT_LENGTH, bytes.len().into());
-    parts.headers.remove(header::TRANSFER_ENCODING);
+    let (parts, body) = request.into_parts();
+    let bytes = read(Request::from_parts(parts.clone(), body), api).await?;
     Ok((parts, bytes))
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Sums of the same figures that each of them is shown, each in its own month and day.
 //! Invariant: as for one tenant, a figure is whole or the answer is a 503; of a family too
-//! large for one answer only its size is said.
+//! large for one answer only its size is said, and nobody is added up of whom the caller may
+//! not know.
 
 use std::sync::Arc;
 
 use model::{
+    access::Right,
     anchor::Anchor,
     quota::{Metric, whole_mb},
     tenant::TenantId,
@@ -15,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Current;
-use crate::api::{Api, problem::ApiError};
+use crate::api::{Api, caller::Caller, problem::ApiError};
 
 /// Tenants that are added up in one answer, a query or two each; a larger family is read
 /// child by child.
@@ -32,13 +34,14 @@ pub(super) struct Subtree {
 }
 
 impl Subtree {
-    /// `None` where nobody is below.
+    /// `None` where nobody is below of whom the caller may know.
     pub(super) async fn of(
+        caller: &Caller,
         api: &Api,
         root: TenantId,
         own: Current,
     ) -> Result<Option<Self>, ApiError> {
-        let below: Vec<_> = below(api, root).await?;
+        let below = below(caller, api, root).await?;
         if below.is_empty() {
             return Ok(None);
         }
@@ -53,7 +56,11 @@ impl Subtree {
 
 /// Who is below, and when their months begin. One that was made elsewhere in this moment is
 /// not in the directory yet, and has used nothing.
-async fn below(api: &Api, root: TenantId) -> Result<Vec<(TenantId, Anchor)>, ApiError> {
+async fn below(
+    caller: &Caller,
+    api: &Api,
+    root: TenantId,
+) -> Result<Vec<(TenantId, Anchor)>, ApiError> {
     let ids = api.store.subtree(root).await?;
     let directory = Arc::clone(&api.store.directory().borrow());
     let anchor = |id: TenantId| {
@@ -61,7 +68,10 @@ async fn below(api: &Api, root: TenantId) -> Result<Vec<(TenantId, Anchor)>, Api
         let record = directory.tenants.get(found.ok()?)?;
         Some((id, record.tenant.quota_anchor))
     };
-    Ok(ids.into_iter().filter(|id| *id != root).filter_map(anchor).collect())
+    let may_read = |id: &TenantId| {
+        caller.rights_on(api, *id).is_some_and(|rights| rights.contains(Right::UsageRead))
+    };
+    Ok(ids.into_iter().filter(|id| *id != root).filter(may_read).filter_map(anchor).collect())
 }
 
 async fn sum(

@@ -63,6 +63,15 @@ async fn a_parents_usage_shows_its_own_and_its_subtrees_together(on: Backend) {
     assert_eq!(sums["concurrent_sessions"], 6);
     let middle = usage(1).await;
     assert_eq!(middle["subtree"]["current_usage"]["users_count"], 5);
+    let id = id_of(&family[0]);
+    for (role, sees) in [("parent-admin", true), ("tenant-admin", false)] {
+        let new = json!({ "role": role, "name": role });
+        let issued = control.json("POST", &format!("/api/v1/tenants/{id}/tokens"), &new).await;
+        let token = issued.json["token"].as_str().expect("a token").to_owned();
+        let path = format!("/api/v1/tenants/{id}/usage");
+        let answer = control.as_token(&token, "GET", &path, &Value::Null).await;
+        assert_eq!(answer.json.get("subtree").is_some(), sees, "{role}: {}", answer.text);
+    }
     for leaf in [2, 3] {
         assert_eq!(usage(leaf).await.get("subtree"), None, "the guide's answer as it is");
     }
