@@ -65,6 +65,13 @@ impl Attempt {
     }
 }
 
+#[derive(sqlx::FromRow)]
+struct SeenRow {
+    fingerprint: Vec<u8>,
+    /// Sealed.
+    answer: Option<Vec<u8>>,
+}
+
 fn place<'a>(attempt: &Attempt, row: &'a str) -> Place<'a> {
     Place { tenant: attempt.tenant, table: "idempotent_request", row, column: "answer" }
 }
@@ -76,16 +83,16 @@ impl Store {
     /// The store failed.
     pub async fn seen(&self, attempt: &Attempt) -> Result<Seen, StoreError> {
         let mut tx = self.db.control(Purpose::Read).await?;
-        let row: Result<Option<(Vec<u8>, Option<Vec<u8>>)>, _> =
-            sql("SELECT fingerprint, answer FROM idempotent_request
+        let row = sql("SELECT fingerprint, answer FROM idempotent_request
              WHERE tenant_id = $1 AND caller = $2 AND key = $3 AND created_at > $4")
-            .bind(attempt.tenant.0)
-            .bind(&attempt.caller)
-            .bind(&attempt.key)
-            .bind(oldest(self.clock.now()))
-            .optional(&mut tx)
-            .await;
-        let Some((fingerprint, answer)) = tx.end(row).await? else { return Ok(Seen::Never) };
+        .bind(attempt.tenant.0)
+        .bind(&attempt.caller)
+        .bind(&attempt.key)
+        .bind(oldest(self.clock.now()))
+        .optional(&mut tx)
+        .await;
+        let row: Option<SeenRow> = tx.end(row).await?;
+        let Some(SeenRow { fingerprint, answer }) = row else { return Ok(Seen::Never) };
         if fingerprint != attempt.fingerprint {
             return Ok(Seen::Otherwise);
         }

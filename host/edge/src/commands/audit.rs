@@ -13,6 +13,7 @@ use model::{
     tenant::TenantId,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     output::{self, Progress},
@@ -201,11 +202,11 @@ fn checked(head: AuditHead, key: &str) -> Result<Head, String> {
 
 fn shown(head: &Head, signatures: Option<usize>, json: bool) -> String {
     if json {
-        let mut shown = serde_json::json!({"verified": head.seq, "head": head});
-        if let Some(signatures) = signatures {
-            shown["signatures"] = signatures.into();
-        }
-        return format!("{shown}\n");
+        let mut shown = Map::new();
+        shown.insert("verified".to_owned(), head.seq.into());
+        shown.insert("head".to_owned(), serde_json::json!(head));
+        shown.extend(signatures.map(|signatures| ("signatures".to_owned(), signatures.into())));
+        return format!("{}\n", Value::Object(shown));
     }
     let signed = signatures.map_or_else(String::new, |n| format!("{n} signed heads verified\n"));
     format!("{} entries verified\n{signed}head {}:{}\n", head.seq, head.seq, head.hash)
