@@ -22,8 +22,10 @@ pub mod ledger;
 pub mod level;
 pub mod limiter;
 pub mod loss;
+pub mod manifest;
 pub mod overrides;
 pub mod plan;
+
 pub mod policy;
 pub mod pool;
 pub mod problem;
@@ -35,6 +37,7 @@ pub mod route;
 pub mod sealing;
 pub mod secret;
 pub mod sessions;
+pub mod shards;
 pub mod snapshot;
 pub mod tenant;
 pub mod window;

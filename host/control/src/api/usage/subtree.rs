@@ -63,11 +63,7 @@ async fn below(
 ) -> Result<Vec<(TenantId, Anchor)>, ApiError> {
     let ids = api.store.subtree(root).await?;
     let directory = Arc::clone(&api.store.directory().borrow());
-    let anchor = |id: TenantId| {
-        let found = directory.tenants.binary_search_by_key(&id, |record| record.tenant.id);
-        let record = directory.tenants.get(found.ok()?)?;
-        Some((id, record.tenant.quota_anchor))
-    };
+    let anchor = |id: TenantId| directory.record(id).map(|record| (id, record.tenant.quota_anchor));
     let may_read = |id: &TenantId| {
         caller.rights_on(api, *id).is_some_and(|rights| rights.contains(Right::UsageRead))
     };

@@ -61,6 +61,9 @@ pub enum CreateError {
     /// A root tenant needs a residency group.
     #[error("data_residency is required for a tenant without a parent")]
     ResidencyMissing,
+    /// The installation has as many as it may have.
+    #[error("the installation may have {0} tenants (control.tenants_max), and has them")]
+    TooMany(usize),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -94,6 +97,9 @@ async fn create(
     new: NewTenant,
     now: UnixMs,
 ) -> Result<Tenant, CreateError> {
+    if let Some(tenants_max) = change.is_full() {
+        return Err(CreateError::TooMany(tenants_max));
+    }
     let tenant = add(&mut change.tx, new, now).await?;
     change.about(tenant.id);
     change.describe(None, Some(&tenant));
