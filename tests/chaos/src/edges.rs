@@ -182,6 +182,7 @@ impl Edge {
             ("POLICIES__DIR", policies.display().to_string()),
             ("POLICIES__WATCH", "false".into()),
             ("DATA__DIR", folder.join("data").display().to_string()),
+            ("DATA__KEYS_DIR", setup.dir.join("keys").display().to_string()),
             ("STORE__URL", setup.store.to_owned()),
             (
                 "QUOTA__URL",

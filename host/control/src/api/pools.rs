@@ -12,14 +12,26 @@ mod read;
 mod tests;
 mod view;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
 use model::quota::Metric;
 
 pub(super) use self::{read::PoolsBody, view::Pools};
-use super::{Api, body::Document, caller::Caller, json, path::TenantPath, problem::ApiError};
-use crate::store::PoolsError;
+use super::{
+    Api,
+    body::Document,
+    caller::Caller,
+    json,
+    path::TenantPath,
+    problem::ApiError,
+    tags::{content_tag, expected_tag},
+};
+use crate::store::{PoolReport, PoolsError, pools_tag};
 
 /// How the pools of a metric are spelled.
 struct Spelling {
@@ -102,24 +114,32 @@ pub(super) async fn get(
     if !api.store.knows(tenant) {
         return Err(ApiError::NotFound);
     }
-    Ok(json(Pools::new(&api.store.pools(tenant).await?)))
+    Ok(answer(&api.store.pools(tenant).await?))
+}
+
+fn answer(pools: &BTreeMap<Metric, PoolReport>) -> Response {
+    (content_tag(&pools_tag(pools)), json(Pools::new(pools))).into_response()
 }
 
 pub(super) async fn put(
     caller: Caller,
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
+    headers: HeaderMap,
     document: Document,
 ) -> Result<Response, ApiError> {
+    let if_tag = expected_tag(&headers)?;
     let wanted = read::pools(document)?;
     let catalog = Arc::clone(&api.catalog.borrow());
-    let set = api.store.put_pools(caller.actor(), tenant, &wanted, &catalog).await;
-    Ok(json(Pools::new(&set.map_err(refusal)?)))
+    let set =
+        api.store.put_pools(caller.actor(), tenant, &wanted, &catalog, if_tag.as_deref()).await;
+    Ok(answer(&set.map_err(refusal)?))
 }
 
 fn refusal(error: PoolsError) -> ApiError {
     match error {
         PoolsError::NotFound => ApiError::NotFound,
+        PoolsError::TagMismatch => ApiError::VersionMismatch,
         PoolsError::Faults(faults) => ApiError::Invalid(read::errors(faults)),
         PoolsError::PlanUnknown(plan) => {
             tracing::error!(plan, "pools were refused: the plan is not declared");

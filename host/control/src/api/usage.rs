@@ -10,6 +10,7 @@
 pub(super) mod claims;
 pub(super) mod levels;
 pub(super) mod reservations;
+mod subtree;
 #[cfg(test)]
 mod tests;
 pub(super) mod trends;
@@ -24,8 +25,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
-use self::reservations::Reserved;
-use super::{Api, json, path::TenantPath, problem::ApiError};
+use self::{reservations::Reserved, subtree::Subtree};
+use super::{Api, caller::Caller, json, path::TenantPath, problem::ApiError};
 use crate::store::PoolCap;
 
 /// Usage and quotas of a tenant.
@@ -44,6 +45,10 @@ pub(super) struct Usage {
     /// Where a share of the parent's pool replaces a quota.
     #[serde(skip_serializing_if = "Pools::is_empty")]
     pools: Pools,
+    /// The tenant and all those below it together, when there are any whose usage the caller
+    /// may read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subtree: Option<Subtree>,
 }
 
 /// Shares in the place of quotas, in the units of these.
@@ -95,6 +100,7 @@ struct Percentages {
 }
 
 pub(super) async fn read(
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {
@@ -118,6 +124,7 @@ pub(super) async fn read(
         last_calculated_at: metered.as_of.rfc3339(),
         reserved: Reserved::new(&api.store.set_aside(id).await?),
         pools,
+        subtree: Subtree::of(&caller, &api, id, current).await?,
     }))
 }
 

@@ -14,6 +14,7 @@ use super::{
     Store, StoreError,
     audit::{self, Act, Shown},
     db::{ControlTx, Installation, OneTenant, Purpose, Tx, sql},
+    sealed::Sealer,
 };
 
 /// A transaction that holds the turn to change, on the rows of one tenant or of all.
@@ -96,6 +97,11 @@ impl<S> Change<S> {
     /// Names the thing, when it was not known at the begin.
     pub(super) fn target(&mut self, target: &str) {
         self.act.target(target);
+    }
+
+    /// Seals secrets.
+    pub(super) fn sealer(&self) -> Sealer {
+        self.store.sealer.clone()
     }
 
     /// Says that there was nothing to change: no entry is written.

@@ -17,6 +17,7 @@ use super::{
     db::{ControlTx, Tx, sql},
     pools, rows,
     rows::Span,
+    sealed::Sealer,
     secrets,
 };
 
@@ -35,23 +36,27 @@ pub(super) struct News {
 
 /// What has changed since `known`, if anything; all of it when `known` is 0, or lies
 /// beyond the head because the database was restored from a backup.
-pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>, StoreError> {
+pub(super) async fn news(
+    tx: &mut ControlTx,
+    sealer: &Sealer,
+    known: i64,
+) -> Result<Option<News>, StoreError> {
     let head = head(tx).await?;
     if head == known {
         return Ok(None);
     }
     if known == 0 || head < known {
-        return Ok(Some(News { head, whole: true, tenants: load(tx, Span::ALL).await? }));
+        return Ok(Some(News { head, whole: true, tenants: load(tx, sealer, Span::ALL).await? }));
     }
     let changed: Vec<(Uuid,)> =
         sql("SELECT id FROM tenant WHERE revision > $1 ORDER BY id").bind(known).all(tx).await?;
     let mut tenants = Vec::new();
     if changed.len() <= SINGLY_MAX {
         for (id,) in changed {
-            tenants.extend(load(tx, Span::one(TenantId(id))).await?);
+            tenants.extend(load(tx, sealer, Span::one(TenantId(id))).await?);
         }
     } else if let (Some((first,)), Some((last,))) = (changed.first(), changed.last()) {
-        tenants = load(tx, Span { first: *first, last: *last }).await?;
+        tenants = load(tx, sealer, Span { first: *first, last: *last }).await?;
     }
     Ok(Some(News { head, whole: false, tenants }))
 }
@@ -63,8 +68,8 @@ pub(super) async fn head(tx: &mut ControlTx) -> Result<i64, StoreError> {
 }
 
 /// Reads a span of tenants with their secrets and live keys.
-async fn load<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Listed>, StoreError> {
-    let mut secrets = secrets::values(tx, span).await?;
+async fn load<S>(tx: &mut Tx<S>, sealer: &Sealer, span: Span) -> Result<Vec<Listed>, StoreError> {
+    let mut secrets = secrets::values(tx, sealer, span).await?;
     let mut places = pools::places(tx, span).await?;
     let tenants = rows::tenants(tx, span).await?;
     let mut keys = keys(tx, span).await?;

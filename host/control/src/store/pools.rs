@@ -72,6 +72,23 @@ pub struct PoolCap {
     pub limit: u64,
 }
 
+/// Names pools as they are set, whatever is used of them: the same tag, the same pools.
+#[must_use]
+pub fn tag(pools: &BTreeMap<Metric, PoolReport>) -> String {
+    let set: Vec<_> = pools
+        .iter()
+        .map(|(metric, pool)| {
+            let share = |report: &ShareReport| {
+                (report.slug.clone(), report.share.guaranteed, report.share.max)
+            };
+            let shares: Option<Vec<_>> =
+                pool.shares.as_ref().map(|shares| shares.iter().map(share).collect());
+            (metric.as_str(), pool.total, shares)
+        })
+        .collect();
+    model::audit::digest(serde_json::json!(set).to_string().as_bytes())
+}
+
 impl Store {
     /// The pools of a tenant, by metric.
     ///

@@ -15,7 +15,7 @@ use model::{
     tenant::TenantId,
 };
 use prometheus::Registry;
-use quota::{Quota, QuotaConfig, RedisTarget, RedisTls};
+use quota::{Quota, QuotaConfig, RedisServers, RedisTarget, RedisTls};
 use services::{Redis, RedisOptions};
 use uuid::Uuid;
 
@@ -110,12 +110,12 @@ impl Edge {
             // Nothing is given up for the time that the test machine takes.
             admit_wait_ms_max: 20_000,
             authority_timeout_ms: 60_000,
-            redis_timeout_ms: 2_000,
             ..QuotaConfig::new(folder.path().join("leases"))
         };
         if let Some(redis) = redis {
             let target = RedisTarget::parse(&redis.url(), RedisTls::default()).unwrap();
-            config = config.with_redis(target);
+            let servers = RedisServers::connect(target, Duration::from_secs(2)).unwrap();
+            config = config.with_redis(servers);
         }
         let authority: Arc<dyn Authority> = Arc::clone(&store) as _;
         let quota =

@@ -14,7 +14,7 @@ use model::{
 };
 use uuid::Uuid;
 
-use super::{PoolReport, family, reports, slugs, terms, tokens};
+use super::{PoolReport, family, reports, slugs, tag, terms, tokens};
 use crate::store::{
     Store, StoreError,
     audit::{Act, Actor},
@@ -61,6 +61,9 @@ pub enum PoolsError {
     /// There is no such tenant.
     #[error("there is no such tenant")]
     NotFound,
+    /// They are not as the caller knows them.
+    #[error("the pools have changed")]
+    TagMismatch,
     /// Rules are broken.
     #[error("the pools break {} rules", .0.len())]
     Faults(Vec<PoolFault>),
@@ -73,7 +76,8 @@ pub enum PoolsError {
 }
 
 impl Store {
-    /// Replaces a tenant's pools: a metric that is not in `wanted` has none afterwards.
+    /// Replaces a tenant's pools: a metric that is not in `wanted` has none afterwards. With
+    /// `if_tag`, only when [`super::tag`] of what there is says the same.
     ///
     /// # Errors
     /// A rule is broken, there is no such tenant, or the store failed.
@@ -83,13 +87,16 @@ impl Store {
         owner: TenantId,
         wanted: &BTreeMap<Metric, NewPool>,
         catalog: &Catalog,
+        if_tag: Option<&str>,
     ) -> Result<BTreeMap<Metric, PoolReport>, PoolsError> {
         let (store, act) = (Arc::clone(self), Act::new(by, "pools.set", "pools"));
         let (wanted, catalog) = (wanted.clone(), catalog.clone());
+        let if_tag = if_tag.map(ToOwned::to_owned);
         detached(async move {
             let mut change = Change::of_installation(&store, act).await?;
             change.about(owner);
-            let outcome = put(&mut change, owner, &wanted, &catalog, store.clock.now()).await;
+            let (asked, now) = ((owner, if_tag.as_deref()), store.clock.now());
+            let outcome = put(&mut change, asked, &wanted, &catalog, now).await;
             change.end(outcome).await
         })
         .await
@@ -98,7 +105,7 @@ impl Store {
 
 async fn put(
     whole: &mut Change<Installation>,
-    owner: TenantId,
+    (owner, if_tag): (TenantId, Option<&str>),
     wanted: &BTreeMap<Metric, NewPool>,
     catalog: &Catalog,
     now: UnixMs,
@@ -106,6 +113,11 @@ async fn put(
     let tx = &mut whole.tx;
     tokens::freeze(tx).await?;
     hold_family(tx, owner).await?;
+    if let Some(expected) = if_tag
+        && *expected != tag(&reports(tx, owner).await?)
+    {
+        return Err(PoolsError::TagMismatch);
+    }
     let children = slugs(tx, owner).await?;
     let mut faults = Vec::new();
     let mut settled = Vec::new();
