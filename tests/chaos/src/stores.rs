@@ -28,6 +28,7 @@ pub struct Stores {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a run")]
 enum Servers {
     /// And the index of the master.
     Pair([Redis; 2], Mutex<usize>),

@@ -114,7 +114,7 @@ async fn put(
     tokens::freeze(tx).await?;
     hold_family(tx, owner).await?;
     if let Some(expected) = if_tag
-        && *expected != tag(&reports(tx, owner).await?)
+        && *expected != tag(&reports(tx, owner, now).await?)
     {
         return Err(PoolsError::TagMismatch);
     }
