@@ -101,7 +101,7 @@ impl Bench {
 
     async fn put(&self, owner: usize, wanted: &BTreeMap<Metric, NewPool>) -> bool {
         let store = &self.stores[0];
-        store.put_pools(&Actor::Program, self.ids[owner], wanted, &self.catalog).await.is_ok()
+        store.put_pools(&Actor::Program, self.ids[owner], wanted, &self.catalog, None).await.is_ok()
     }
 
     async fn move_to(&self, n: usize, parent: Option<usize>) {
@@ -119,7 +119,7 @@ impl Bench {
     fn above(&self, n: usize) -> Option<Above> {
         let directory = self.stores[0].directory().borrow().clone();
         let record = |id: TenantId| {
-            directory.tenants.iter().find(|held| held.tenant.id == id).cloned().expect("a record")
+            directory.record(id).cloned().expect("a record")
         };
         let held = record(self.ids[n]);
         let mut ancestors = Vec::new();
@@ -440,7 +440,7 @@ impl Bench {
         let directory = self.stores[0].directory().borrow().clone();
         let record = |n: usize| {
             let id = self.ids[n];
-            directory.tenants.iter().find(|held| held.tenant.id == id).cloned().expect("a record")
+            directory.record(id).cloned().expect("a record")
         };
         let mut owners = Vec::new();
         let mut at = n;
