@@ -18,7 +18,9 @@ async fn behind_a_proxy() -> (FaultProxy, Arc<Store>) {
     let server = server.expect("an address");
     let proxy = FaultProxy::start(server);
     let url = url.replace(&server.to_string(), &proxy.addr().to_string());
-    let store = Store::open(&url, Arc::new(ManualClock::default())).await.expect("a store");
+    let store =
+        Store::open_with_keys(&url, Arc::new(ManualClock::default()), crate::testing::keys());
+    let store = store.await.expect("a store");
     (proxy, store)
 }
 
@@ -79,7 +81,9 @@ async fn a_server_that_stands_still_ends_the_calls_under_way_and_later_ones_at_o
 async fn a_stopped_server_is_noticed_and_so_is_its_return() {
     let cluster = Postgres::start();
     let url = cluster.database();
-    let store = Store::open(&url, Arc::new(ManualClock::default())).await.expect("a store");
+    let store =
+        Store::open_with_keys(&url, Arc::new(ManualClock::default()), crate::testing::keys());
+    let store = store.await.expect("a store");
     let one = tenant(&store, "one").await.id;
     cluster.kill();
     until_it_is_away(&store, one).await;
