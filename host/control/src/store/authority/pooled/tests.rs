@@ -118,9 +118,7 @@ impl Bench {
     /// What the published directory says is above a tenant.
     fn above(&self, n: usize) -> Option<Above> {
         let directory = self.stores[0].directory().borrow().clone();
-        let record = |id: TenantId| {
-            directory.record(id).cloned().expect("a record")
-        };
+        let record = |id: TenantId| directory.record(id).cloned().expect("a record");
         let held = record(self.ids[n]);
         let mut ancestors = Vec::new();
         let mut next = held.tenant.parent;
