@@ -59,6 +59,7 @@ impl Site {
             ("LEANVIBE_EDGE__STORE__URL", services::postgres().database()),
             ("LEANVIBE_EDGE__QUOTA__URL", url),
             ("LEANVIBE_EDGE__QUOTA__REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS.to_owned()),
+            ("LEANVIBE_EDGE__DATA__KEYS_DIR", dir.path().join("keys").display().to_string()),
             ("LEANVIBE_EDGE__POLICIES__DIR", dir.path().join("policies").display().to_string()),
         ];
         let mut site = Self { redis, origin, edges: Vec::new(), dir, env };

@@ -3,7 +3,7 @@
 //!
 //! Two edges on one PostgreSQL and one Redis; A is where changes are made, B the other one.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
@@ -28,6 +28,8 @@ struct Edges {
     url: String,
     /// Between B and the database.
     way: FaultProxy,
+    /// The keys that both seal secrets under.
+    _keys: tempfile::TempDir,
 }
 
 impl Edges {
@@ -35,11 +37,12 @@ impl Edges {
         let url = services::postgres().database();
         let server = url.split(['@', '/']).find_map(|part| part.parse::<SocketAddr>().ok());
         let server = server.expect("an address");
+        let keys = tempfile::tempdir().expect("a folder");
         let way = FaultProxy::start(server);
-        let a = World::with(on(&url)).await;
+        let a = World::with(on(&url, keys.path())).await;
         let behind = url.replace(&server.to_string(), &way.addr().to_string());
-        let b = World::with(on(&behind)).await;
-        Self { a, b, url, way }
+        let b = World::with(on(&behind, keys.path())).await;
+        Self { a, b, url, way, _keys: keys }
     }
 
     /// A tenant, made at A, as B serves it.
@@ -64,9 +67,11 @@ impl Edges {
     }
 }
 
-fn on(database: &str) -> WorldOptions {
-    let redis = services::redis().url();
-    let config = format!("[store]\nurl = \"{database}\"\n[quota]\nurl = \"{redis}\"");
+fn on(database: &str, keys: &Path) -> WorldOptions {
+    let (redis, keys) = (services::redis().url(), keys.display());
+    let config = format!(
+        "[store]\nurl = \"{database}\"\n[quota]\nurl = \"{redis}\"\n[data]\nkeys_dir = \"{keys}\""
+    );
     WorldOptions { config, prepare: None }
 }
 
