@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use axum::{
@@ -33,7 +33,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::{Deps, Readiness, Store, TrialEnd, notify::NotifyConfig, router};
+use crate::{Deps, Readiness, Store, TrialEnd, keys::Keys, notify::NotifyConfig, router};
 
 pub(crate) const TOKEN: &str = "admin-token";
 /// 2024-01-01T00:00:00Z, the product guide's day.
@@ -90,7 +90,12 @@ impl UsageSource for FixedUsage {
 }
 
 /// Live sessions as a test sets them; `None` when nobody can say.
-pub(crate) struct FixedSessions(pub(crate) Mutex<Option<u64>>);
+/// Then those at this edge.
+#[derive(Default)]
+pub(crate) struct FixedSessions(
+    pub(crate) Mutex<Option<u64>>,
+    pub(crate) Mutex<BTreeMap<TenantId, u64>>,
+);
 
 impl Sessions for FixedSessions {
     fn enter(&self, _: &TenantEntry, _: Visit) -> Enter {
@@ -104,6 +109,10 @@ impl Sessions for FixedSessions {
     fn count(&self, _: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>> {
         let set = *self.0.lock().expect("not poisoned");
         Box::pin(std::future::ready(set.ok_or(SessionsUnavailable)))
+    }
+
+    fn here(&self) -> BTreeMap<TenantId, u64> {
+        self.1.lock().expect("not poisoned").clone()
     }
 }
 
@@ -163,7 +172,11 @@ impl Database {
 
     pub(crate) async fn open(&self) -> Arc<Store> {
         let clock = Arc::new(ManualClock::at(NEW_YEAR));
-        Store::open(&self.url(), clock).await.expect("a store")
+        self.open_at(clock).await
+    }
+
+    pub(crate) async fn open_at(&self, clock: Arc<ManualClock>) -> Arc<Store> {
+        Store::open_with_keys(&self.url(), clock, keys()).await.expect("a store")
     }
 
     /// Everything that the database holds.
@@ -183,6 +196,12 @@ impl Database {
             }
         }
     }
+}
+
+/// The keys of every test.
+pub(crate) fn keys() -> Keys {
+    static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder"));
+    Keys::of_folder(FOLDER.path()).expect("keys")
 }
 
 /// A report of leases; what is sealed of them, the holder is through with.
@@ -225,10 +244,10 @@ impl Control {
     pub(crate) async fn start_with(on: Backend, adjust: impl FnOnce(&mut Deps)) -> Self {
         let database = on.database();
         let clock = Arc::new(ManualClock::at(NEW_YEAR));
-        let store = Store::open(&database.url(), Arc::clone(&clock) as _).await.expect("a store");
+        let store = database.open_at(Arc::clone(&clock)).await;
         let token = store.ensure_admin_token(Some(Secret::new(TOKEN))).await.expect("a token");
         let usage = Arc::new(FixedUsage::default());
-        let sessions = Arc::new(FixedSessions(Mutex::new(Some(0))));
+        let sessions = Arc::new(FixedSessions(Mutex::new(Some(0)), Mutex::default()));
         let catalog = watch::Sender::new(Arc::new(guide()));
         let reload = watch::Sender::new(Arc::new(ReloadStatus::default()));
         let ready = watch::Sender::new(Readiness::Ready);

@@ -23,7 +23,7 @@ use model::{
     tenant::TenantId,
     window::Window,
 };
-use quota::{RedisTarget, RedisTls, shared_dispatcher};
+use quota::{RedisServers, RedisTarget, RedisTls, shared_dispatcher};
 use redis::aio::MultiplexedConnection;
 use services::{Redis, RedisOptions};
 use tokio::task::JoinSet;
@@ -49,7 +49,8 @@ struct Edge {
 impl Edge {
     async fn at(url: &str) -> Self {
         let target = RedisTarget::parse(url, RedisTls::default()).unwrap();
-        let dispatcher = shared_dispatcher(target, CALL_LIMIT).unwrap();
+        let servers = RedisServers::connect(target, CALL_LIMIT).unwrap();
+        let dispatcher = shared_dispatcher(servers);
         let window = Window { start: UnixMs(0), end: UnixMs(4_000_000_000_000) };
         let key = WindowKey { tenant: TenantId(Uuid::new_v4()), metric: Metric::ApiCalls, window };
         let fence = loop {

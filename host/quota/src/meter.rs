@@ -17,14 +17,18 @@ use std::{
 use model::{
     clock::UnixMs,
     gate::{Denial, EdgeQuota, Meter, Permit, QuotaStatus, Take, Token, Tokens},
-    ledger::BootId,
+    ledger::{Above, BootId},
     loss::OnLoss,
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
     tenant::TenantId,
 };
 use tokio::{
-    sync::{Notify, mpsc::UnboundedSender, oneshot},
+    sync::{
+        Notify,
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        oneshot,
+    },
     time::{Instant, timeout_at},
 };
 
@@ -54,6 +58,21 @@ pub(crate) struct Shared {
     pub(crate) boot: BootId,
     /// Rises whenever the authority has ended this process's holder.
     pub(crate) life: AtomicU32,
+}
+
+impl Shared {
+    /// No holder's yet; and where the keeper hears what it is told.
+    pub(crate) fn new(
+        config: QuotaConfig,
+        clock: WindowClock,
+        map: Map,
+        metrics: Metrics,
+        boot: BootId,
+    ) -> (Arc<Self>, UnboundedReceiver<Message>) {
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let life = AtomicU32::new(0);
+        (Arc::new(Self { config, clock, map, metrics, inbox, boot, life }), messages)
+    }
 }
 
 /// What the keeper is told. At most one demand per slot is under way.
@@ -100,22 +119,27 @@ impl TenantMeter {
     }
 
     /// Puts an entry's limits in force, unless a newer entry was seen. A limit that fell
-    /// ends the lease at once: the next take waits for one under the new limit.
+    /// ends the lease at once, and other pools above too: the next take waits for one under
+    /// the new limit.
     pub(crate) fn apply(&self, entry: &TenantEntry) {
         let ordinal = entry.ordinal();
         if self.ordinal.fetch_max(ordinal, Ordering::SeqCst) >= ordinal {
             return;
         }
-        for (index, slot) in self.slots.iter().enumerate() {
-            slot.set_anchor(entry.record.tenant.quota_anchor);
+        for (index, (slot, drawn)) in self.slots.iter().zip(&entry.drawn).enumerate() {
+            let own = entry.record.tenant.quota_anchor;
+            slot.set_anchor(drawn.map_or(own, |drawn| drawn.anchor));
+            let above = drawn.map(|drawn| Above { tenant: drawn.top, limit: drawn.above });
+            let moved = slot.set_above(above);
             let on_loss = entry.plan.on_authority_loss.of(slot.metric);
             slot.set_allows(on_loss == OnLoss::Allow);
             slot.overdraft.set_size(match on_loss {
-                OnLoss::Overdraft(tokens) => tokens.get().into(),
-                OnLoss::Deny | OnLoss::Allow => 0,
+                // What one member keeps aside of a pool, no other could have.
+                OnLoss::Overdraft(tokens) if above.is_none() => tokens.get().into(),
+                OnLoss::Overdraft(_) | OnLoss::Deny | OnLoss::Allow => 0,
             });
             let unlimited = entry.quotas.shown_as_unlimited(slot.metric);
-            if slot.set_limit(entry.quotas.of(slot.metric), unlimited) {
+            if slot.set_limit(entry.quotas.of(slot.metric), unlimited, moved) {
                 slot.seal(&self.shared.map);
                 slot.overdraft.seal(&self.shared.map);
                 slot.set_beyond(0);

@@ -5,7 +5,7 @@
 
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use model::clock::UnixMs;
@@ -18,6 +18,7 @@ use super::{
     caller::Caller,
     fields::Fields,
     json,
+    page::{self, Asked, Page},
     path::{KeyPath, TenantPath},
     problem::ApiError,
     rules,
@@ -46,7 +47,7 @@ pub(super) struct Issued<'a> {
 /// A key without its text.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Key")]
-struct Listed {
+pub(super) struct Listed {
     id: Box<str>,
     created_at: String,
     expires_at: Option<String>,
@@ -54,11 +55,7 @@ struct Listed {
 }
 
 /// Keys, oldest first.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "KeyList")]
-pub(super) struct List {
-    items: Vec<Listed>,
-}
+pub(super) type List = Page<Listed>;
 
 pub(super) async fn issue(
     caller: Caller,
@@ -83,18 +80,17 @@ pub(super) async fn issue(
 pub(super) async fn list(
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
+    uri: Uri,
 ) -> Result<Response, ApiError> {
+    let asked = Asked::read(&uri)?;
     let keys = api.store.api_keys(tenant).await?;
-    let items = keys
-        .into_iter()
-        .map(|key| Listed {
-            id: key.id,
-            created_at: key.created_at.rfc3339(),
-            expires_at: key.expires_at.map(UnixMs::rfc3339),
-            revoked_at: key.revoked_at.map(UnixMs::rfc3339),
-        })
-        .collect();
-    Ok(json(List { items }))
+    let page = asked.cut(keys, |key| page::in_time(key.created_at, &key.id));
+    Ok(json(page.map(|key| Listed {
+        id: key.id,
+        created_at: key.created_at.rfc3339(),
+        expires_at: key.expires_at.map(UnixMs::rfc3339),
+        revoked_at: key.revoked_at.map(UnixMs::rfc3339),
+    })))
 }
 
 pub(super) async fn revoke(
@@ -131,7 +127,8 @@ mod tests {
         let text = issued.json["key"].as_str().expect("a key");
         let presented = key::parse(text).expect("a well-formed key");
         let directory = control.store.directory().borrow().clone();
-        assert!(directory.keys[0].verifies(&presented, NEW_YEAR));
+        assert!(directory.keys().all(|key| key.verifies(&presented, NEW_YEAR)));
+        assert_eq!(directory.keys().count(), 1);
         let listed = control.get(&path).await;
         assert!(!listed.text.contains(text), "{}", listed.text);
         assert_eq!(
@@ -157,7 +154,7 @@ mod tests {
         let revoke = format!("{path}/{}", revoked["id"].as_str().expect("an id"));
         assert_eq!(control.with(("DELETE", revoke.as_str()), &[], "").await.status, 204);
         let directory = control.store.directory().borrow().clone();
-        let ids: Vec<_> = directory.keys.iter().map(|key| Value::from(&*key.id)).collect();
+        let ids: Vec<_> = directory.keys().map(|key| Value::from(&*key.id)).collect();
         assert_eq!(ids, [kept["id"].clone()]);
         assert_eq!(control.with(("DELETE", revoke.as_str()), &[], "").await.status, 204);
         let items = control.get(&path).await.json["items"].clone();
@@ -177,7 +174,7 @@ mod tests {
         let key = control.post(&format!("{}/keys", path_of(&one))).await.json;
         let path = format!("{}/keys/{}", path_of(&two), key["id"].as_str().expect("an id"));
         assert_eq!(control.with(("DELETE", path.as_str()), &[], "").await.status, 404);
-        assert_eq!(control.store.directory().borrow().keys.len(), 1);
+        assert_eq!(control.store.directory().borrow().keys().count(), 1);
     }
 
     async fn an_end_of_life_must_be_a_time_to_come(on: Backend) {

@@ -7,11 +7,13 @@
 
 mod alerts;
 mod deliver;
+mod heads;
 mod holders;
 mod lifecycle;
 mod partitions;
 mod quotas;
 mod sample;
+mod sessions;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -43,9 +45,14 @@ impl Jobs {
         jobs.every(&deps, "holders", holders::EVERY_MS, move |deps| {
             holders::run(deps, reach.clone())
         });
+        let rounds = sessions::Rounds::default();
+        jobs.every(&deps, "sessions", sessions::EVERY_MS, move |deps| {
+            sessions::run(deps, rounds.clone())
+        });
         let channels = Channels::new(&deps.notify);
         jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
         jobs.every(&deps, "quotas", quotas::EVERY_MS, quotas::run);
+        jobs.every(&deps, "heads", heads::EVERY_MS, heads::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
         jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {

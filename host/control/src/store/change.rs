@@ -14,6 +14,7 @@ use super::{
     Store, StoreError,
     audit::{self, Act, Shown},
     db::{ControlTx, Installation, OneTenant, Purpose, Tx, sql},
+    sealed::Sealer,
 };
 
 /// A transaction that holds the turn to change, on the rows of one tenant or of all.
@@ -31,6 +32,14 @@ pub(super) struct Change<S> {
     _turn: OwnedMutexGuard<()>,
 }
 
+impl Store {
+    /// Waits for the turn to change, as long as the database answers.
+    async fn turn(&self) -> Result<OwnedMutexGuard<()>, StoreError> {
+        let turn = Arc::clone(&self.turn).lock_owned();
+        self.db.unless_away(async { Ok(turn.await) }).await
+    }
+}
+
 impl Change<OneTenant> {
     /// Waits for its turn to change one tenant.
     pub(super) async fn of(
@@ -38,7 +47,7 @@ impl Change<OneTenant> {
         tenant: TenantId,
         act: Act,
     ) -> Result<Self, StoreError> {
-        let turn = Arc::clone(&store.turn).lock_owned().await;
+        let turn = store.turn().await?;
         let tx = store.db.tenant(tenant, Purpose::Change).await?;
         let store = Arc::clone(store);
         Ok(Self { store, tx, act, chain: tenant, unchanged: false, published: false, _turn: turn })
@@ -54,7 +63,7 @@ impl Change<OneTenant> {
 impl Change<Installation> {
     /// Waits for its turn to change what belongs to no tenant, or to a new one.
     pub(super) async fn of_installation(store: &Arc<Store>, act: Act) -> Result<Self, StoreError> {
-        let turn = Arc::clone(&store.turn).lock_owned().await;
+        let turn = store.turn().await?;
         let tx: ControlTx = store.db.control(Purpose::Change).await?;
         let store = Arc::clone(store);
         Ok(Self {
@@ -75,6 +84,11 @@ impl Change<Installation> {
 }
 
 impl<S> Change<S> {
+    /// How many tenants may be created, if there are as many as that.
+    pub(super) fn is_full(&self) -> Option<usize> {
+        self.store.is_full()
+    }
+
     /// Says what the changed thing was and has become; see [`Act::describe`].
     pub(super) fn describe(&mut self, before: Option<&dyn Shown>, after: Option<&dyn Shown>) {
         self.act.describe(before, after);
@@ -83,6 +97,11 @@ impl<S> Change<S> {
     /// Names the thing, when it was not known at the begin.
     pub(super) fn target(&mut self, target: &str) {
         self.act.target(target);
+    }
+
+    /// Seals secrets.
+    pub(super) fn sealer(&self) -> Sealer {
+        self.store.sealer.clone()
     }
 
     /// Says that there was nothing to change: no entry is written.
@@ -104,6 +123,20 @@ impl<S> Change<S> {
         self.store.db.announce(&mut self.tx).await?;
         self.published = true;
         Ok(())
+    }
+
+    /// Has a tenant and its children published at the end, under one number.
+    pub(super) async fn publish_with_children(
+        &mut self,
+        tenant: TenantId,
+    ) -> Result<(), StoreError> {
+        self.publish_tenant(tenant).await?;
+        sql("UPDATE tenant SET revision = (SELECT revision FROM directory_head)
+             WHERE parent = $1")
+        .bind(tenant.0)
+        .execute(&mut self.tx)
+        .await
+        .map(drop)
     }
 
     /// Commits a success and publishes what it asked for; undoes a failure. An error after

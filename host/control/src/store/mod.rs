@@ -12,6 +12,7 @@ mod admin;
 pub(crate) mod alerts;
 mod applied;
 mod audit;
+mod audit_heads;
 mod authority;
 mod billing;
 mod change;
@@ -39,15 +40,20 @@ mod random;
 mod reservations;
 mod rows;
 mod schema;
+mod sealed;
 mod secrets;
 mod session_guards;
+mod session_levels;
 mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod trends;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
@@ -67,7 +73,7 @@ pub use self::{
     dispatch::DispatchClaim,
     error::StoreError,
     hierarchy::{ChildPage, Family, Member, MoveError},
-    idempotency::{IdempotencyKey, Seen, StoredAnswer},
+    idempotency::{Attempt, GivenAnswer, Seen},
     keys::{IssuedKey, KEYS_MAX, KeyRecord},
     levels::{Claim, ClaimError, ClaimTaken},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
@@ -80,23 +86,33 @@ pub use self::{
     },
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
-    pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
+    pools::{
+        NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport,
+        tag as pools_tag,
+    },
     reservations::{
-        EdgeRun, Held, RESERVATIONS_SHOWN_MAX, ReservationRecord, Reserving, SetAside, SettleError,
+        EdgeRun, Held, ReservationRecord, Reserving, SetAside, SettleError, Unresolved,
     },
     schema::{PendingMigration, Schema},
     tenants::{
-        Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
-        TenantFilter, TenantPage, TenantPatch,
+        ChangeError, CreateError, Members, NewTenant, StoredTenant, TenantFilter, TenantPage,
+        TenantPatch,
     },
     tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
     trends::{BucketLength, Sampled, Series, Span as TrendSpan},
 };
 use self::{
     applied::Applied,
-    db::Db,
+    db::{Db, Lookout},
     publish::{Following, Published},
+    sealed::Sealer,
 };
+use crate::keys::{HeadKey, Keys};
+
+/// Tenants that may be created unless the operator says otherwise, tombstones included: an
+/// edge holds all of them in memory, about 1 KB each, and 200 MB is what it may take for
+/// them. What is there beyond it is served all the same.
+pub const TENANTS_MAX_DEFAULT: usize = 150_000;
 
 /// An open database.
 #[derive(Debug)]
@@ -105,9 +121,13 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     authority_time: AuthorityTime,
     published: Arc<Published>,
+    sealer: Sealer,
+    heads: Option<Arc<HeadKey>>,
     turn: Arc<Mutex<()>>,
     applied: Applied,
     following: Option<Following>,
+    lookout: Option<Lookout>,
+    tenants_max: AtomicUsize,
     last_audit: authority::LastAudit,
 }
 
@@ -121,6 +141,8 @@ impl Store {
     /// schemas in it, and may act as `schema_owner` (migrations and partitions, one process at
     /// a time), `application_user` and `control_plane` (everything else); with CREATEROLE it
     /// makes these roles itself.
+    ///
+    /// Such a store has no keys: it neither writes nor reads secrets.
     ///
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.
@@ -137,22 +159,52 @@ impl Store {
         clock: Arc<dyn Clock>,
         authority_time: AuthorityTime,
     ) -> Result<Arc<Self>, StoreError> {
+        Self::open_all(url, clock, authority_time, None).await
+    }
+
+    /// As [`Store::open`], with the keys that secrets are sealed under and audit heads are
+    /// signed with. Secrets that an earlier release left as they were are sealed now.
+    ///
+    /// # Errors
+    /// As [`Store::open`], or the database's secrets are sealed under other keys.
+    pub async fn open_with_keys(
+        url: &str,
+        clock: Arc<dyn Clock>,
+        keys: Keys,
+    ) -> Result<Arc<Self>, StoreError> {
+        Self::open_all(url, clock, AuthorityTime::USUAL, Some(keys)).await
+    }
+
+    async fn open_all(
+        url: &str,
+        clock: Arc<dyn Clock>,
+        authority_time: AuthorityTime,
+        keys: Option<Keys>,
+    ) -> Result<Arc<Self>, StoreError> {
         let db = Db::open(url).await?;
-        let published = Arc::new(Published::open(db.clone()).await?);
-        let following = published.follow();
+        let (sealing, heads) = keys.map(|keys| (keys.sealing, keys.heads)).unzip();
+        let sealer = Sealer::new(sealing);
+        sealed::adopt(&db, &sealer, clock.now()).await?;
+        let published = Arc::new(Published::open(db.clone(), sealer.clone()).await?);
+        let (following, lookout) = (published.follow(), db.keep_lookout());
         let turn = Arc::new(Mutex::new(()));
         let applied = Applied::default();
-        let last_audit = authority::LastAudit::default();
-        Ok(Arc::new(Self {
+        let tenants_max = AtomicUsize::new(TENANTS_MAX_DEFAULT);
+        let store = Self {
             db,
             clock,
             authority_time,
             published,
+            sealer,
+            heads,
             turn,
             applied,
             following,
-            last_audit,
-        }))
+            lookout,
+            tenants_max,
+            last_audit: authority::LastAudit::default(),
+        };
+        Ok(Arc::new(store))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.
@@ -167,11 +219,21 @@ impl Store {
         self.published.directory().borrow().tenants.len()
     }
 
+    /// Sets how many tenants may be created, tombstones included. Called at start-up.
+    pub fn set_tenants_max(&self, tenants: usize) {
+        self.tenants_max.store(tenants, Ordering::Relaxed);
+    }
+
+    /// How many tenants may be created, if there are as many as that.
+    pub(super) fn is_full(&self) -> Option<usize> {
+        let tenants_max = self.tenants_max.load(Ordering::Relaxed);
+        (self.tenant_count() >= tenants_max).then_some(tenants_max)
+    }
+
     /// Whether the directory has a tenant of this id.
     #[must_use]
     pub fn knows(&self, id: TenantId) -> bool {
-        let directory = self.published.directory().borrow();
-        directory.tenants.binary_search_by_key(&id, |record| record.tenant.id).is_ok()
+        self.published.directory().borrow().record(id).is_some()
     }
 
     /// Ends every connection after its running statement. Called once at the end, so that
@@ -179,6 +241,9 @@ impl Store {
     pub async fn close(&self) {
         if let Some(following) = &self.following {
             following.stop();
+        }
+        if let Some(lookout) = &self.lookout {
+            lookout.stop();
         }
         self.db.close().await;
     }

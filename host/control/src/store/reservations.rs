@@ -31,9 +31,6 @@ use super::{
     rows::{instant, stored},
 };
 
-/// Reservations of a tenant in one list (500): more are not looked through by hand.
-pub const RESERVATIONS_SHOWN_MAX: u32 = 500;
-
 /// One run of one edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdgeRun {
@@ -91,6 +88,17 @@ pub struct SetAside {
     pub reserved: u64,
     /// Of it, what nobody vouches for any more.
     pub unresolved: u64,
+}
+
+/// What nobody vouches for of a metric, in all tenants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// Of what.
+    pub metric: Metric,
+    /// How many.
+    pub reservations: u64,
+    /// How much they hold back, in the metric's own unit.
+    pub amount: u64,
 }
 
 impl Store {
@@ -165,6 +173,25 @@ impl Store {
         tx.end(left).await
     }
 
+    /// What nobody vouches for, by metric; those without are absent.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn unresolved(&self) -> Result<Vec<Unresolved>, StoreError> {
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let rows = sql("SELECT metric, count(*), CAST(sum(amount) AS BIGINT)
+             FROM usage_reservation WHERE expires_at <= $1 GROUP BY metric")
+        .bind(stored(self.clock.now()))
+        .all(&mut tx)
+        .await;
+        let rows: Vec<(String, i64, i64)> = tx.end(rows).await?;
+        let of = |(name, reservations, amount): (String, i64, i64)| {
+            let (reservations, amount) = (uint(reservations), uint(amount));
+            Ok(Unresolved { metric: metric(&name)?, reservations, amount })
+        };
+        rows.into_iter().map(of).collect()
+    }
+
     /// What is set aside of each level of a tenant; those without are absent.
     ///
     /// # Errors
@@ -178,16 +205,19 @@ impl Store {
         tx.end(sums).await
     }
 
-    /// The reservations of a tenant, the oldest first; [`RESERVATIONS_SHOWN_MAX`] at most.
+    /// Up to `limit` reservations of a tenant, the oldest first, after the one that was made
+    /// at a time under an id.
     ///
     /// # Errors
     /// The store failed.
     pub async fn reservations(
         &self,
         tenant: TenantId,
+        after: Option<(UnixMs, Uuid)>,
+        limit: u32,
     ) -> Result<Vec<ReservationRecord>, StoreError> {
         let mut tx = self.db.tenant(tenant, Purpose::Read).await?;
-        let records = list(&mut tx, self.clock.now()).await;
+        let records = list(&mut tx, after, limit, self.clock.now()).await;
         tx.end(records).await
     }
 }
@@ -281,12 +311,21 @@ async fn sums(tx: &mut TenantTx, now: UnixMs) -> Result<BTreeMap<Metric, SetAsid
     rows.into_iter().map(sum).collect()
 }
 
-async fn list(tx: &mut TenantTx, now: UnixMs) -> Result<Vec<ReservationRecord>, StoreError> {
+async fn list(
+    tx: &mut TenantTx,
+    after: Option<(UnixMs, Uuid)>,
+    limit: u32,
+    now: UnixMs,
+) -> Result<Vec<ReservationRecord>, StoreError> {
+    let (at, id) = after.unwrap_or((UnixMs(0), Uuid::nil()));
     let rows: Vec<(Uuid, String, i64, i64, i64)> =
         sql("SELECT id, metric, amount, created_at, expires_at FROM usage_reservation
-             WHERE tenant_id = $1 ORDER BY created_at, id LIMIT $2")
+             WHERE tenant_id = $1 AND (created_at, id) > ($2, $3)
+             ORDER BY created_at, id LIMIT $4")
         .bind(tx.tenant().0)
-        .bind(i64::from(RESERVATIONS_SHOWN_MAX))
+        .bind(stored(at))
+        .bind(id)
+        .bind(i64::from(limit))
         .all(tx)
         .await?;
     let record = |(id, name, amount, created_at, expires_at): (Uuid, String, i64, i64, i64)| {

@@ -64,10 +64,17 @@ impl Keeper {
         if waiting > 0 {
             account.active_at = self.shared.clock.monotonic_ms();
         }
-        // Only to something new: a waiter that finds nothing asks again at once.
-        if waiting > 0 && tokens > 0 {
+        if self.has_more(account) && waiting > 0 {
             account.meter.refilled.notify_waiters();
         }
+    }
+
+    /// Whether there are more tokens at hand than at the last look. Who waits for the other
+    /// metric takes and gives back what it finds here, and asks for more at once: told of
+    /// nothing new it would do so again and again.
+    fn has_more(&self, account: &mut Account) -> bool {
+        let tokens = account.at_hand(&self.shared).unwrap_or(0);
+        tokens > std::mem::replace(&mut account.seen, tokens)
     }
 
     /// Brings the account up to the present window and limit.
@@ -169,7 +176,9 @@ impl Keeper {
             }
             account.leasing = None;
             keeper.take_answer(account, &leased);
-            account.meter.refilled.notify_waiters();
+            if keeper.has_more(account) || account.seen == 0 {
+                account.meter.refilled.notify_waiters();
+            }
         });
     }
 
@@ -198,13 +207,13 @@ impl Keeper {
             return;
         }
         account.soft = 0;
+        let left = account.key.window.end.ms_since(self.shared.clock.latest());
+        let end = self.shared.clock.monotonic_ms().saturating_add(left);
         let expires = match via {
-            Via::Direct => NEVER,
-            Via::Shared => {
-                let left = account.key.window.end.ms_since(self.shared.clock.latest());
-                let end = self.shared.clock.monotonic_ms().saturating_add(left);
-                leased.sent_at.saturating_add(grant.ttl_ms).min(end)
-            }
+            Via::Direct if self.common.is_none() => NEVER,
+            // Whoever shares windows leaves them early, by all tokens.
+            Via::Direct => end,
+            Via::Shared => leased.sent_at.saturating_add(grant.ttl_ms).min(end),
         };
         self.credit(account, via, grant, expires);
         if via == Via::Shared {
@@ -241,7 +250,13 @@ impl Keeper {
             return;
         }
         account.slot().set_beyond(0);
+        if via == Via::Shared && tokens == 0 {
+            self.leave_own(account);
+        }
         if tokens > 0 || account.pending > 0 {
+            // What the authority does not have yet may come back; its answer is told at once.
+            account.retry_at = self.shared.clock.monotonic_ms() + OPENING_MS;
+            self.retries.insert(account.id());
             return;
         }
         let now = self.shared.clock.monotonic_ms();
@@ -275,6 +290,7 @@ impl Keeper {
             account.retry_at = now + SOFT_WAIT_MS;
             self.retries.insert(account.id());
         }
+        self.hurry_report();
     }
 
     pub(super) fn believes_exhausted(&self, account: &Account) -> bool {
@@ -339,19 +355,24 @@ impl Keeper {
         true
     }
 
-    /// Takes the tokens out of a lease that expired; they go back with the next message.
+    /// Takes the tokens out of a shared lease that expired; they go back with the next message.
+    /// An own one expires with its window, a little before the next is entered.
     fn park_expired(&mut self, account: &mut Account) {
         let now = self.shared.clock.monotonic_ms();
-        if account.lease.as_ref().is_some_and(|lease| lease.expires <= now) {
-            self.park(account);
+        match account.lease.as_ref().filter(|lease| lease.expires <= now).map(|lease| lease.via) {
+            Some(Via::Shared) => self.park(account, 0),
+            Some(Via::Direct) => {
+                self.retries.insert(account.id());
+            }
+            None => {}
         }
     }
 
-    /// Takes all tokens out of the present lease.
-    pub(super) fn park(&mut self, account: &mut Account) {
+    /// Takes the tokens out of the present lease, but so many.
+    pub(super) fn park(&mut self, account: &mut Account, but: u32) {
         let Some(lease) = &account.lease else { return };
         let Some(record) = self.shared.map.record(lease.record) else { return };
-        let tokens = u64::from(record.withdraw(lease.generation));
+        let tokens = u64::from(record.withdraw(lease.generation, but));
         let before = account.parked.filter(|parked| parked.epoch == lease.epoch);
         let tokens = tokens + before.map_or(0, |parked| parked.tokens);
         if tokens > 0 {
@@ -375,6 +396,15 @@ impl Keeper {
         if let Some(lease) = account.lease.take() {
             self.finish(account, &lease);
         }
+    }
+
+    /// Gives up own tranches of which nothing is at hand: the shared dispatcher is asked now,
+    /// so that nobody would look at them as long as it has nothing to grant.
+    fn leave_own(&mut self, account: &mut Account) {
+        if account.lease.as_ref().is_some_and(|lease| lease.via == Via::Direct) {
+            self.end_lease(account);
+        }
+        self.forget_own(account);
     }
 
     /// Seals the account's own tranches: what was not granted of them comes back.

@@ -145,7 +145,7 @@ impl Keeper {
                 account.kept.latest = latest;
                 self.words.push(Word::Seal(EpochRef { key: account.key, epoch: latest }));
             }
-            Opening::Exhausted => {
+            Opening::Exhausted | Opening::Parked => {
                 let pause = self.shared.config.empty_cache_ms;
                 account.kept.not_before = self.shared.clock.monotonic_ms().saturating_add(pause);
             }

@@ -1,5 +1,6 @@
--- Stands before every script where the server hides what tells its lives apart: INFO is
--- answered from the fence key, the last of KEYS, which the script itself does not see.
+-- Stands before the scripts of ledgers and sessions where the server hides what tells its lives
+-- apart: INFO is answered from their fence key, the last of KEYS, which the script itself does
+-- not see.
 -- Without the key the data is not what it was: then this is no master to anybody.
 local fence_key = table.remove(KEYS)
 local server = redis

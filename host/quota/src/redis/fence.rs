@@ -1,10 +1,12 @@
 //! The fence of a server: which life of it, with which history of its data, answers.
 //!
-//! Read whenever a connection is made, and inside every script. A server shows both in `INFO`;
-//! for one that hides them a key stands in, which every connection of the quotas renews before
-//! anything else is sent over it. So a server that started again, or another one, never has the
-//! fence of ledgers that it was not given in this life; only what sits between the edge and
-//! the server can hide a failover, and then one replica has what was granted, as a rule.
+//! Read whenever a connection is made, and inside the scripts. A server shows both in `INFO`;
+//! for one that hides them keys stand in. That of the quotas is renewed by every connection
+//! before anything else is sent over it, so a server that started again, or another one, never
+//! has the fence of ledgers that it was not given in this life; only what sits between the
+//! edge and the server can hide a failover, and then one replica has what was granted, as a
+//! rule. The sessions send over the same connections and have a key of their own, made once:
+//! to renew it would make every new session wait, for each edge that comes. Rates have none.
 //!
 //! Invariant: where neither can be had, the server is not used.
 
@@ -26,15 +28,13 @@ const REPLICA_MS: u64 = 100;
 /// What stands before a script under [`RedisFencing::Connection`].
 const PRELUDE: &str = include_str!("connection_fence.lua");
 
-/// Of whose connections a key is the fence.
+/// Whose scripts a key is the fence of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FenceKey {
+pub(super) enum FenceKey {
     /// Renewed with every connection.
     Quotas,
-    /// Made once: to renew it would make every new session wait, for each edge that comes.
+    /// Made where there is none.
     Sessions,
-    /// Made once, and in no script: rates have no fence, but need a master.
-    Rates,
 }
 
 /// Why a server cannot be used.
@@ -50,16 +50,24 @@ impl FenceKey {
         match self {
             Self::Quotas => "q:fence",
             Self::Sessions => "s:fence",
-            Self::Rates => "r:fence",
         }
     }
 
-    /// A script as it is sent.
-    pub(super) fn script(self, fencing: RedisFencing, text: &str) -> Script {
-        match fencing {
-            RedisFencing::Connection => Script::new(&format!("{PRELUDE}{text}")),
-            RedisFencing::Server => Script::new(text),
+    /// That of a script with this first key.
+    pub(super) fn of(key: &str) -> Option<Self> {
+        match key.split_once(':')?.0 {
+            "q" => Some(Self::Quotas),
+            "s" => Some(Self::Sessions),
+            _ => None,
         }
+    }
+}
+
+/// A script that reads its fence, as it is sent.
+pub(super) fn script(fencing: RedisFencing, text: &str) -> Script {
+    match fencing {
+        RedisFencing::Connection => Script::new(&format!("{PRELUDE}{text}")),
+        RedisFencing::Server => Script::new(text),
     }
 }
 
@@ -67,11 +75,10 @@ impl FenceKey {
 pub(super) async fn fence_of(
     connection: &mut MultiplexedConnection,
     fencing: RedisFencing,
-    key: FenceKey,
 ) -> Result<RedisFence, Unusable> {
     match fencing {
         RedisFencing::Server => shown(connection).await,
-        RedisFencing::Connection => made(connection, key).await,
+        RedisFencing::Connection => made(connection).await,
     }
 }
 
@@ -101,26 +108,33 @@ fn refused(error: &RedisError) -> Unusable {
     if hides { Unusable::Hidden(reason) } else { Unusable::Away(reason) }
 }
 
-/// Makes the key. A replica refuses the write, so whoever takes it is a master.
-async fn made(
-    connection: &mut MultiplexedConnection,
-    key: FenceKey,
-) -> Result<RedisFence, Unusable> {
+/// Makes the keys. A replica refuses the write, so whoever takes it is a master.
+async fn made(connection: &mut MultiplexedConnection) -> Result<RedisFence, Unusable> {
     let away = |error: RedisError| Unusable::Away(error.to_string());
-    let (one, two) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().simple().to_string());
-    let new: String = one.chars().chain(two.chars()).take(40).collect();
+    let (quotas, sessions) = (FenceKey::Quotas.name(), FenceKey::Sessions.name());
     let mut set = redis::cmd("SET");
-    set.arg(key.name()).arg(&new);
-    if key != FenceKey::Quotas {
-        set.arg("NX");
+    let _: Value = set.arg(quotas).arg(random_id()).query_async(connection).await.map_err(away)?;
+    let mut set = redis::cmd("SET");
+    let set = set.arg(sessions).arg(random_id()).arg("NX").query_async::<Value>(connection).await;
+    // A right that is missing for sessions is told of by their first script, and costs the
+    // quotas nothing.
+    if let Err(error) = set
+        && !matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm))
+    {
+        return Err(away(error));
     }
-    let _: Value = set.query_async(connection).await.map_err(away)?;
     let id: Option<String> =
-        redis::cmd("GET").arg(key.name()).query_async(connection).await.map_err(away)?;
-    let broken = || Unusable::Away(format!("{} holds no fence", key.name()));
+        redis::cmd("GET").arg(quotas).query_async(connection).await.map_err(away)?;
+    let broken = || Unusable::Away(format!("{quotas} holds no fence"));
     let run_id = id.and_then(|id| id.parse().ok()).ok_or_else(broken)?;
     let replid = "0".repeat(40).parse().map_err(|_| broken())?;
     Ok(RedisFence { run_id, replid })
+}
+
+/// Forty random hexadecimal digits, as in a `run_id`.
+fn random_id() -> String {
+    let (one, two) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().simple().to_string());
+    one.chars().chain(two.chars()).take(40).collect()
 }
 
 /// Whether a replica takes in what was written over a connection, within a limit.

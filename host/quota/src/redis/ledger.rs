@@ -4,7 +4,7 @@
 //! answer that did not come means "nobody knows". The fence inside the scripts keeps a
 //! server from handing out what was debited for another of its lives.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use model::{
     BoxFuture,
@@ -19,10 +19,9 @@ use uuid::Uuid;
 
 use super::{
     answer::Answer,
-    fence::{FenceKey, Probabilistic},
+    fence::Probabilistic,
     link::{Link, LinkError},
     servers::Servers,
-    target::RedisTarget,
 };
 
 /// Time after a window's end in which its ledger is kept, in ms: 48 h. Garbage collection
@@ -41,15 +40,9 @@ pub(crate) struct RedisLedger {
 }
 
 /// The dispatcher that edges share, by itself: for tools that measure it.
-///
-/// # Errors
-/// A server's address or certificates cannot be used.
-pub fn shared_dispatcher(
-    target: RedisTarget,
-    call_limit: Duration,
-) -> redis::RedisResult<Arc<dyn Dispatcher>> {
-    let servers = Servers::connect(target, call_limit, FenceKey::Quotas)?;
-    Ok(Arc::new(RedisLedger::new(servers, None)))
+#[must_use]
+pub fn shared_dispatcher(servers: Arc<Servers>) -> Arc<dyn Dispatcher> {
+    Arc::new(RedisLedger::new(servers, None))
 }
 
 /// The names of an account in Redis. All of a family share a slot.
@@ -98,6 +91,12 @@ impl RedisLedger {
         let (link, value) = answered.map_err(|error| {
             if !matches!(error, LinkError::Away) {
                 tracing::debug!(%error, key = keys.first(), "a quota script has no answer");
+            }
+            // Without a right to its ledgers a server is of no use here, as if it were away.
+            if matches!(error, LinkError::Forbidden(_))
+                && let Some(link) = keys.first().and_then(|key| self.servers.of(key))
+            {
+                link.give_up(&error.to_string());
             }
             DispatcherError::Unavailable
         })?;

@@ -8,7 +8,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,11 +49,12 @@ pub(crate) struct Link {
     name: String,
     live: Mutex<Option<Live>>,
     lost: Notify,
+    /// Whether a missing right was logged since it was connected to.
+    complained: AtomicBool,
     /// Told whenever the server begins to answer.
     found: Arc<Notify>,
     call_limit: Duration,
     fencing: RedisFencing,
-    key: FenceKey,
 }
 
 #[derive(Clone)]
@@ -78,6 +82,10 @@ pub(crate) enum LinkError {
     /// The key is another node's; nothing was done.
     #[error("the key is another node's")]
     Moved,
+    /// The user may not touch these keys, or not with this script; nothing was done. Says
+    /// nothing about anybody else's keys, so the breaker stays closed.
+    #[error("the user has no right to it: {0}")]
+    Forbidden(String),
 }
 
 impl Link {
@@ -85,11 +93,20 @@ impl Link {
         client: Client,
         found: Arc<Notify>,
         call_limit: Duration,
-        (fencing, key): (RedisFencing, FenceKey),
+        fencing: RedisFencing,
     ) -> Arc<Self> {
         let name = client.get_connection_info().addr().to_string();
         let live = Mutex::default();
-        Arc::new(Self { client, name, live, lost: Notify::new(), found, call_limit, fencing, key })
+        Arc::new(Self {
+            client,
+            name,
+            live,
+            lost: Notify::new(),
+            complained: AtomicBool::new(false),
+            found,
+            call_limit,
+            fencing,
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -146,8 +163,10 @@ impl Link {
         keys.iter().for_each(|key| {
             call.key(*key);
         });
-        if self.fencing == RedisFencing::Connection {
-            call.key(self.key.name());
+        if self.fencing == RedisFencing::Connection
+            && let Some(fence) = keys.first().and_then(|key| FenceKey::of(key))
+        {
+            call.key(fence.name());
         }
         arguments.iter().for_each(|argument| {
             call.arg(argument.as_str());
@@ -158,10 +177,20 @@ impl Link {
             Ok(Err(error)) => judge(&error),
             Err(_) => LinkError::Unknown("it took too long".to_owned()),
         };
-        if error != LinkError::Moved {
-            self.lose(live.number, &error.to_string());
+        match &error {
+            LinkError::Moved => {}
+            LinkError::Forbidden(_) => self.complain(&error, keys),
+            _ => self.lose(live.number, &error.to_string()),
         }
         Err(error)
+    }
+
+    /// Tells the operator of a missing right, once a connection.
+    fn complain(&self, error: &LinkError, keys: &[&str]) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            let (server, key) = (&self.name, keys.first());
+            tracing::error!(server, key, %error, "a right is missing in Redis; the README lists them");
+        }
     }
 
     /// Connects, and connects again whenever the server was lost. Runs until dropped.
@@ -176,11 +205,14 @@ impl Link {
                 Ok((connection, fence, replica_from)) => {
                     number += 1;
                     pause = first;
+                    self.complained.store(false, Ordering::Relaxed);
                     tracing::info!(server = self.name, "a Redis server dispatches quotas");
                     let live = Live { connection, fence, number, replica_from };
                     *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
                     self.found.notify_waiters();
                     self.lost.notified().await;
+                    // Many edges may have lost it at the same moment.
+                    sleep(Duration::from_millis(rand::random_range(0..=first))).await;
                 }
                 Err(unusable) => {
                     self.explain(unusable, &mut told);
@@ -232,9 +264,9 @@ impl Link {
         let away = |error: redis::RedisError| Unusable::Away(error.to_string());
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connect.await.map_err(away)?;
-        let fence = fence::fence_of(&mut connection, self.fencing, self.key).await?;
-        let grants = self.fencing == RedisFencing::Connection && self.key == FenceKey::Quotas;
-        let replica = grants && fence::replicated(&mut connection, fence::probe_limit()).await;
+        let fence = fence::fence_of(&mut connection, self.fencing).await?;
+        let replica = self.fencing == RedisFencing::Connection
+            && fence::replicated(&mut connection, fence::probe_limit()).await;
         Ok((connection, fence, replica.then(Instant::now)))
     }
 }
@@ -242,6 +274,7 @@ impl Link {
 fn judge(error: &redis::RedisError) -> LinkError {
     match error.kind() {
         ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => LinkError::Moved,
+        ErrorKind::Server(ServerErrorKind::NoPerm) => LinkError::Forbidden(error.to_string()),
         ErrorKind::Server(_) => LinkError::Refused(error.to_string()),
         _ => LinkError::Unknown(error.to_string()),
     }

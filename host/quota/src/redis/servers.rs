@@ -1,7 +1,9 @@
 //! Which server has a key: the master among several, or the node of a Cluster's slot.
 //!
-//! Looked at once per refill. Invariant: a key goes to a server that said it is a master;
-//! that it may hand out a tranche is checked again by the fence inside every script.
+//! An edge has one [`Servers`]: the ledger, the sessions and the rates send their scripts over
+//! its connections, and one breaker stands before all three; `fence` says what fences each.
+//! Looked at once per script. Invariant: a key goes to a server that said it is a master; that
+//! it may hand out a tranche is checked again by the fence inside every script.
 
 use std::{
     collections::HashMap,
@@ -18,10 +20,11 @@ use tokio::{
 };
 
 use super::{
-    fence::FenceKey,
+    fence,
     link::{Link, LinkError},
     target::RedisTarget,
 };
+use crate::start::StartError;
 
 /// Slots of a Cluster (Redis Cluster specification).
 const SLOTS: u16 = 16_384;
@@ -30,15 +33,14 @@ const LOOK_MS: u64 = 5_000;
 /// Shortest pause between two such looks, in ms: a resharding moves many slots.
 const LOOK_AGAIN_MS: u64 = 100;
 
-/// The servers of a target.
-pub(crate) struct Servers {
+/// The Redis servers of this edge, with a connection to each.
+pub struct Servers {
     target: RedisTarget,
     links: Mutex<Links>,
     moved: Notify,
     /// Told whenever a server begins to answer.
     found: Arc<Notify>,
     call_limit: Duration,
-    key: FenceKey,
 }
 
 #[derive(Default)]
@@ -52,21 +54,19 @@ struct Links {
 }
 
 impl Servers {
-    /// Begins to connect. Ends when dropped.
+    /// Begins to connect, on the current tokio runtime, and does not wait for it. Every call
+    /// ends after `call_limit`: the first that takes longer opens the breaker, so it is a
+    /// hundred round trips (25 ms is right for a Redis nearby) and no more than the first
+    /// request of an outage may have to wait. The connections end when it is dropped.
     ///
     /// # Errors
     /// A server's address or certificates cannot be used.
-    pub(crate) fn connect(
-        target: RedisTarget,
-        call_limit: Duration,
-        key: FenceKey,
-    ) -> redis::RedisResult<Arc<Self>> {
+    pub fn connect(target: RedisTarget, call_limit: Duration) -> Result<Arc<Self>, StartError> {
         let servers = Arc::new(Self {
             links: Mutex::default(),
             moved: Notify::new(),
             found: Arc::new(Notify::new()),
             call_limit,
-            key,
             target,
         });
         for client in servers.target.clients() {
@@ -94,8 +94,8 @@ impl Servers {
 
     /// The link to a client's server, made and supervised when it is new.
     fn add(&self, client: redis::Client) -> Arc<Link> {
-        let fence = (self.target.fencing(), self.key);
-        let link = Link::new(client, Arc::clone(&self.found), self.call_limit, fence);
+        let fencing = self.target.fencing();
+        let link = Link::new(client, Arc::clone(&self.found), self.call_limit, fencing);
         self.locked(|links| {
             if let Some(known) = links.all.get(link.name()) {
                 return Arc::clone(known);
@@ -132,9 +132,14 @@ impl Servers {
         self.locked(|links| links.all.values().map(Arc::clone).collect())
     }
 
-    /// A script in the form in which these servers get it.
+    /// Where they are.
+    pub(crate) const fn target(&self) -> &RedisTarget {
+        &self.target
+    }
+
+    /// A script that reads its fence, in the form in which these servers get it.
     pub(crate) fn script(&self, text: &str) -> Script {
-        self.key.script(self.target.fencing(), text)
+        fence::script(self.target.fencing(), text)
     }
 
     /// Runs a script where its first key lives. All keys must be of one slot.

@@ -22,7 +22,7 @@ async fn an_edge_with_another_anchor_spends_from_the_window_that_the_account_has
     let (id, boot) = (HolderId::random(), BootId(Uuid::new_v4()));
     store.register(Holder { id, edge: "other".into(), boot }).await.unwrap();
     let fence = Fence::Holder(id);
-    let request = OpenRequest { key, fence, latest: 0, limit: 100, rate_per_s: 0 };
+    let request = OpenRequest { key, fence, latest: 0, limit: 100, above: None, rate_per_s: 0 };
     let opened = store.open(id, vec![request]).await.unwrap();
     assert!(matches!(opened[..], [Opening::Opened(_)]), "{opened:?}");
     let meter = bench.meter(&tenant);

@@ -15,6 +15,7 @@ mod limits;
 mod meters;
 mod outage;
 mod overdraft;
+mod pools;
 mod rate;
 mod restart;
 mod shared;

@@ -12,7 +12,7 @@ use model::{
     snapshot::TenantEntry,
 };
 use prometheus::Registry;
-use quota::{Quota, QuotaConfig, RedisFencing, RedisTarget, RedisTls, StartError};
+use quota::{Quota, QuotaConfig, RedisFencing, RedisServers, RedisTarget, RedisTls, StartError};
 use services::{Dump, Postgres, Redis, RedisOptions};
 use uuid::Uuid;
 
@@ -20,6 +20,9 @@ use crate::{
     bench::{API, entry, take, tenant, wait_until},
     overdraft::keeping,
 };
+
+/// Longest call to Redis: the machine may be busy.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A database, a Redis, and what outlives the edges.
 struct Site {
@@ -70,9 +73,14 @@ impl Site {
         self.edge_with(name, name, |config| {
             config.admit_wait_ms_max = 300;
             config.authority_timeout_ms = 3_000;
-            config.redis_timeout_ms = 300;
+            config.redis = Some(self.servers(Duration::from_millis(300)));
         })
         .await
+    }
+
+    fn servers(&self, limit: Duration) -> Arc<RedisServers> {
+        let target = RedisTarget::parse(&self.redis.url(), RedisTls::default()).unwrap();
+        RedisServers::connect(target, limit).unwrap()
     }
 
     /// An edge of a name, with the lease file of another.
@@ -89,7 +97,7 @@ impl Site {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let store = Store::open(&self.url, Arc::clone(&clock)).await.unwrap();
         let registry = Registry::new();
-        let target = RedisTarget::parse(&self.redis.url(), RedisTls::default()).unwrap();
+        let servers = self.servers(CALL_LIMIT);
         let mut config = QuotaConfig {
             edge: name.to_owned(),
             boot: Some(self.boot),
@@ -99,8 +107,7 @@ impl Site {
             // Nothing is given up for the time that the test machine takes.
             admit_wait_ms_max: 20_000,
             authority_timeout_ms: 60_000,
-            redis_timeout_ms: 2_000,
-            ..QuotaConfig::new(self.lease_file(file)).with_redis(target)
+            ..QuotaConfig::new(self.lease_file(file)).with_redis(servers)
         };
         change(&mut config);
         let authority: Arc<dyn Authority> = Arc::clone(&store) as _;
@@ -114,6 +121,15 @@ impl Edge {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum()
+    }
+
+    /// The one series of a family with this label.
+    fn labelled(&self, name: &str, label: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let mut series = family.get_metric().iter();
+        let of = series.find(|metric| metric.get_label().iter().any(|of| of.value() == label));
+        of.unwrap().get_counter().get_value()
     }
 
     /// Ends the process without a word.
@@ -323,8 +339,8 @@ async fn a_redis_that_hides_its_lives_is_refused_at_start_with_the_key_to_set() 
     let site = Site { redis: secretive(), ..Site::new() };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let store = Store::open(&site.url, Arc::clone(&clock)).await.unwrap();
-    let target = secret_target(&site.redis);
-    let config = QuotaConfig::new(site.lease_file("a")).with_redis(target);
+    let servers = RedisServers::connect(secret_target(&site.redis), CALL_LIMIT).unwrap();
+    let config = QuotaConfig::new(site.lease_file("a")).with_redis(servers);
     let started = Quota::start(config, store, clock, &Registry::new()).await;
     let Err(error @ StartError::FenceHidden { .. }) = started else { panic!("it started") };
     let said = error.to_string();
@@ -336,7 +352,7 @@ async fn fenced_by_connections_edges_are_exact_through_restarts_and_lost_data() 
     let site = Site { redis: secretive(), ..Site::new() };
     let fenced = |config: &mut QuotaConfig| {
         let target = secret_target(&site.redis).fenced(RedisFencing::Connection).unwrap();
-        config.redis = Some(target);
+        config.redis = Some(RedisServers::connect(target, CALL_LIMIT).unwrap());
     };
     let (a, b) = (site.edge_with("a", "a", fenced).await, site.edge_with("b", "b", fenced).await);
     let tenant = tenant(600, 0);
@@ -357,4 +373,32 @@ async fn fenced_by_connections_edges_are_exact_through_restarts_and_lost_data() 
     assert_eq!(admitted, 600, "{}", site.epochs());
     assert!(a.metric("quota_dispatcher_calls_total") > 0.0, "Redis was asked");
     audit(&a).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_has_forgotten_of_a_lost_machine_is_asked_for_once() {
+    let site = Site::new();
+    let (a, b) = (site.edge("a").await, site.edge("b").await);
+    let tenant = tenant(1_000, 0);
+    let mut spent = a.spend(&tenant, API, 100).await + b.spend(&tenant, API, 10).await;
+    a.crash().await;
+    site.redis.flush();
+    // Its disk is gone too: what it held is told by nobody.
+    let a = site.edge_at("another disk", "a").await;
+    spent += spend_out(&[&a, &b], &tenant).await;
+    assert!(spent <= 1_000, "{spent}");
+    let closes = || [&a, &b].map(|edge| edge.labelled("quota_dispatcher_calls_total", "close"));
+    let reports = || [&a, &b].map(|edge| edge.labelled("quota_authority_calls_total", "report"));
+    let after = async |more: f64| {
+        let before = reports();
+        while reports().iter().zip(before).any(|(now, before)| *now < before + more) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    after(20.0).await;
+    let asked = closes();
+    assert!(asked.iter().sum::<f64>() > 0.0, "{}", site.epochs());
+    after(20.0).await;
+    assert_eq!(closes(), asked, "with every report again");
+    audit(&b).await;
 }

@@ -113,7 +113,8 @@ async fn the_numbers_of_leases_add_up_to_what_was_granted(on: Backend) {
     let store = &control.store;
     for holder in [one, other] {
         let fence = Fence::Holder(holder);
-        let request = OpenRequest { key, fence, latest: 0, limit: 1_000, rate_per_s: 0 };
+        let request =
+            OpenRequest { key, fence, latest: 0, limit: 1_000, above: None, rate_per_s: 0 };
         store.open(holder, vec![request]).await.expect("opened");
     }
     let spent = |epoch, spent, refunded| LeaseReport {

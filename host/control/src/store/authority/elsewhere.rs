@@ -2,9 +2,12 @@
 //!
 //! An edge that has not seen a change of a tenant's anchor asks for tokens of a window of the
 //! old months, another for those of the new ones. Were both opened, the tenant would have two
-//! quotas for the time that they share. Called only when a window is asked for that is not
-//! there yet. Invariant: whoever looks holds the account until the end of its transaction, so
-//! that two processes never make room for themselves at once.
+//! quotas for the time that they share. Called only when a window is asked for of which nothing
+//! was granted yet. Rows that only say what a pool carries, or that nothing was left, keep
+//! nobody from a window of other bounds. A tenant that comes into a pool keeps its window to
+//! its end, and has that of the pool's members from then on. Invariant: whoever looks holds
+//! the account until the end of its transaction, so that two processes never make room for
+//! themselves at once.
 
 use model::{clock::UnixMs, ledger::WindowKey, window::Window};
 
@@ -27,7 +30,8 @@ pub(super) async fn place(
     let Window { start, end } = key.window;
     let others: Vec<(i64, i64)> = sql("SELECT start_ms, end_ms FROM quota_window
          WHERE tenant_id = $1 AND metric = $2 AND end_ms > $3 AND start_ms < $4
-         ORDER BY start_ms")
+           AND (latest > 0 OR start_ms = $3)
+         ORDER BY CASE WHEN latest > 0 THEN 0 ELSE 1 END, start_ms")
     .bind(key.tenant.0)
     .bind(key.metric.as_str())
     .bind(int(start.0))
@@ -117,7 +121,8 @@ mod tests {
     async fn ask(world: &World, key: WindowKey) -> Opening {
         let edge = world.edge("one").await;
         let fence = Fence::Holder(edge.id);
-        let request = OpenRequest { key, fence, latest: 0, limit: 1_000_000, rate_per_s: 0 };
+        let request =
+            OpenRequest { key, fence, latest: 0, limit: 1_000_000, above: None, rate_per_s: 0 };
         world.store.open(edge.id, vec![request]).await.expect("an answer").remove(0)
     }
 

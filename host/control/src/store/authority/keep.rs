@@ -2,11 +2,12 @@
 //!
 //! Called once per window, edge and metric whose plan has an overdraft. Invariant: they are
 //! debited like any other, so what is spent of them was never anybody else's; no other tranche
-//! closes them, and they are credited by the final figures of their holder alone.
+//! closes them, and they are credited by the final figures of their holder alone. Accounts that
+//! a pool bounds keep nothing: no other member could have it.
 
 use model::{
     clock::UnixMs,
-    ledger::{EpochRef, Fence, HolderId, InstallPermit, KeepRequest, Opening},
+    ledger::{EpochRef, Fence, HolderId, InstallPermit, KeepRequest, Opening, WindowKey},
 };
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
     commit::Operation,
     int, lives, of,
     open::debit,
+    pooled::Tops,
     uint,
     window::{self, Place},
 };
@@ -34,12 +36,18 @@ impl Operation for Keep {
         if !lives::stays_alive(tx, self.holder).await? {
             return Err(StoreError::HolderEnded(self.holder.0));
         }
+        let keys: Vec<_> = self.requests.iter().map(|request| request.key).collect();
+        let tops = Tops::hold(tx, &keys).await?;
         // In the order of the windows' locks, as `open` does.
         let mut turns: Vec<_> = self.requests.iter().enumerate().collect();
         turns.sort_by_key(|(_, request)| request.key);
         let mut answers = Vec::with_capacity(self.requests.len());
         for (place, request) in turns {
-            answers.push((place, keep(tx, self.holder, request, now).await?));
+            let answer = match tops.of(&request.key) {
+                Some(_) => keep_nothing(tx, self.holder, request).await?,
+                None => keep(tx, self.holder, request, now).await?,
+            };
+            answers.push((place, answer));
         }
         answers.sort_by_key(|(place, _)| *place);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
@@ -53,14 +61,12 @@ async fn keep(
     now: UnixMs,
 ) -> Result<Opening, StoreError> {
     let KeepRequest { key, latest, limit, tokens } = *request;
-    let row = match window::under_limit(tx, &key, limit, now).await? {
-        Place::Here(row) => row,
+    let (row, limit) = match window::under_limit(tx, &key, limit, now).await? {
+        Place::Here(row, limit) => (row, limit),
         Place::Elsewhere(window) => return Ok(Opening::Elsewhere { window }),
     };
     let fence = Fence::Holder(holder);
-    let known = sql("SELECT coalesce(max(epoch), 0) FROM quota_epoch
-         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND fence = $4 AND kept = 1");
-    let (known,): (i64,) = of(known, &key).bind(fence.to_string()).one(tx).await?;
+    let known = latest_kept(tx, fence, &key).await?;
     if int(latest) < known || int(latest) > row.latest {
         return Ok(Opening::Lost { latest: uint(known) });
     }
@@ -81,10 +87,32 @@ async fn keep(
     Ok(Opening::Opened(InstallPermit::issue(of, fence, tranche, remaining - tranche, now)))
 }
 
+/// Refuses an account that a pool bounds; but a holder hears of what it has kept from before,
+/// so that it gives it back.
+async fn keep_nothing(
+    tx: &mut ControlTx,
+    holder: HolderId,
+    request: &KeepRequest,
+) -> Result<Opening, StoreError> {
+    // Held, so that an earlier call of the holder is through.
+    window::find(tx, &request.key).await?;
+    let known = latest_kept(tx, Fence::Holder(holder), &request.key).await?;
+    let lost = int(request.latest) < known;
+    Ok(if lost { Opening::Lost { latest: uint(known) } } else { Opening::Exhausted })
+}
+
+/// The highest epoch that was kept for a holder, as far as its rows are still there.
+async fn latest_kept(tx: &mut ControlTx, fence: Fence, key: &WindowKey) -> Result<i64, StoreError> {
+    let latest = sql("SELECT coalesce(max(epoch), 0) FROM quota_epoch
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND fence = $4 AND kept = 1");
+    let (latest,): (i64,) = of(latest, key).bind(fence.to_string()).one(tx).await?;
+    Ok(latest)
+}
+
 #[cfg(test)]
 mod tests {
     use model::{
-        ledger::{Authority as _, OpenRequest, WindowKey},
+        ledger::{Authority as _, OpenRequest},
         quota::Metric,
     };
 
@@ -132,7 +160,8 @@ mod tests {
         let mut latest = 0;
         for _ in 0..4 {
             let fence = Fence::Holder(edge.id);
-            let request = OpenRequest { key, fence, latest, limit: 100, rate_per_s: 0 };
+            let request =
+                OpenRequest { key, fence, latest, limit: 100, above: None, rate_per_s: 0 };
             let opened = edge.store.open(edge.id, vec![request]).await.expect("an answer");
             latest = permit(opened.into_iter().next().expect("one")).epoch();
         }

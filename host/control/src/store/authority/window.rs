@@ -22,7 +22,7 @@ use super::{
     },
     elsewhere,
     given::{given, on_given},
-    int, of,
+    int, of, uint,
 };
 
 /// Epochs whose rows stay for the audit and for late messages; older ones that are
@@ -42,6 +42,8 @@ pub(super) struct WindowRow {
     pub(super) credited: i64,
     pub(super) latest: i64,
     pub(super) shared_latest: i64,
+    pub(super) pool_base: i64,
+    pub(super) carried: i64,
 }
 
 /// Locks the windows of these keys that there are. In the order of the keys, so that two
@@ -74,7 +76,7 @@ pub(super) async fn find(
     key: &WindowKey,
 ) -> Result<Option<WindowRow>, StoreError> {
     let find = locking!(
-        "SELECT end_ms, limit_tokens, granted, credited, latest, shared_latest
+        "SELECT end_ms, limit_tokens, granted, credited, latest, shared_latest, pool_base, carried
          FROM quota_window
          WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3"
     );
@@ -103,13 +105,16 @@ pub(super) async fn find_or_insert(
 
 /// Where tokens of a key are to be had.
 pub(super) enum Place {
-    /// In its window.
-    Here(WindowRow),
+    /// In its window, and the limit for all that is granted in it.
+    Here(WindowRow, u64),
     /// In a window with other bounds.
     Elsewhere(Window),
 }
 
-/// The window of a key, made when it is new, under a limit.
+/// The window of a key, made when it is new, under a limit; and the limit that this makes for
+/// all that is granted in it. What was granted before the tenant came into its pool does not
+/// count, and what former members of its own pool took does. A window of which nothing was
+/// ever granted is looked at as if it were new: a pool's row may have other bounds.
 pub(super) async fn under_limit(
     tx: &mut ControlTx,
     key: &WindowKey,
@@ -117,13 +122,14 @@ pub(super) async fn under_limit(
     now: UnixMs,
 ) -> Result<Place, StoreError> {
     let found = find(tx, key).await?;
-    if found.is_none_or(|row| row.end_ms != int(key.window.end.0)) {
+    if found.is_none_or(|row| row.end_ms != int(key.window.end.0) || row.latest == 0) {
         let window = elsewhere::place(tx, key, now).await?;
         if window != key.window {
             return Ok(Place::Elsewhere(window));
         }
     }
     let (row, made) = find_or_insert(tx, key, limit).await?;
+    let limit = limit.saturating_add(uint(row.pool_base)).saturating_sub(uint(row.carried));
     if made {
         forget_old(tx, key, now).await?;
     } else if row.limit_tokens != int(limit) {
@@ -133,7 +139,7 @@ pub(super) async fn under_limit(
              WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
         of(update, key).bind(int(limit)).execute(tx).await?;
     }
-    Ok(Place::Here(row))
+    Ok(Place::Here(row, limit))
 }
 
 /// Folds reconciled epochs that are far behind the latest.

@@ -17,7 +17,7 @@ fn url_of(redis: &Redis) -> String {
 fn ledger_of(url: &str) -> Arc<RedisLedger> {
     let target = RedisTarget::parse(url, RedisTls::default()).expect("a target");
     let target = target.fenced(RedisFencing::Connection).expect("no Cluster");
-    let servers = Servers::connect(target, CALL, FenceKey::Quotas).expect("servers");
+    let servers = Servers::connect(target, CALL).expect("servers");
     let probabilistic = Probabilistic::announce(&prometheus::Registry::new()).expect("metrics");
     Arc::new(RedisLedger::new(servers, Some(probabilistic)))
 }
@@ -68,6 +68,28 @@ async fn whoever_connects_ends_what_was_granted_before_and_the_others_follow() {
 }
 
 #[tokio::test]
+async fn the_sessions_keep_their_fence_when_others_connect_and_rates_need_none() {
+    let redis = secretive();
+    let target = RedisTarget::parse(&url_of(&redis), RedisTls::default()).expect("a target");
+    let target = target.fenced(RedisFencing::Connection).expect("no Cluster");
+    let servers = Servers::connect(target, CALL).expect("servers");
+    let asks = servers.script("return redis.call('INFO', 'server')");
+    let plain = redis::Script::new("return #KEYS");
+    let key = "s:{x}:y";
+    eventually("the server answers", || servers.of(key).is_some()).await;
+    let (_, before) = servers.run(&asks, &[key], &[]).await.expect("an answer");
+    let (_, ledgers) = servers.run(&asks, &["q:{x}:y"], &[]).await.expect("an answer");
+    assert_ne!(before, ledgers, "each has its own");
+    let (_bench, _second) = bench_of(&redis).await;
+    let (_, after) = servers.run(&asks, &[key], &[]).await.expect("an answer");
+    assert_eq!(after, before);
+    let (_, renewed) = servers.run(&asks, &["q:{x}:y"], &[]).await.expect("an answer");
+    assert_ne!(renewed, ledgers);
+    let (_, keys) = servers.run(&plain, &["r:{x}:y"], &[]).await.expect("an answer");
+    assert_eq!(keys, redis::Value::Int(1));
+}
+
+#[tokio::test]
 async fn a_dump_and_lost_data_are_other_lives_here_too() {
     let redis = secretive();
     let (bench, ledger) = bench_of(&redis).await;
@@ -95,7 +117,7 @@ async fn a_grant_waits_for_a_replica_and_is_counted_when_none_follows() {
     let replica = master.replica();
     let target = RedisTarget::parse(&master.url(), RedisTls::default()).expect("a target");
     let target = target.fenced(RedisFencing::Connection).expect("no Cluster");
-    let servers = Servers::connect(target, CALL_OF_REPLICA, FenceKey::Quotas).expect("servers");
+    let servers = Servers::connect(target, CALL_OF_REPLICA).expect("servers");
     let probabilistic = Probabilistic::announce(&prometheus::Registry::new()).expect("metrics");
     let missed = probabilistic.unreplicated.clone();
     let ledger = Arc::new(RedisLedger::new(servers, Some(probabilistic)));

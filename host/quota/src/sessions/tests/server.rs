@@ -12,7 +12,7 @@ use services::{Dump, Fault, FaultProxy, Redis, RedisCluster, RedisOptions};
 
 use super::*;
 use crate::{
-    redis::{FenceKey, RedisTarget, RedisTls, Servers},
+    redis::{RedisTarget, RedisTls, Servers},
     sessions::in_redis::InRedis,
 };
 
@@ -68,8 +68,7 @@ impl Server {
     /// Connected to what a URL names.
     pub(super) async fn at(url: &str) -> Self {
         let target = RedisTarget::parse(url, RedisTls::default()).expect("a target");
-        let servers = Servers::connect(target, Duration::from_millis(CALL_MS), FenceKey::Sessions)
-            .expect("servers");
+        let servers = Servers::connect(target, Duration::from_millis(CALL_MS)).expect("servers");
         let this = Self { servers, guards: Arc::default() };
         this.until_connected().await;
         this
