@@ -36,9 +36,9 @@ test: setup-test
 	$(CARGO) build --workspace --all-targets --locked
 	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/build.sh
 	$(CARGO) test --locked --manifest-path plugins/Cargo.toml
-	$(CARGO) test --workspace --all-targets --locked
 	@deploy/setup.sh templates
 	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/templates/test.sh
+	$(CARGO) test --workspace --all-targets --locked
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -37,11 +37,13 @@ pub struct QuotaViolation {
 const AUDIT: &str = "
 WITH spent AS (
     SELECT tenant_id, metric, start_ms, epoch, CAST(sum(spent) AS BIGINT) AS spent,
+           CAST(sum(spent * sealed) AS BIGINT) AS ended,
            CAST(sum(1 - sealed) AS BIGINT) AS unsealed
     FROM quota_report GROUP BY tenant_id, metric, start_ms, epoch
 ), epoch AS (
     SELECT e.tenant_id, e.metric, e.start_ms, e.epoch, e.state,
            e.tranche_own + e.tranche_shared AS tranche, coalesce(s.spent, 0) AS spent,
+           coalesce(s.ended, 0) AS ended,
            coalesce(s.unsealed, 0) AS unsealed, e.shared
     FROM quota_epoch e LEFT JOIN spent s USING (tenant_id, metric, start_ms, epoch)
 ), account AS (
@@ -71,8 +73,8 @@ SELECT tenant_id, metric, start_ms, 'credited = unspent of reconciled tranches +
 FROM account WHERE credited <> credits
 UNION ALL
 SELECT e.tenant_id, e.metric, e.start_ms, 'spent <= tranche of epoch ' || e.epoch,
-       e.spent, e.tranche
-FROM epoch e WHERE e.spent > e.tranche
+       e.ended, e.tranche
+FROM epoch e WHERE e.ended > e.tranche
 UNION ALL
 SELECT e.tenant_id, e.metric, e.start_ms, 'no open figures of reconciled epoch ' || e.epoch,
        e.unsealed, 0

@@ -2,7 +2,8 @@
 //!
 //! Invariants: an older report never replaces a newer one, and nothing replaces final
 //! figures; of a tranche bound to one holder only that holder's figures are taken; what all
-//! leases of a tranche spent together never exceeds it.
+//! leases of a tranche finally spent together never exceeds it. Figures that are not final
+//! bound nobody else's: a token that was refunded and went back may be somebody else's by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,10 +60,9 @@ struct Stored {
     shared: i64,
     tranche: i64,
     state: String,
-    /// Σ spent of all leases of the tranche.
-    total: i64,
+    /// Σ spent of the leases of the tranche whose figures are final.
+    ended: i64,
     report_no: Option<i64>,
-    spent: Option<i64>,
     sealed: Option<i64>,
     /// Number of the report that sealed the tranche for this holder.
     mark_no: Option<i64>,
@@ -78,8 +78,8 @@ async fn find(
         "SELECT g.n, e.fence, e.shared, e.tranche_own + e.tranche_shared AS tranche, e.state,
              (SELECT CAST(coalesce(sum(a.spent), 0) AS BIGINT) FROM quota_report a
               WHERE a.tenant_id = e.tenant_id AND a.metric = e.metric
-                AND a.start_ms = e.start_ms AND a.epoch = e.epoch) AS total,
-             r.report_no, r.spent, r.sealed, m.report_no AS mark_no
+                AND a.start_ms = e.start_ms AND a.epoch = e.epoch AND a.sealed = 1) AS ended,
+             r.report_no, r.sealed, m.report_no AS mark_no
          FROM given g CROSS JOIN quota_epoch e
          LEFT JOIN quota_report r ON r.tenant_id = e.tenant_id AND r.metric = e.metric
           AND r.start_ms = e.start_ms AND r.epoch = e.epoch AND r.holder = $2
@@ -108,15 +108,14 @@ fn accepted(
     leases: &[&LeaseReport],
     stored: &BTreeMap<usize, Stored>,
 ) -> Vec<Given> {
-    let mut totals: BTreeMap<EpochRef, i64> = BTreeMap::new();
+    let mut ended: BTreeMap<EpochRef, i64> = BTreeMap::new();
     let mut accepted = Vec::with_capacity(leases.len());
     for (place, figures) in leases.iter().enumerate() {
         let Some(row) = stored.get(&place).filter(|row| is_news(source, figures, row)) else {
             continue;
         };
-        let total = totals.entry(figures.of).or_insert(row.total);
-        let others = *total - row.spent.unwrap_or(0);
-        let spent = int(figures.spent).min((row.tranche - others).max(0));
+        let others = ended.entry(figures.of).or_insert(row.ended);
+        let spent = int(figures.spent).min((row.tranche - *others).max(0));
         if spent < int(figures.spent) {
             tracing::error!(
                 ?figures,
@@ -124,7 +123,9 @@ fn accepted(
                 "quota_invariant_broken: more was spent than the tranche had"
             );
         }
-        *total = others + spent;
+        if figures.sealed {
+            *others += spent;
+        }
         accepted.push(row_of(figures, spent));
     }
     accepted

@@ -153,7 +153,8 @@ pub(super) async fn tell_shares(tx: &mut ControlTx, holder: HolderId) -> Result<
 }
 
 /// Takes what CLOSE told of lost holders: each share counts as spent, or what the holder
-/// itself had reported, if that is more. The answer to a share that nobody lacks is ignored.
+/// itself had reported, if that is more, and no more than final figures of others leave. The
+/// answer to a share that nobody lacks is ignored.
 pub(super) async fn answer_shares(
     tx: &mut ControlTx,
     shares: &[LostShare],
@@ -167,26 +168,32 @@ pub(super) async fn answer_shares(
 async fn answer_share(tx: &mut ControlTx, share: &LostShare) -> Result<(), StoreError> {
     let LostShare { of: EpochRef { key, epoch }, holder, tokens } = share;
     let find = sql("SELECT e.tranche_own + e.tranche_shared,
-             (SELECT CAST(sum(a.spent) AS BIGINT) FROM quota_report a
-              WHERE a.tenant_id = $1 AND a.metric = $2 AND a.start_ms = $3 AND a.epoch = $4),
-             (SELECT CAST(sum(a.spent) AS BIGINT) FROM quota_report a
+             (SELECT CAST(coalesce(sum(a.spent), 0) AS BIGINT) FROM quota_report a
               WHERE a.tenant_id = $1 AND a.metric = $2 AND a.start_ms = $3 AND a.epoch = $4
-                AND a.holder = $5)
+                AND a.sealed = 1),
+             (SELECT CAST(coalesce(sum(a.spent), 0) AS BIGINT) FROM quota_report a
+              WHERE a.tenant_id = $1 AND a.metric = $2 AND a.start_ms = $3 AND a.epoch = $4
+                AND a.holder = $5 AND a.sealed = 1),
+             (SELECT CAST(coalesce(sum(a.spent), 0) AS BIGINT) FROM quota_report a
+              WHERE a.tenant_id = $1 AND a.metric = $2 AND a.start_ms = $3 AND a.epoch = $4
+                AND a.holder = $5 AND a.sealed = 0)
          FROM quota_epoch e JOIN quota_report r ON r.tenant_id = e.tenant_id
           AND r.metric = e.metric AND r.start_ms = e.start_ms AND r.epoch = e.epoch
          WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch = $4
            AND e.shared = 1 AND r.holder = $5 AND r.lease = 0 AND r.sealed = 0");
-    let lacking: Option<(i64, i64, i64)> =
+    let lacking: Option<(i64, i64, i64, i64)> =
         of(find, key).bind(int(*epoch)).bind(holder.0).optional(tx).await?;
-    let Some((tranche, total, known)) = lacking else { return Ok(()) };
-    let more = (int(*tokens) - known).max(0);
-    let spent = more.min((tranche - total).max(0));
-    if spent < more {
+    let Some((tranche, ended, own_ended, running)) = lacking else { return Ok(()) };
+    let told = (int(*tokens) - own_ended).max(0);
+    let left = (tranche - ended).max(0);
+    if told > left {
         tracing::error!(?share, "quota_invariant_broken: more was granted than the tranche had");
     }
-    // Refunds of what the holder reported stay as they are; all of it is final now.
+    let spent = told.max(running).min(left);
+    // The mark stands for all leases that had no final figures; their refunds stay as they
+    // are, and all of it is final now.
     let answer = sql("UPDATE quota_report SET sealed = 1, report_no = $6,
-             spent = CASE WHEN lease = 0 THEN $7 ELSE spent END
+             spent = CASE WHEN lease = 0 THEN $7 ELSE 0 END
          WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND epoch = $4 AND holder = $5
            AND sealed = 0");
     of(answer, key)

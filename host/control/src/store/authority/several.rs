@@ -257,6 +257,10 @@ async fn an_unreachable_authority_says_so_and_is_there_again_later() {
     while bench.store.open(bench.holder, vec![request]).await.is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // The look-out of the other calls sees the database at its next look.
+    while bench.store.audit_quotas().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(bench.account(key).await.latest, 2);
     bench.audit().await;
 }

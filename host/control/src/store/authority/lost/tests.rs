@@ -28,6 +28,7 @@ on_both! {
     a_lost_holder_blocks_the_credit_until_close_tells_its_share,
     what_a_lost_holder_reported_counts_if_it_is_more_than_its_share,
     lost_holders_together_never_have_more_than_the_tranche,
+    what_a_lost_holder_refunded_and_gave_back_is_counted_where_it_went,
     a_will_replaces_a_share_that_nobody_told,
     a_will_that_comes_after_the_share_was_told_changes_nothing,
     a_will_that_misses_a_lease_leaves_the_share_to_close,
@@ -89,6 +90,23 @@ async fn lost_holders_together_never_have_more_than_the_tranche(on: Backend) {
     heir.tell(of, one.id, 6).await;
     heir.tell(of, two.id, 6).await;
     assert_eq!(heir.seal(of).await.credited, 0);
+    world.audit().await;
+}
+
+async fn what_a_lost_holder_refunded_and_gave_back_is_counted_where_it_went(on: Backend) {
+    let world = World::new(on).await;
+    let (mut one, mut two) = (world.edge("one").await, world.edge("two").await);
+    let key = key(Metric::ApiCalls);
+    let of = world.opened(key, redis(1), 0).await;
+    // One of the 8 was refunded after this, went back, and two spent it.
+    one.figures(vec![lease(of, 1, 8, false)]).await;
+    let mut heir = one.lost_to_heir("one").await;
+    world.close(key).await;
+    two.figures(vec![lease(of, 1, 1, true)]).await;
+    two.seal(of).await;
+    heir.seal(of).await;
+    assert_eq!(heir.tell(of, one.id, 7).await.credited, 0);
+    assert_eq!(world.account(key).await, (8, 0));
     world.audit().await;
 }
 

@@ -21,6 +21,7 @@ on_both! {
     several_leases_of_one_tranche_sum_up,
     a_lease_that_is_not_final_keeps_the_tranche_charged,
     more_than_the_tranche_is_never_believed,
+    a_token_that_was_refunded_and_went_back_is_counted_where_it_is_spent,
     both_kinds_of_epochs_have_one_numbering_and_a_latest_of_their_own,
     two_of_one_fence_stay_open,
     a_changed_fence_closes_everything_before_it,
@@ -126,6 +127,23 @@ async fn more_than_the_tranche_is_never_believed(on: Backend) {
     world.close(key).await;
     one.seal(of).await;
     assert_eq!(credited(&two.seal(of).await), 0);
+    world.audit().await;
+}
+
+async fn a_token_that_was_refunded_and_went_back_is_counted_where_it_is_spent(on: Backend) {
+    let world = World::new(on).await;
+    let (mut one, mut two) = (world.edge("one").await, world.edge("two").await);
+    let key = key(Metric::ApiCalls);
+    let of = world.opened(key, redis(1), 0).await;
+    one.figures(vec![lease(of, 1, 8, false)]).await;
+    // Of the 8 one was refunded, given back, granted to two and spent.
+    world.close(key).await;
+    two.figures(vec![lease(of, 1, 1, true)]).await;
+    world.audit().await;
+    two.seal(of).await;
+    one.figures(vec![lease(of, 1, 7, true)]).await;
+    assert_eq!(one.seal(of).await.credited, 0, "all 8 are spent");
+    assert_eq!(world.account(key).await, (8, 0));
     world.audit().await;
 }
 
