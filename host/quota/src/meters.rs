@@ -36,6 +36,12 @@ impl Meters {
         Arc::clone(self.all.entry(tenant).or_insert_with(new))
     }
 
+    /// Every meter of the map, in no order.
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<TenantMeter>> {
+        self.all.values()
+    }
+
     /// Drops the meters that only this map has. Others get one only from it, or from
     /// somebody who has it: with the map held, what is unused stays so.
     fn forget_unused(&mut self, shared: &Shared) {
