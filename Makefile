@@ -84,6 +84,7 @@ simulate: setup-test
 quota-figures: setup-test
 	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-chaos
 	$(CARGO) run --release --locked -p leanvibe-quota --example decision_cost
+	$(CARGO) run --release --locked -p leanvibe-quota --example lease_throughput
 	$(TARGET)/release/leanvibe-chaos figures
 
 fuzz-api: setup

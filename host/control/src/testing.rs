@@ -20,7 +20,7 @@ use model::{
     anchor::Anchor,
     catalog::{Catalog, ReloadStatus},
     clock::{ManualClock, UnixMs},
-    gate::{MeteredUsage, UsageSource, UsageUnavailable},
+    gate::{EdgeQuota, MeteredUsage, UsageSource, UsageUnavailable},
     ledger::{HolderId, LeaseReport, Report},
     plan::Plan,
     secret::Secret,
@@ -62,7 +62,10 @@ pub(crate) struct Answer {
 
 /// Consumption as a test sets it.
 #[derive(Default)]
-pub(crate) struct FixedUsage(pub(crate) Mutex<Option<MeteredUsage>>);
+pub(crate) struct FixedUsage(
+    pub(crate) Mutex<Option<MeteredUsage>>,
+    pub(crate) Mutex<Vec<EdgeQuota>>,
+);
 
 impl FixedUsage {
     pub(crate) fn set(&self, api_calls_this_month: u64, ai_requests_today: u64) {
@@ -72,6 +75,10 @@ impl FixedUsage {
 }
 
 impl UsageSource for FixedUsage {
+    fn at_edge(&self, _: TenantId) -> Vec<EdgeQuota> {
+        self.1.lock().expect("not poisoned").clone()
+    }
+
     fn usage(
         &self,
         _: TenantId,

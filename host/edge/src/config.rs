@@ -13,7 +13,7 @@ use std::{
 use control::TrialEnd;
 use model::secret::Secret;
 use proxy::{JwtConfig, Limits};
-use quota::{RedisTarget, RedisTls, TargetError};
+use quota::{RedisFencing, RedisTarget, RedisTls, TargetError};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -162,6 +162,9 @@ pub struct QuotaSection {
     pub admit_wait_ms_max: u64,
     /// How long Redis may take to answer, in ms, before the edge goes on without it.
     pub redis_timeout_ms: u64,
+    /// What tells one life of the Redis from another: `server`, or `connection` for one that
+    /// hides `run_id` and `master_replid`.
+    pub fence: FenceSection,
     /// PEM file of the authorities that a `rediss://` server's certificate comes from; the
     /// system's when absent.
     pub tls_ca: Option<PathBuf>,
@@ -174,6 +177,25 @@ pub struct QuotaSection {
     pub sessions_max: usize,
 }
 
+/// `quota.fence`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FenceSection {
+    /// `INFO` shows it.
+    Server,
+    /// A key that every connection renews; exactness across a failover is probabilistic.
+    Connection,
+}
+
+impl From<FenceSection> for RedisFencing {
+    fn from(section: FenceSection) -> Self {
+        match section {
+            FenceSection::Server => Self::Server,
+            FenceSection::Connection => Self::Connection,
+        }
+    }
+}
+
 impl Default for QuotaSection {
     fn default() -> Self {
         Self {
@@ -181,6 +203,7 @@ impl Default for QuotaSection {
             edge: None,
             admit_wait_ms_max: 250,
             redis_timeout_ms: 25,
+            fence: FenceSection::Server,
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
@@ -213,7 +236,11 @@ impl QuotaSection {
             return Ok(None);
         }
         let target = RedisTarget::parse(&self.url, RedisTls { ca_pem, client_pem });
+        let target = target.and_then(|target| target.fenced(self.fence.into()));
         target.map(Some).map_err(|error| {
+            if error == TargetError::Fence {
+                return ("quota.fence", error.to_string());
+            }
             let or = if error == TargetError::Scheme { ", or be memory:" } else { "" };
             ("quota.url", format!("{error}{or}"))
         })
@@ -549,6 +576,18 @@ mod tests {
         }
         let good = keys.replace("http:", "https:");
         assert!(load(&format!("{issuer}{good}"), &[]).is_ok());
+    }
+
+    #[test]
+    fn a_fence_by_connections_is_read_and_is_not_for_a_cluster() {
+        let shared = "[store]\nurl = \"postgres://h/d\"\n[quota]\nfence = \"connection\"\n";
+        let config = load(&format!("{shared}url = \"redis://h\"\n"), &[]).expect("a config");
+        assert!(config.quota.redis().is_ok_and(|target| target.is_some()));
+        let errors = load(&format!("{shared}url = \"redis+cluster://h\"\n"), &[]);
+        let errors = errors.expect_err("an error").to_string();
+        assert!(errors.contains("quota.fence") && errors.contains("Cluster"), "{errors}");
+        let errors = load("[quota]\nfence = \"hope\"\n", &[]).expect_err("an error").to_string();
+        assert!(errors.contains("fence"), "{errors}");
     }
 
     #[test]

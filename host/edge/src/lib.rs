@@ -14,6 +14,7 @@ pub mod config;
 pub mod declare;
 pub mod demo;
 pub mod golden;
+mod lease_series;
 pub mod levels;
 pub mod publish;
 pub mod reload;

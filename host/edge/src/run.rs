@@ -28,6 +28,7 @@ use crate::{
     active_users::{self, ActiveUsers},
     api_host::ApiHost,
     config::Config,
+    lease_series,
     levels::Levels,
     publish::{self, Channels, Preparer, Publisher, SnapshotMetrics},
     reload::FileWatch,
@@ -184,6 +185,13 @@ pub async fn start(
     let proxy = proxy::Proxy::start(proxy_config(&config), ports, &registry)?;
     let active_users = active_users::keep(
         &registry,
+        Arc::clone(&store),
+        snapshots.clone(),
+        proxy.shown_tenants(),
+    )?;
+    lease_series::register(
+        &registry,
+        Arc::clone(&quota),
         Arc::clone(&store),
         snapshots.clone(),
         proxy.shown_tenants(),

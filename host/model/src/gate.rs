@@ -166,8 +166,27 @@ pub struct MeteredUsage {
     pub as_of: UnixMs,
 }
 
+/// What one edge knows of a quota of a tenant since it serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeQuota {
+    /// Which quota.
+    pub metric: Metric,
+    /// Tokens in the present lease: what may be spent without asking.
+    pub at_hand: u64,
+    /// Tokens kept aside for the time in which nobody answers.
+    pub kept: u64,
+    /// Tokens taken by requests.
+    pub admitted: u64,
+    /// Calls to the dispatcher that edges share.
+    pub dispatcher_calls: u64,
+}
+
 /// Where the usage API reads consumption from. May ask the authority.
 pub trait UsageSource: Send + Sync {
+    /// What this edge knows of a tenant's quotas; nothing of one that it does not serve.
+    /// Asks nobody.
+    fn at_edge(&self, tenant: TenantId) -> Vec<EdgeQuota>;
+
     /// Exact figures of a tenant's present windows; `anchor` says when its months begin.
     fn usage(
         &self,

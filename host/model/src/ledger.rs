@@ -12,9 +12,9 @@ mod holder;
 pub mod rules;
 
 pub use authority::{
-    Above, Authority, AuthorityError, Bounds, EpochRef, Inherited, LateRefunds, LeaseReport,
-    LostShare, OpenRequest, Opening, Registered, Report, ReportAnswer, Standing, Stranded, Will,
-    WindowAccount,
+    Above, Authority, AuthorityError, Bounds, EpochRef, Inherited, KeepRequest, LateRefunds,
+    LeaseReport, LostShare, OpenRequest, Opening, Registered, Report, ReportAnswer, Standing,
+    Stranded, Will, WindowAccount,
 };
 pub use dispatcher::{
     Dispatcher, DispatcherError, Grant, InstallPermit, LeaseAnswer, LeaseRequest, Shares,

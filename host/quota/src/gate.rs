@@ -1,12 +1,11 @@
 //! The engine as the rest of the program sees it: meters for the proxy, usage figures for
 //! the API, and an orderly end.
 //!
-//! Invariant: one meter per tenant and process, so that all snapshots and workers spend
-//! from the same leases. Dropping the engine without [`Quota::shutdown`] is a crash: the
+//! Invariant: a tenant has one meter at a time in a process (`meters`), so that all snapshots
+//! and workers spend from the same leases. Dropping the engine without [`Quota::shutdown`] is a crash: the
 //! next start inherits the lease file.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -15,7 +14,7 @@ use std::{
 use model::{
     BoxFuture,
     anchor::Anchor,
-    gate::{Gate, Meter, MeteredUsage, UsageSource, UsageUnavailable},
+    gate::{EdgeQuota, Gate, Meter, MeteredUsage, UsageSource, UsageUnavailable},
     ledger::{Authority, WindowKey},
     quota::Metric,
     snapshot::TenantEntry,
@@ -24,13 +23,25 @@ use model::{
 };
 use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
 
-use crate::meter::{Message, Shared, TenantMeter};
+use crate::{
+    meter::{Message, Shared},
+    meters::Meters,
+};
+
+/// Counts of all tenants since the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals {
+    /// Tokens taken by requests, in the order of [`Metric::CONSUMABLE`].
+    pub admitted: [u64; 2],
+    /// Calls to the shared dispatcher about leases and tranches.
+    pub dispatcher_calls: u64,
+}
 
 /// The quota engine of one process.
 pub struct Quota {
     pub(crate) shared: Arc<Shared>,
     pub(crate) authority: Arc<dyn Authority>,
-    pub(crate) meters: RwLock<HashMap<TenantId, Arc<TenantMeter>>>,
+    pub(crate) meters: RwLock<Meters>,
     pub(crate) keeper: AbortHandle,
     /// What listens to the shared dispatcher.
     pub(crate) listeners: Vec<AbortHandle>,
@@ -51,6 +62,15 @@ impl Quota {
             );
         }
         self.abort();
+    }
+
+    /// What this process counted of all tenants together.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let metrics = &self.shared.metrics;
+        let calls = metrics.dispatcher_leases.get() + metrics.dispatcher_installs.get();
+        let admitted = metrics.admitted.each_ref().map(|counter| counter.get());
+        Totals { admitted, dispatcher_calls: calls }
     }
 
     fn abort(&self) {
@@ -89,12 +109,11 @@ impl Gate for Quota {
         let id = tenant.id();
         let known = {
             let meters = self.meters.read().unwrap_or_else(PoisonError::into_inner);
-            meters.get(&id).map(Arc::clone)
+            meters.find(id)
         };
         let meter = known.unwrap_or_else(|| {
             let mut meters = self.meters.write().unwrap_or_else(PoisonError::into_inner);
-            let new = || TenantMeter::new(id, Arc::clone(&self.shared));
-            Arc::clone(meters.entry(id).or_insert_with(new))
+            meters.of(id, &self.shared)
         });
         meter.apply(tenant);
         meter
@@ -102,6 +121,11 @@ impl Gate for Quota {
 }
 
 impl UsageSource for Quota {
+    fn at_edge(&self, tenant: TenantId) -> Vec<EdgeQuota> {
+        let meters = self.meters.read().unwrap_or_else(PoisonError::into_inner);
+        meters.find(tenant).map(|meter| meter.at_edge()).unwrap_or_default()
+    }
+
     fn usage(
         &self,
         tenant: TenantId,

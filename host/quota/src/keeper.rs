@@ -10,9 +10,11 @@
 
 mod account;
 mod bounds;
+mod elsewhere;
 mod idle;
 mod lease;
 mod lost;
+mod overdraft;
 mod report;
 mod tranche;
 
@@ -39,6 +41,7 @@ use self::{
     bounds::{CloseCall, ConfirmCall},
     lease::Leased,
     lost::{Lost, LostAnswer},
+    overdraft::KeepCall,
     report::{SentReport, Word},
     tranche::{Installed, SentOpen},
 };
@@ -95,6 +98,7 @@ pub(crate) struct Keeper {
     open_started: Instant,
     confirms: ConfirmCall,
     closes: CloseCall,
+    keeps: KeepCall,
     /// Final figures and seals that the authority does not have yet, in their order.
     words: Vec<Word>,
     lost: Lost,
@@ -180,6 +184,7 @@ impl Keeper {
             open_started: now,
             confirms: ConfirmCall::default(),
             closes: CloseCall::default(),
+            keeps: KeepCall::default(),
             words: Vec::new(),
             lost: Lost::default(),
             flushes: Vec::new(),
@@ -223,6 +228,7 @@ impl Keeper {
                 answer = finished(&mut self.report_call) => self.on_reported(answer),
                 answer = finished(&mut self.confirms.call) => self.on_confirmed(answer),
                 answer = finished(&mut self.closes.call) => self.on_closed(answer),
+                answer = finished(&mut self.keeps.call) => self.on_kept(answer),
                 Some(answer) = self.answers.next() => self.on_answer(answer),
                 message = inbox.recv() => match message {
                     Some(message) => self.on_message(message),
@@ -234,6 +240,7 @@ impl Keeper {
             }
             self.start_confirm();
             self.start_close();
+            self.start_keep();
             self.start_open();
             self.start_report();
             if self.try_finish().await {
@@ -265,6 +272,7 @@ impl Keeper {
                     self.with(id, |keeper, account| {
                         keeper.give_back(account);
                         keeper.retire(account);
+                        keeper.retire_kept(account);
                         account.slot().set_refused(true);
                         account.meter.refilled.notify_waiters();
                     });
@@ -314,6 +322,7 @@ impl Keeper {
     async fn try_finish(&mut self) -> bool {
         let quiet = self.open_call.is_none()
             && self.report_call.is_none()
+            && self.keeps.call.is_none()
             && self.words.is_empty()
             && self.answers.is_empty();
         if self.stopping.is_none() || !(quiet || self.ended) {

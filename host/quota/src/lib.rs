@@ -10,12 +10,15 @@
 mod config;
 #[cfg(test)]
 mod contract;
+mod decision;
 mod dispatcher;
 mod gate;
 mod keeper;
 mod lease_file;
 mod meter;
+mod meters;
 mod metrics;
+mod overdraft;
 mod rate;
 mod redis;
 mod sessions;
@@ -24,14 +27,18 @@ mod sessions;
 mod simulation;
 mod slot;
 mod start;
+mod tally;
 mod window_clock;
 
 pub use crate::{
     config::QuotaConfig,
-    gate::Quota,
+    gate::{Quota, Totals},
     lease_file::LeaseFileError,
     rate::{RATE_SCRIPT, RateAsk, RateLoan, RateStore, RateStoreAway, Rates},
-    redis::{RedisTarget, RedisTls, Servers as RedisServers, TargetError},
+    redis::{
+        RedisFencing, RedisTarget, RedisTls, Servers as RedisServers, TargetError,
+        shared_dispatcher,
+    },
     sessions::{LiveSessions, SessionsConfig},
     start::StartError,
 };

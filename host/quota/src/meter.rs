@@ -16,7 +16,7 @@ use std::{
 
 use model::{
     clock::UnixMs,
-    gate::{Denial, Meter, Permit, QuotaStatus, Take, Token, Tokens},
+    gate::{Denial, EdgeQuota, Meter, Permit, QuotaStatus, Take, Token, Tokens},
     ledger::{Above, BootId},
     loss::OnLoss,
     quota::{Metric, MetricSet},
@@ -34,6 +34,7 @@ use tokio::{
 
 use crate::{
     config::QuotaConfig,
+    decision::Timed,
     lease_file::Map,
     metrics::Metrics,
     redis::Recalled,
@@ -130,10 +131,17 @@ impl TenantMeter {
             slot.set_anchor(drawn.map_or(own, |drawn| drawn.anchor));
             let above = drawn.map(|drawn| Above { tenant: drawn.top, limit: drawn.above });
             let moved = slot.set_above(above);
-            slot.set_allows(entry.plan.on_authority_loss.of(slot.metric) == OnLoss::Allow);
+            let on_loss = entry.plan.on_authority_loss.of(slot.metric);
+            slot.set_allows(on_loss == OnLoss::Allow);
+            slot.overdraft.set_size(match on_loss {
+                // What one member keeps aside of a pool, no other could have.
+                OnLoss::Overdraft(tokens) if above.is_none() => tokens.get().into(),
+                OnLoss::Overdraft(_) | OnLoss::Deny | OnLoss::Allow => 0,
+            });
             let unlimited = entry.quotas.shown_as_unlimited(slot.metric);
             if slot.set_limit(entry.quotas.of(slot.metric), unlimited, moved) {
                 slot.seal(&self.shared.map);
+                slot.overdraft.seal(&self.shared.map);
                 slot.set_beyond(0);
                 self.demand(index);
             }
@@ -172,7 +180,14 @@ impl TenantMeter {
                         Attempt::Denied(_) | Attempt::Granted(_) => false,
                     };
                     if nobody_knows && slot.allows() {
-                        self.count(&self.shared.metrics.unaccounted, index);
+                        self.count_one(&self.shared.metrics.unaccounted, index);
+                        continue;
+                    }
+                    if nobody_knows
+                        && let Some(token) = slot.overdraft.take(&self.shared.map, slot.metric, now)
+                    {
+                        self.count_one(&self.shared.metrics.overdrawn, index);
+                        tokens.push(token);
                         continue;
                     }
                     for token in &tokens {
@@ -207,10 +222,41 @@ impl TenantMeter {
         Attempt::Starved(index)
     }
 
-    fn count(&self, family: &[prometheus::IntCounter; 2], index: usize) {
+    fn count_one(&self, family: &[prometheus::IntCounter; 2], index: usize) {
         if let Some(counter) = family.get(index) {
             counter.inc();
         }
+    }
+
+    /// Counts tokens taken and given back, as the keeper reads them from a record.
+    pub(crate) fn count(&self, index: usize, (taken, refunded): (u64, u64)) {
+        let families = [&self.shared.metrics.admitted, &self.shared.metrics.refunded];
+        for (family, news) in families.into_iter().zip([taken, refunded]) {
+            if let Some(counter) = family.get(index) {
+                counter.inc_by(news);
+            }
+        }
+        if let Some(slot) = self.slots.get(index) {
+            slot.tally.admit(taken);
+        }
+    }
+
+    /// What this edge knows of the tenant's quotas.
+    pub(crate) fn at_edge(&self) -> Vec<EdgeQuota> {
+        let map = &self.shared.map;
+        let slots = self.slots.iter().map(|slot| {
+            let (admitted, dispatcher_calls) = slot.tally.read();
+            let (metric, at_hand) = (slot.metric, slot.at_hand(map));
+            let kept = slot.overdraft.at_hand(map);
+            EdgeQuota { metric, at_hand, kept, admitted, dispatcher_calls }
+        });
+        slots.collect()
+    }
+
+    /// Whether the meter has to stay though nobody uses it: what came back late is counted
+    /// in its window.
+    pub(crate) fn is_needed(&self, now: UnixMs) -> bool {
+        self.slots.iter().any(|slot| slot.late() > 0 && slot.is_within(now))
     }
 
     fn count_denial(&self, denial: Denial, index: usize) {
@@ -220,7 +266,7 @@ impl TenantMeter {
             Denial::Soft(_) => &metrics.soft,
             Denial::Unavailable { .. } => &metrics.unavailable,
         };
-        self.count(family, index);
+        self.count_one(family, index);
     }
 
     fn untake(&self, token: &Token) {
@@ -246,6 +292,7 @@ impl TenantMeter {
 
     async fn wait(self: Arc<Self>, metrics: MetricSet) -> Result<Permit, Denial> {
         let _waiting = Waiting::enter(&self, metrics);
+        let _timed = self.shared.metrics.decisions.waited.start_timer();
         let wait = Duration::from_millis(self.shared.config.admit_wait_ms_max);
         let deadline = Instant::now() + wait;
         loop {
@@ -263,7 +310,7 @@ impl TenantMeter {
                     Attempt::Granted(tokens) => Ok(self.permit(tokens)),
                     Attempt::Denied(denial) => Err(denial),
                     Attempt::Starved(starved) => {
-                        self.count(&self.shared.metrics.unavailable, starved);
+                        self.count_one(&self.shared.metrics.unavailable, starved);
                         Err(Denial::Unavailable { retry_after_s: RETRY_SOON_S })
                     }
                 };
@@ -279,7 +326,10 @@ impl TenantMeter {
 
 impl Meter for TenantMeter {
     fn take(self: Arc<Self>, metrics: MetricSet, now: UnixMs) -> Take {
-        match self.attempt(metrics, self.shared.clock.of_request(now), false) {
+        let timed = Timed::begin();
+        let attempt = self.attempt(metrics, self.shared.clock.of_request(now), false);
+        timed.end(&self.shared.metrics.decisions.taken);
+        match attempt {
             Attempt::Granted(tokens) => Take::Granted(Permit::new(self, tokens)),
             Attempt::Denied(denial) => Take::Denied(denial),
             Attempt::Starved(_) => Take::Wait(Box::pin(self.wait(metrics))),

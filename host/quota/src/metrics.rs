@@ -6,6 +6,8 @@
 use model::quota::Metric;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::decision::Decisions;
+
 /// The registered counters.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -17,10 +19,13 @@ pub(crate) struct Metrics {
     pub(crate) soft: [IntCounter; 2],
     pub(crate) unavailable: [IntCounter; 2],
     pub(crate) unaccounted: [IntCounter; 2],
+    pub(crate) overdrawn: [IntCounter; 2],
+    pub(crate) decisions: Decisions,
     pub(crate) calls_open: IntCounter,
     pub(crate) calls_report: IntCounter,
     pub(crate) calls_confirm: IntCounter,
     pub(crate) calls_close: IntCounter,
+    pub(crate) calls_keep: IntCounter,
     pub(crate) calls_failed: IntCounter,
     pub(crate) dispatcher_leases: IntCounter,
     pub(crate) dispatcher_installs: IntCounter,
@@ -83,6 +88,11 @@ impl Metrics {
                 "quota_unaccounted_total",
                 "Requests served without a token, because their plan allows it in an outage.",
             )?,
+            overdrawn: per_metric(
+                "quota_overdrawn_total",
+                "Tokens taken of those kept aside for the time in which nobody answers.",
+            )?,
+            decisions: Decisions::new(registry)?,
             expired_refunds: counter(
                 "quota_expired_refunds_total",
                 "Tokens given back after their window ended; they stay charged.",
@@ -94,6 +104,7 @@ impl Metrics {
             calls_report: calls.with_label_values(&["report"]),
             calls_confirm: calls.with_label_values(&["confirm"]),
             calls_close: calls.with_label_values(&["close"]),
+            calls_keep: calls.with_label_values(&["keep"]),
             dispatcher_leases: dispatched.with_label_values(&["lease"]),
             dispatcher_installs: dispatched.with_label_values(&["install"]),
             dispatcher_closes: dispatched.with_label_values(&["close"]),

@@ -23,6 +23,8 @@ use model::{
 
 use crate::{
     lease_file::{Map, Taken},
+    overdraft::Overdraft,
+    tally::Tally,
     window_clock::WindowClock,
 };
 
@@ -73,6 +75,9 @@ pub(crate) struct Slot {
     life: AtomicU32,
     demanded: AtomicBool,
     waiting: AtomicU32,
+    /// What is kept aside for the time in which nobody answers.
+    pub(crate) overdraft: Overdraft,
+    pub(crate) tally: Tally,
 }
 
 /// What a take found.
@@ -107,6 +112,8 @@ impl Slot {
             life: AtomicU32::new(0),
             demanded: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
+            overdraft: Overdraft::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -142,6 +149,11 @@ impl Slot {
                 (in_window && room).then_some(late + 1)
             })
             .is_ok()
+    }
+
+    /// Whether the slot's window is not over.
+    pub(crate) fn is_within(&self, now: UnixMs) -> bool {
+        now.0 < self.until.load(Ordering::Acquire)
     }
 
     /// Tokens of this window that came back late.
@@ -330,6 +342,13 @@ impl Slot {
         &self.waiting
     }
 
+    /// Tokens in the present lease.
+    pub(crate) fn at_hand(&self, map: &Map) -> u64 {
+        let lease = self.lease.load(Ordering::Acquire);
+        let record = map.record(lease as u32).filter(|_| lease != 0);
+        record.and_then(|record| record.tokens((lease >> 32) as u32)).map_or(0, u64::from)
+    }
+
     /// How the quota stands.
     pub(crate) fn status(&self, map: &Map, now: UnixMs) -> Option<QuotaStatus> {
         let (since, until) =
@@ -337,12 +356,7 @@ impl Slot {
         let known = Window { start: UnixMs(since), end: UnixMs(until) };
         let current = known.contains(now);
         let window = if current { known } else { self.window(now)? };
-        let lease = self.lease.load(Ordering::Acquire);
-        let at_hand = map
-            .record(lease as u32)
-            .filter(|_| lease != 0)
-            .and_then(|record| record.tokens((lease >> 32) as u32))
-            .map_or(0, u64::from);
+        let at_hand = self.at_hand(map);
         let remaining = if current { at_hand + self.beyond.load(Ordering::Relaxed) } else { 0 };
         let limit = self.limit.load(Ordering::Relaxed);
         let shown = self.shown.load(Ordering::Relaxed);

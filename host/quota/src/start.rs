@@ -24,7 +24,7 @@ use crate::{
     lease_file::{LeaseFile, LeaseFileError, Legacy},
     meter::{Message, Shared},
     metrics::Metrics,
-    redis::{RedisLedger, listen},
+    redis::{Probabilistic, RedisFencing, RedisLedger, hidden, listen},
     window_clock::WindowClock,
 };
 
@@ -46,6 +46,18 @@ pub enum StartError {
     /// The address or the certificates of Redis cannot be used.
     #[error("cannot use Redis: {0}")]
     Redis(#[from] ::redis::RedisError),
+    /// Redis hides what tells its lives apart.
+    #[error(
+        "quota.fence: Redis {server} hides run_id and master_replid ({reason}): allow INFO to its \
+         user, or set quota.fence = \"connection\", under which quotas are exact across a failover \
+         of Redis only as a rule"
+    )]
+    FenceHidden {
+        /// Its address.
+        server: String,
+        /// What it says.
+        reason: String,
+    },
     /// The blocking pool is gone.
     #[error("the start was interrupted: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -82,7 +94,7 @@ impl Quota {
         let capacity = config.lease_records;
         let map = tokio::task::spawn_blocking(move || file.claim(id, boot, capacity)).await??;
         let (shared, messages) = Shared::new(config, clock, map, metrics, boot);
-        let common = common(&shared);
+        let common = common(&shared, registry).await?;
         Ok(Self::launch(shared, messages, authority, common, id))
     }
 
@@ -133,8 +145,15 @@ pub(crate) struct Common {
 }
 
 /// The dispatcher over the connections of this edge, and what listens to it.
-fn common(shared: &Arc<Shared>) -> Common {
-    let Some(servers) = shared.config.redis.clone() else { return Common::default() };
+async fn common(shared: &Arc<Shared>, registry: &Registry) -> Result<Common, StartError> {
+    let Some(servers) = shared.config.redis.clone() else { return Ok(Common::default()) };
+    if let Some((server, reason)) = hidden(servers.target()).await {
+        return Err(StartError::FenceHidden { server, reason });
+    }
+    let probabilistic = match servers.target().fencing() {
+        RedisFencing::Server => None,
+        RedisFencing::Connection => Some(Probabilistic::announce(registry)?),
+    };
     let (recalls, mut recalled) = mpsc::unbounded_channel();
     let subscribed = tokio::spawn(listen(Arc::downgrade(&servers), recalls));
     let found = Arc::clone(servers.found());
@@ -154,7 +173,7 @@ fn common(shared: &Arc<Shared>) -> Common {
         }
     });
     let listeners = vec![subscribed.abort_handle(), passed_on.abort_handle()];
-    Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners }
+    Ok(Common { dispatcher: Some(Arc::new(RedisLedger::new(servers, probabilistic))), listeners })
 }
 
 async fn inherit(

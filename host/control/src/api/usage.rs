@@ -8,6 +8,7 @@
 //! authority that does not answer is a 503, never a stale or invented figure.
 
 pub(super) mod claims;
+mod lease;
 pub(super) mod levels;
 pub(super) mod reservations;
 mod subtree;
@@ -25,7 +26,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
-use self::{reservations::Reserved, subtree::Subtree};
+use self::{lease::Leases, reservations::Reserved, subtree::Subtree};
 use super::{Api, caller::Caller, json, path::TenantPath, problem::ApiError};
 use crate::store::PoolCap;
 
@@ -45,6 +46,9 @@ pub(super) struct Usage {
     /// Where a share of the parent's pool replaces a quota.
     #[serde(skip_serializing_if = "Pools::is_empty")]
     pools: Pools,
+    /// The tokens of quotas that are spent one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<Leases>,
     /// The tenant and all those below it together, when there are any whose usage the caller
     /// may read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +128,8 @@ pub(super) async fn read(
         last_calculated_at: metered.as_of.rfc3339(),
         reserved: Reserved::new(&api.store.set_aside(id).await?),
         pools,
+        lease: Leases::read(&api, id, api.store.quota_anchor(&stored.tenant), metered.as_of)
+            .await?,
         subtree: Subtree::of(&caller, &api, id, current).await?,
     }))
 }

@@ -10,10 +10,12 @@
 mod accounts;
 mod audit;
 mod commit;
+mod elsewhere;
 mod figures;
 mod given;
 mod held;
 mod holder;
+mod keep;
 mod late;
 mod lives;
 mod lost;
@@ -42,16 +44,18 @@ mod tests;
 use model::{
     BoxFuture,
     ledger::{
-        Authority, AuthorityError, Holder, HolderId, Inherited, OpenRequest, Opening, Registered,
-        Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
+        Authority, AuthorityError, Holder, HolderId, Inherited, KeepRequest, OpenRequest, Opening,
+        Registered, Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
     },
 };
 
+pub(in crate::store) use self::audit::LastAudit;
 pub(in crate::store) use self::held::{counts_by_reports, unspent, unspent_of_window};
 pub use self::{audit::QuotaViolation, time::AuthorityTime};
 use self::{
     commit::{Operation, committed},
     holder::End,
+    keep::Keep,
     lost::StrandOthers,
     open::Open,
     shared::{Close, Confirm},
@@ -76,6 +80,10 @@ impl Authority for Store {
             }
             Ok(opened.openings)
         })
+    }
+
+    fn keep(&self, holder: HolderId, requests: Vec<KeepRequest>) -> Answer<'_, Vec<Opening>> {
+        self.answer(Keep { holder, requests })
     }
 
     fn report(&self, report: Report) -> Answer<'_, ReportAnswer> {

@@ -128,6 +128,7 @@ pub struct Store {
     following: Option<Following>,
     lookout: Option<Lookout>,
     tenants_max: AtomicUsize,
+    last_audit: authority::LastAudit,
 }
 
 impl Store {
@@ -201,6 +202,7 @@ impl Store {
             following,
             lookout,
             tenants_max,
+            last_audit: authority::LastAudit::default(),
         };
         Ok(Arc::new(store))
     }

@@ -32,10 +32,13 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, Arc<Plan>> {
             }
         }
         for metric in Metric::CONSUMABLE {
-            if let OnLoss::Overdraft(_) = plan.on_authority_loss.of(metric) {
-                let key = format!("plan[{i}].on_authority_loss.{}", metric.as_str());
+            if let OnLoss::Overdraft(tokens) = plan.on_authority_loss.of(metric)
+                && u64::from(tokens.get()) > plan.quotas.of(metric)
+            {
+                let key = format!("plan[{i}].on_authority_loss.{}.overdraft", metric.as_str());
+                let quota = metric.quota_name();
                 let reason =
-                    "no edge keeps tokens aside in this release: use \"deny\" or \"allow\"";
+                    format!("each edge keeps so many of the quota: at most {quota} of the plan");
                 problems.add(FILE, key, reason);
             }
         }
@@ -114,10 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn an_overdraft_is_refused_until_edges_keep_one() {
-        let found = team("[plan.on_authority_loss]\napi_calls = { overdraft = 9 }\n");
+    fn an_overdraft_is_part_of_the_quota() {
+        let plan = team("[plan.on_authority_loss]\napi_calls = { overdraft = 100 }\n");
+        let rule = plan.expect("a plan").on_authority_loss.of(Metric::ApiCalls);
+        assert_eq!(rule, OnLoss::Overdraft(100.try_into().expect("not zero")));
+        let found = team("[plan.on_authority_loss]\napi_calls = { overdraft = 101 }\n");
         let found = found.expect_err("a problem");
-        assert_eq!(keys(&found), ["plan[0].on_authority_loss.api_calls"]);
-        assert!(found[0].1.contains("deny"), "{}", found[0].1);
+        assert_eq!(keys(&found), ["plan[0].on_authority_loss.api_calls.overdraft"]);
+        assert!(found[0].1.contains("max_api_calls_per_month"), "{}", found[0].1);
     }
 }

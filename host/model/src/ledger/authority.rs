@@ -5,7 +5,7 @@
 //! and the caller must behave as if the tranche was debited and the credit was not made.
 
 use super::{BootId, Fence, Holder, HolderId, InstallPermit, WindowKey};
-use crate::{BoxFuture, clock::UnixMs, tenant::TenantId};
+use crate::{BoxFuture, clock::UnixMs, tenant::TenantId, window::Window};
 
 /// The authority failed or did not answer; the caller tries again later.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,25 @@ pub enum Opening {
     /// A pool above has no more, but other members hold tokens of it that they may not need;
     /// their tranches start closing. Nothing was debited.
     Parked,
+    /// The account has a window with other bounds at this time: whoever asks has seen another
+    /// anchor. Nothing was debited; the tokens to ask for are those of this window.
+    Elsewhere {
+        /// It holds the time that was asked for, and overlaps no other of the account.
+        window: Window,
+    },
+}
+
+/// Asks for tokens that a holder keeps for the time in which nobody answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepRequest {
+    /// Of which account.
+    pub key: WindowKey,
+    /// The latest epoch that was kept for this holder in this window, as it knows; else 0.
+    pub latest: u64,
+    /// The limit in force.
+    pub limit: u64,
+    /// How many.
+    pub tokens: u64,
 }
 
 /// What a holder spent of one lease so far: of one tranche it may have several, one after
@@ -226,6 +245,25 @@ pub struct WindowAccount {
     /// Tokens charged by the latest reports; tranches without a living holder count in
     /// full.
     pub charged: u64,
+    /// Of the charged, tokens that no request is known to have had: shares of lost holders,
+    /// and tranches that nobody can account for. A will or CLOSE may yet bring some back.
+    pub wasted: u64,
+    /// Tokens that requests had and gave back.
+    pub refunded: u64,
+}
+
+impl WindowAccount {
+    /// Tokens that requests had, less those given back late.
+    #[must_use]
+    pub const fn spent(&self) -> u64 {
+        self.charged.saturating_sub(self.wasted)
+    }
+
+    /// Tokens at edges and dispatchers: granted, and neither credited nor charged.
+    #[must_use]
+    pub const fn outstanding(&self) -> u64 {
+        self.granted.saturating_sub(self.credited).saturating_sub(self.charged)
+    }
 }
 
 /// A holder that the authority knows, and its clock.
@@ -251,6 +289,17 @@ pub trait Authority: Send + Sync {
         &self,
         holder: HolderId,
         requests: Vec<OpenRequest>,
+    ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>>;
+
+    /// Debits an own tranche per request that the holder keeps aside, all in one commit;
+    /// answers in the same order. It is as large as asked for, or all that is left, never
+    /// closed because of others, and ends like any other by its seal. An account that a pool
+    /// bounds keeps nothing, as what one member keeps no other could have:
+    /// [`Opening::Exhausted`].
+    fn keep(
+        &self,
+        holder: HolderId,
+        requests: Vec<KeepRequest>,
     ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>>;
 
     /// Stores figures, reconciles what is sealed by everybody who could hold it, credits. A

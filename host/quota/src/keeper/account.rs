@@ -12,7 +12,7 @@ use model::{
     window::Window,
 };
 
-use super::Id;
+use super::{Id, elsewhere::Elsewhere, overdraft::Kept};
 use crate::{
     meter::{Shared, TenantMeter},
     slot::Slot,
@@ -26,7 +26,7 @@ const BURST_MS: u64 = 250;
 /// Time between two points of the moving average, in ms.
 const RATE_STEP_MS: u64 = 1_000;
 /// Largest single grant: the cell counts in 32 bits, and refunds need room.
-const GRANT_MAX: u64 = 1 << 30;
+pub(super) const GRANT_MAX: u64 = 1 << 30;
 
 /// Which dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,10 @@ pub(super) struct Account {
     /// When tokens were last taken, or wanted; on the monotonic clock, ms.
     pub(super) active_at: u64,
     pub(super) late_reported: u32,
+    /// Tokens kept aside.
+    pub(super) kept: Kept,
+    /// The authority has another window than was asked for.
+    pub(super) elsewhere: Option<Elsewhere>,
 }
 
 /// Tokens out of the cell that their dispatcher does not have back.
@@ -151,6 +155,8 @@ impl Account {
             rate: Rate { per_s: 0, tokens: 0, since: now },
             active_at: now,
             late_reported: 0,
+            kept: Kept::default(),
+            elsewhere: None,
         })
     }
 
@@ -192,6 +198,7 @@ impl Account {
         self.settles_until = 0;
         self.soft = 0;
         self.late_reported = 0;
+        self.kept = Kept::default();
     }
 
     /// Whether an answer is awaited before anything else is asked of a dispatcher.
@@ -225,40 +232,33 @@ impl Account {
 
     /// Counts what happened in the lease since the last time.
     pub(super) fn count(&mut self, shared: &Shared, now: u64) {
-        let index = self.index;
         let Some(lease) = &mut self.lease else { return };
-        let Some(record) = shared.map.record(lease.record) else { return };
-        let refunded = record.refunded();
-        let taken = record.spent() + refunded;
-        let (taken_before, refunded_before) = lease.counted;
-        let news = (taken.saturating_sub(taken_before), refunded.saturating_sub(refunded_before));
+        let news = lease.news(shared);
         if news == (0, 0) {
             return;
         }
-        lease.counted = (taken.max(taken_before), refunded);
         self.active_at = now;
         self.rate.tokens += news.0;
-        let families = [&shared.metrics.admitted, &shared.metrics.refunded];
-        for (family, news) in families.into_iter().zip([news.0, news.1]) {
-            if let Some(counter) = family.get(index) {
-                counter.inc_by(news);
-            }
-        }
+        self.meter.count(self.index, news);
     }
 
-    /// What the authority should know of the present lease, when it changed.
-    pub(super) fn changed(&self, shared: &Shared) -> Option<LeaseReport> {
-        let lease = self.lease.as_ref()?;
-        let record = shared.map.record(lease.record)?;
-        let (spent, refunded) = (record.spent(), record.refunded());
-        ((spent, refunded) != lease.reported).then_some(LeaseReport {
-            of: EpochRef { key: self.key, epoch: lease.epoch },
-            tranche: lease.tranche,
-            lease: lease.generation,
-            spent,
-            refunded,
-            sealed: false,
-        })
+    /// Everything that is in use.
+    fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.lease.iter().chain(&self.kept.lease)
+    }
+
+    pub(super) fn leases_mut(&mut self) -> impl Iterator<Item = &mut Lease> {
+        self.lease.iter_mut().chain(&mut self.kept.lease)
+    }
+
+    /// Whether an epoch is the one kept aside.
+    pub(super) fn keeps(&self, epoch: u64) -> bool {
+        self.kept.lease.as_ref().is_some_and(|lease| lease.epoch == epoch)
+    }
+
+    /// What the authority should know of the present leases, where it changed.
+    pub(super) fn changed(&self, shared: &Shared) -> impl Iterator<Item = LeaseReport> {
+        self.leases().filter_map(|lease| lease.changed(self.key, shared))
     }
 
     /// Whether the account can be forgotten.
@@ -270,6 +270,33 @@ impl Account {
             && !self.doubt
             && self.waiting() == 0
             && self.late_reported == self.slot().late()
+            && self.kept.lease.is_none()
+            && !self.kept.asking
+    }
+}
+
+impl Lease {
+    /// Tokens taken and given back since the last time.
+    pub(super) fn news(&mut self, shared: &Shared) -> (u64, u64) {
+        let Some(record) = shared.map.record(self.record) else { return (0, 0) };
+        let refunded = record.refunded();
+        let taken = record.spent() + refunded;
+        let (taken_before, refunded_before) = self.counted;
+        self.counted = (taken.max(taken_before), refunded);
+        (taken.saturating_sub(taken_before), refunded.saturating_sub(refunded_before))
+    }
+
+    fn changed(&self, key: WindowKey, shared: &Shared) -> Option<LeaseReport> {
+        let record = shared.map.record(self.record)?;
+        let (spent, refunded) = (record.spent(), record.refunded());
+        ((spent, refunded) != self.reported).then_some(LeaseReport {
+            of: EpochRef { key, epoch: self.epoch },
+            tranche: self.tranche,
+            lease: self.generation,
+            spent,
+            refunded,
+            sealed: false,
+        })
     }
 }
 

@@ -44,6 +44,7 @@ impl Keeper {
             self.with(id, |keeper, account| {
                 account.count(&keeper.shared, now);
                 account.rate.tick(now);
+                keeper.keep_aside(account);
                 if now.saturating_sub(account.active_at) >= patience {
                     keeper.rest(account);
                 } else {

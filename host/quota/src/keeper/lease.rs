@@ -79,10 +79,11 @@ impl Keeper {
 
     /// Brings the account up to the present window and limit.
     fn follow(&mut self, account: &mut Account) {
-        if let Some(window) = account.slot().window(self.shared.clock.now())
+        if let Some(window) = self.window_of(account)
             && window != account.key.window
         {
             self.retire(account);
+            self.retire_kept(account);
             account.enter(window, self.records.upcoming());
         }
         let (version, limit) = account.slot().limit();
@@ -93,6 +94,7 @@ impl Keeper {
             account.limit = limit;
             if fell {
                 self.retire(account);
+                self.retire_kept(account);
                 self.request_close(account);
             }
         }
@@ -100,6 +102,7 @@ impl Keeper {
             self.retire(account);
         }
         self.park_expired(account);
+        self.keep_aside(account);
     }
 
     /// Asks for tokens, or for what has to be known first.
@@ -152,6 +155,7 @@ impl Keeper {
         };
         if via == Via::Shared {
             self.shared.metrics.dispatcher_leases.inc();
+            account.slot().tally.call();
         }
         account.leasing = Some(seq);
         let dispatcher = self.dispatcher(via);
@@ -411,7 +415,7 @@ impl Keeper {
     }
 
     /// Seals a record and queues its final figures. An own tranche ends with its record.
-    fn finish(&mut self, account: &mut Account, lease: &Lease) {
+    pub(super) fn finish(&mut self, account: &mut Account, lease: &Lease) {
         let Some(record) = self.shared.map.record(lease.record) else { return };
         record.seal(lease.generation);
         account.pending += 1;

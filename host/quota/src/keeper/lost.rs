@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     Answered, Keeper, Records,
     bounds::{CloseCall, ConfirmCall},
+    overdraft::KeepCall,
     report::SentReport,
 };
 
@@ -81,6 +82,7 @@ impl Keeper {
         for id in self.ids() {
             self.with(id, |keeper, account| {
                 keeper.retire(account);
+                keeper.retire_kept(account);
                 account.slot().set_refused(true);
             });
         }
@@ -92,6 +94,7 @@ impl Keeper {
         self.to_open.clear();
         self.confirms = ConfirmCall::default();
         self.closes = CloseCall::default();
+        self.keeps = KeepCall::default();
         self.answers.clear();
         self.lost = Lost::default();
         if Instant::now() < self.outage.retry_at {

@@ -134,9 +134,8 @@ impl Keeper {
     /// Adds what changed: of one tenant in full, else as much as fits.
     fn running_figures(&self, sent: &mut SentReport, tenant: Option<TenantId>) {
         let add = |account: &Account, sent: &mut SentReport| {
-            if let Some(figures) = account.changed(&self.shared) {
-                sent.running.push((account.id(), figures));
-            }
+            let changed = account.changed(&self.shared).map(|figures| (account.id(), figures));
+            sent.running.extend(changed);
             let total = account.slot().late();
             if total != account.late_reported {
                 let late = LateRefunds { key: account.key, total: u64::from(total) };
@@ -194,8 +193,9 @@ impl Keeper {
 
     fn after_report(&mut self, sent: &SentReport, answer: ReportAnswer) {
         for (id, figures) in &sent.running {
-            let lease = self.accounts.get_mut(id).and_then(|account| account.lease.as_mut());
-            if let Some(lease) = lease.filter(|lease| lease.generation == figures.lease) {
+            let Some(account) = self.accounts.get_mut(id) else { continue };
+            let mut leases = account.leases_mut();
+            if let Some(lease) = leases.find(|lease| lease.generation == figures.lease) {
                 lease.reported = (figures.spent, figures.refunded);
             }
         }
@@ -279,6 +279,7 @@ impl Keeper {
                 return;
             }
             match via {
+                Via::Direct if account.keeps(of.epoch) => keeper.retire_kept(account),
                 Via::Direct => keeper.retire(account),
                 Via::Shared => {
                     account.bounds.floor = account.bounds.floor.max(of.epoch);

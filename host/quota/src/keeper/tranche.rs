@@ -161,6 +161,7 @@ impl Keeper {
                     keeper.take_exhausted(account, sent);
                     account.settles_until = keeper.shared.clock.monotonic_ms() + SETTLE_MS;
                 }
+                Opening::Elsewhere { window } => keeper.take_elsewhere(account, window),
             }
             keeper.serve_account(account);
         });
@@ -229,6 +230,7 @@ impl Keeper {
     fn install(&mut self, account: &mut Account, via: Via, permit: InstallPermit) {
         if via == Via::Shared {
             self.shared.metrics.dispatcher_installs.inc();
+            account.slot().tally.call();
         }
         account.installing = true;
         let dispatcher = self.dispatcher(via);

@@ -1,5 +1,6 @@
 //! The store of the rates in Redis.
 //!
+//! A rate has no fence: buckets that are lost begin full, and nothing durable hangs on them.
 //! Invariant: a question is sent at most once; whatever fails is "away".
 
 use std::sync::Arc;

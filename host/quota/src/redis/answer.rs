@@ -24,6 +24,10 @@ impl Answer {
         &self.code
     }
 
+    pub(super) fn is(&self, code: &str) -> bool {
+        self.code == code
+    }
+
     pub(super) fn text(&self, index: usize) -> Option<&str> {
         text(self.rest.get(index)?)
     }

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{
     answer::Answer,
+    fence::Probabilistic,
     link::{Link, LinkError},
     servers::Servers,
 };
@@ -35,6 +36,13 @@ pub(crate) struct RedisLedger {
     lease: Script,
     install: Script,
     close: Script,
+    probabilistic: Option<Probabilistic>,
+}
+
+/// The dispatcher that edges share, by itself: for tools that measure it.
+#[must_use]
+pub fn shared_dispatcher(servers: Arc<Servers>) -> Arc<dyn Dispatcher> {
+    Arc::new(RedisLedger::new(servers, None))
 }
 
 /// The names of an account in Redis. All of a family share a slot.
@@ -63,12 +71,13 @@ pub(super) fn read_name(ledger: &str) -> Option<(Uuid, Metric, u64)> {
 }
 
 impl RedisLedger {
-    pub(crate) fn new(servers: Arc<Servers>) -> Self {
+    pub(crate) fn new(servers: Arc<Servers>, probabilistic: Option<Probabilistic>) -> Self {
         Self {
+            lease: servers.script(include_str!("lease.lua")),
+            install: servers.script(include_str!("install.lua")),
+            close: servers.script(include_str!("close.lua")),
             servers,
-            lease: Script::new(include_str!("lease.lua")),
-            install: Script::new(include_str!("install.lua")),
-            close: Script::new(include_str!("close.lua")),
+            probabilistic,
         }
     }
 
@@ -117,7 +126,12 @@ impl RedisLedger {
             RECALLS.to_owned(),
         ];
         let keys = [names.ledger.as_str(), names.edges.as_str()];
-        let (_, answer) = self.call(&self.lease, &keys, &arguments).await?;
+        let (link, answer) = self.call(&self.lease, &keys, &arguments).await?;
+        if let Some(probabilistic) = self.probabilistic.as_ref().filter(|_| answer.is("GRANTED"))
+            && !link.replicate().await
+        {
+            probabilistic.unreplicated.inc();
+        }
         Ok(match answer.code() {
             "GRANTED" => LeaseAnswer::Granted(granted(&answer)?),
             "RETURNED" => LeaseAnswer::Returned,

@@ -22,15 +22,26 @@ use redis::{
 };
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    fence::{self, FenceKey, Unusable},
+    target::RedisFencing,
 };
 
 /// Longest time to connect and probe, in ms: far beyond a healthy round trip, so that only
 /// a server that does not answer is given up.
-const CONNECT_MS: u64 = 1_000;
+pub(super) const CONNECT_MS: u64 = 1_000;
 /// First and longest pause between probes of a server that is away, in ms; doubles in
 /// between, and a third is random, so that edges do not come back together.
 const PROBE_MS: (u64, u64) = (50, 1_000);
+
+/// Pause after a replica that did not follow, in ms: a refill every second may wait for it.
+const REPLICA_AGAIN_MS: u64 = 1_000;
+
+/// A connection, the fence at its other end, and from when on a replica is waited for.
+type Probed = (MultiplexedConnection, RedisFence, Option<Instant>);
 
 /// A server.
 pub(crate) struct Link {
@@ -43,6 +54,7 @@ pub(crate) struct Link {
     /// Told whenever the server begins to answer.
     found: Arc<Notify>,
     call_limit: Duration,
+    fencing: RedisFencing,
 }
 
 #[derive(Clone)]
@@ -51,6 +63,8 @@ struct Live {
     fence: RedisFence,
     /// Which connection this is, so that an old one's failure does not end a new one.
     number: u64,
+    /// From when on a replica is waited for after a grant; `None` where there is none.
+    replica_from: Option<Instant>,
 }
 
 /// Why a server was of no use.
@@ -75,7 +89,12 @@ pub(crate) enum LinkError {
 }
 
 impl Link {
-    pub(crate) fn new(client: Client, found: Arc<Notify>, call_limit: Duration) -> Arc<Self> {
+    pub(crate) fn new(
+        client: Client,
+        found: Arc<Notify>,
+        call_limit: Duration,
+        fencing: RedisFencing,
+    ) -> Arc<Self> {
         let name = client.get_connection_info().addr().to_string();
         let live = Mutex::default();
         Arc::new(Self {
@@ -86,6 +105,7 @@ impl Link {
             complained: AtomicBool::new(false),
             found,
             call_limit,
+            fencing,
         })
     }
 
@@ -143,6 +163,11 @@ impl Link {
         keys.iter().for_each(|key| {
             call.key(*key);
         });
+        if self.fencing == RedisFencing::Connection
+            && let Some(fence) = keys.first().and_then(|key| FenceKey::of(key))
+        {
+            call.key(fence.name());
+        }
         arguments.iter().for_each(|argument| {
             call.arg(argument.as_str());
         });
@@ -171,25 +196,26 @@ impl Link {
     /// Connects, and connects again whenever the server was lost. Runs until dropped.
     pub(crate) async fn supervise(&self) {
         let (first, longest) = PROBE_MS;
-        let (mut pause, mut number) = (first, 0);
+        let (mut pause, mut number, mut told) = (first, 0, false);
         loop {
             let limit = Duration::from_millis(CONNECT_MS);
             let probe = timeout(limit, self.probe()).await;
-            match probe.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
-                Ok((connection, fence)) => {
+            let silent = || Unusable::Away("it does not answer".to_owned());
+            match probe.unwrap_or_else(|_| Err(silent())) {
+                Ok((connection, fence, replica_from)) => {
                     number += 1;
                     pause = first;
                     self.complained.store(false, Ordering::Relaxed);
                     tracing::info!(server = self.name, "a Redis server dispatches quotas");
-                    let live = Live { connection, fence, number };
+                    let live = Live { connection, fence, number, replica_from };
                     *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
                     self.found.notify_waiters();
                     self.lost.notified().await;
                     // Many edges may have lost it at the same moment.
                     sleep(Duration::from_millis(rand::random_range(0..=first))).await;
                 }
-                Err(reason) => {
-                    tracing::debug!(server = self.name, reason, "no use of a Redis server");
+                Err(unusable) => {
+                    self.explain(unusable, &mut told);
                     let spread = rand::random_range(0..=pause / 3);
                     sleep(Duration::from_millis(pause + spread)).await;
                     pause = (pause * 2).min(longest);
@@ -198,28 +224,50 @@ impl Link {
         }
     }
 
+    fn explain(&self, unusable: Unusable, told: &mut bool) {
+        match unusable {
+            Unusable::Hidden(reason) if !std::mem::replace(told, true) => tracing::error!(
+                server = self.name,
+                reason,
+                "a Redis server is not used, because it hides run_id and master_replid: allow INFO \
+                 to its user, or set quota.fence = \"connection\""
+            ),
+            Unusable::Away(reason) | Unusable::Hidden(reason) => {
+                tracing::debug!(server = self.name, reason, "no use of a Redis server");
+            }
+        }
+    }
+
+    /// Waits until a replica has what was just granted, where there is one; false when none
+    /// had it in time. Then none is waited for during the next second.
+    pub(crate) async fn replicate(&self) -> bool {
+        let Some(mut live) = self.live() else { return true };
+        if live.replica_from.is_none_or(|from| Instant::now() < from) {
+            return true;
+        }
+        let done = fence::replicated(&mut live.connection, self.call_limit).await;
+        if !done {
+            let again = Instant::now() + Duration::from_millis(REPLICA_AGAIN_MS);
+            let mut now = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(now) = now.as_mut().filter(|now| now.number == live.number) {
+                now.replica_from = Some(again);
+            }
+        }
+        done
+    }
+
     /// A new connection to a server that is a master now.
-    async fn probe(&self) -> Result<(MultiplexedConnection, RedisFence), String> {
+    async fn probe(&self) -> Result<Probed, Unusable> {
         // Time limits are this type's own.
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let text = |error: redis::RedisError| error.to_string();
+        let away = |error: redis::RedisError| Unusable::Away(error.to_string());
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connect.await.map_err(text)?;
-        let mut info = redis::cmd("INFO");
-        info.arg("server").arg("replication");
-        let info: String = info.query_async(&mut connection).await.map_err(text)?;
-        let field =
-            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        if field("role") != Some("master") {
-            return Err("it is a replica".to_owned());
-        }
-        let id = |name: &str| {
-            let advice = || format!("INFO shows no {name}: the server must be Redis 7 or later");
-            field(name).and_then(|id| id.trim().parse().ok()).ok_or_else(advice)
-        };
-        let fence = RedisFence { run_id: id("run_id")?, replid: id("master_replid")? };
-        Ok((connection, fence))
+        let mut connection = connect.await.map_err(away)?;
+        let fence = fence::fence_of(&mut connection, self.fencing).await?;
+        let replica = self.fencing == RedisFencing::Connection
+            && fence::replicated(&mut connection, fence::probe_limit()).await;
+        Ok((connection, fence, replica.then(Instant::now)))
     }
 }
 

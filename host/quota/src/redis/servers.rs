@@ -1,8 +1,9 @@
 //! Which server has a key: the master among several, or the node of a Cluster's slot.
 //!
 //! An edge has one [`Servers`]: the ledger, the sessions and the rates send their scripts over
-//! its connections, and one breaker stands before all three. Looked at once per script. Invariant: a key goes to a server that said it is a master;
-//! that it may hand out a tranche is checked again by the fence inside every script.
+//! its connections, and one breaker stands before all three; `fence` says what fences each.
+//! Looked at once per script. Invariant: a key goes to a server that said it is a master; that
+//! it may hand out a tranche is checked again by the fence inside every script.
 
 use std::{
     collections::HashMap,
@@ -19,6 +20,7 @@ use tokio::{
 };
 
 use super::{
+    fence,
     link::{Link, LinkError},
     target::RedisTarget,
 };
@@ -92,7 +94,8 @@ impl Servers {
 
     /// The link to a client's server, made and supervised when it is new.
     fn add(&self, client: redis::Client) -> Arc<Link> {
-        let link = Link::new(client, Arc::clone(&self.found), self.call_limit);
+        let fencing = self.target.fencing();
+        let link = Link::new(client, Arc::clone(&self.found), self.call_limit, fencing);
         self.locked(|links| {
             if let Some(known) = links.all.get(link.name()) {
                 return Arc::clone(known);
@@ -127,6 +130,16 @@ impl Servers {
     /// All servers.
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {
         self.locked(|links| links.all.values().map(Arc::clone).collect())
+    }
+
+    /// Where they are.
+    pub(crate) const fn target(&self) -> &RedisTarget {
+        &self.target
+    }
+
+    /// A script that reads its fence, in the form in which these servers get it.
+    pub(crate) fn script(&self, text: &str) -> Script {
+        fence::script(self.target.fencing(), text)
     }
 
     /// Runs a script where its first key lives. All keys must be of one slot.

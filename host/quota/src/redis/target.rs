@@ -12,6 +12,19 @@ pub struct RedisTarget {
     servers: Vec<ConnectionInfo>,
     tls: Option<TlsCertificates>,
     cluster: bool,
+    fence: RedisFencing,
+}
+
+/// What tells one life of a server, and one history of its data, from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedisFencing {
+    /// `run_id` and `master_replid`, which `INFO` shows.
+    #[default]
+    Server,
+    /// A key that is renewed with every connection, for a server that hides these: whoever
+    /// connects ends what was granted before. A failover behind a connection that outlives it
+    /// is not seen, so exactness across it is probabilistic.
+    Connection,
 }
 
 /// Why a URL names no Redis.
@@ -30,6 +43,9 @@ pub enum TargetError {
         /// The reader's words.
         reason: String,
     },
+    /// A fence that such servers cannot have.
+    #[error("\"connection\" is not for a Cluster: its nodes have to show run_id and master_replid")]
+    Fence,
     /// TLS options that do not fit together.
     #[error("{0}")]
     Tls(String),
@@ -70,7 +86,23 @@ impl RedisTarget {
             })?;
             servers.push(server);
         }
-        Ok(Self { servers, tls: certificates, cluster })
+        Ok(Self { servers, tls: certificates, cluster, fence: RedisFencing::Server })
+    }
+
+    /// The same under another fence.
+    ///
+    /// # Errors
+    /// A Cluster has no key that all of its nodes have.
+    pub fn fenced(self, fence: RedisFencing) -> Result<Self, TargetError> {
+        if self.cluster && fence == RedisFencing::Connection {
+            return Err(TargetError::Fence);
+        }
+        Ok(Self { fence, ..self })
+    }
+
+    /// What fences it.
+    pub(crate) const fn fencing(&self) -> RedisFencing {
+        self.fence
     }
 
     /// Whether the servers are a Cluster.

@@ -1,11 +1,13 @@
 //! The scripts in a real Redis: the dispatchers' contract, and what only a server can do.
 
+mod connection;
+
 use std::{sync::Arc, time::Duration};
 
 use model::ledger::{Dispatcher as _, DispatcherError, Fence, LeaseAnswer, WindowKey};
 use services::{Dump, Fault, FaultProxy, Redis, RedisCluster, RedisOptions};
 
-use super::{RedisLedger, RedisTarget, RedisTls, Servers, link::LinkError};
+use super::{Probabilistic, RedisLedger, RedisTarget, RedisTls, Servers, hidden, link::LinkError};
 use crate::contract::{self, Bench};
 
 /// Long enough for every machine that is not broken.
@@ -15,7 +17,8 @@ const CALL: Duration = Duration::from_secs(20);
 
 fn ledger_at(url: &str, tls: RedisTls, limit: Duration) -> Arc<RedisLedger> {
     let target = RedisTarget::parse(url, tls).expect("a target");
-    Arc::new(RedisLedger::new(Servers::connect(target, limit).expect("servers")))
+    let servers = Servers::connect(target, limit).expect("servers");
+    Arc::new(RedisLedger::new(servers, None))
 }
 
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -177,7 +180,7 @@ async fn a_right_that_is_missing_for_rates_costs_the_ledger_nothing() {
     let url = format!("redis://edge:geheim@127.0.0.1:{}", redis.port());
     let target = RedisTarget::parse(&url, RedisTls::default()).expect("a target");
     let servers = Servers::connect(target, CALL).expect("servers");
-    let ledger = Arc::new(RedisLedger::new(Arc::clone(&servers)));
+    let ledger = Arc::new(RedisLedger::new(Arc::clone(&servers), None));
     let bench = contract::bench(Arc::clone(&ledger) as _);
     answering(&ledger, &bench.key).await;
     let script = redis::Script::new("return redis.call('GET', KEYS[1])");

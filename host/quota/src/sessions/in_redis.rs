@@ -32,6 +32,11 @@ const NOT_MASTER: &str = "NOTMASTER";
 
 /// Runs a script where its keys live, within a time limit. All keys are of one slot.
 pub(crate) trait Scripts: Send + Sync {
+    /// A script in the form in which it is sent.
+    fn script(&self, text: &str) -> Script {
+        Script::new(text)
+    }
+
     /// Sends it at most once.
     fn run<'a>(
         &'a self,
@@ -42,6 +47,10 @@ pub(crate) trait Scripts: Send + Sync {
 }
 
 impl Scripts for Servers {
+    fn script(&self, text: &str) -> Script {
+        self.script(text)
+    }
+
     fn run<'a>(
         &'a self,
         script: &'a Script,
@@ -118,7 +127,7 @@ fn hex(id: SessionId) -> String {
 
 impl InRedis {
     pub(crate) fn new(scripts: Arc<dyn Scripts>, guards: Arc<dyn GuardStore>) -> Self {
-        let script = Arc::new(Script::new(include_str!("sessions.lua")));
+        let script = Arc::new(scripts.script(include_str!("sessions.lua")));
         Self { scripts, guards, script, ttl_ms: TTL_MS, hold_ms: GUARD_HOLD_MS }
     }
 

@@ -15,8 +15,9 @@ use model::{
     clock::{Clock, ManualClock, UnixMs},
     gate::{Denial, Gate, Meter, MeteredUsage, Permit, Take, UsageSource},
     ledger::{
-        Authority, AuthorityError, BootId, Holder, HolderId, Inherited, OpenRequest, Opening,
-        Registered, Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
+        Authority, AuthorityError, BootId, Holder, HolderId, Inherited, KeepRequest, OpenRequest,
+        Opening, Registered, Report, ReportAnswer, Standing, Stranded, Will, WindowAccount,
+        WindowKey,
     },
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
@@ -265,6 +266,14 @@ impl Authority for Flaky {
         requests: Vec<OpenRequest>,
     ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>> {
         self.pass(self.store.open(holder, requests))
+    }
+
+    fn keep(
+        &self,
+        holder: HolderId,
+        requests: Vec<KeepRequest>,
+    ) -> BoxFuture<'_, Result<Vec<Opening>, AuthorityError>> {
+        self.pass(self.store.keep(holder, requests))
     }
 
     fn report(&self, report: Report) -> BoxFuture<'_, Result<ReportAnswer, AuthorityError>> {

@@ -7,11 +7,14 @@
     reason = "these are tests"
 )]
 
+mod anchors;
 mod bench;
 mod hot_path;
 mod kill;
 mod limits;
+mod meters;
 mod outage;
+mod overdraft;
 mod pools;
 mod rate;
 mod restart;

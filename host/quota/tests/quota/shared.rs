@@ -6,17 +6,23 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use control::Store;
 use model::{
     clock::{Clock, SystemClock},
-    gate::{Denial, Gate as _, Meter},
+    gate::{Denial, Gate as _, Meter, UsageSource as _},
     ledger::{Authority, BootId},
     quota::MetricSet,
     snapshot::TenantEntry,
 };
 use prometheus::Registry;
-use quota::{Quota, QuotaConfig, RedisServers, RedisTarget, RedisTls};
-use services::{Dump, Redis, RedisOptions};
+use quota::{Quota, QuotaConfig, RedisFencing, RedisServers, RedisTarget, RedisTls, StartError};
+use services::{Dump, Postgres, Redis, RedisOptions};
 use uuid::Uuid;
 
-use crate::bench::{API, entry, take, tenant};
+use crate::{
+    bench::{API, entry, take, tenant, wait_until},
+    overdraft::keeping,
+};
+
+/// Longest call to Redis: the machine may be busy.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A database, a Redis, and what outlives the edges.
 struct Site {
@@ -62,14 +68,37 @@ impl Site {
         self.edge_at(name, name).await
     }
 
+    /// An edge that gives up waiting soon.
+    async fn hasty(&self, name: &str) -> Edge {
+        self.edge_with(name, name, |config| {
+            config.admit_wait_ms_max = 300;
+            config.authority_timeout_ms = 3_000;
+            config.redis = Some(self.servers(Duration::from_millis(300)));
+        })
+        .await
+    }
+
+    fn servers(&self, limit: Duration) -> Arc<RedisServers> {
+        let target = RedisTarget::parse(&self.redis.url(), RedisTls::default()).unwrap();
+        RedisServers::connect(target, limit).unwrap()
+    }
+
     /// An edge of a name, with the lease file of another.
     async fn edge_at(&self, file: &str, name: &str) -> Edge {
+        self.edge_with(file, name, |_| {}).await
+    }
+
+    async fn edge_with(
+        &self,
+        file: &str,
+        name: &str,
+        change: impl FnOnce(&mut QuotaConfig),
+    ) -> Edge {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let store = Store::open(&self.url, Arc::clone(&clock)).await.unwrap();
         let registry = Registry::new();
-        let target = RedisTarget::parse(&self.redis.url(), RedisTls::default()).unwrap();
-        let servers = RedisServers::connect(target, Duration::from_secs(2)).unwrap();
-        let config = QuotaConfig {
+        let servers = self.servers(CALL_LIMIT);
+        let mut config = QuotaConfig {
             edge: name.to_owned(),
             boot: Some(self.boot),
             lease_records: 256,
@@ -80,6 +109,7 @@ impl Site {
             authority_timeout_ms: 60_000,
             ..QuotaConfig::new(self.lease_file(file)).with_redis(servers)
         };
+        change(&mut config);
         let authority: Arc<dyn Authority> = Arc::clone(&store) as _;
         let quota = Quota::start(config, authority, Arc::clone(&clock), &registry).await.unwrap();
         Edge { quota, store, clock, registry }
@@ -257,6 +287,92 @@ async fn an_edge_that_was_taken_for_lost_begins_anew_and_wastes_at_most_its_leas
     spent += spend_out(&[&a, &b, &impostor], &tenant).await;
     assert!((980..=1_000).contains(&spent), "{spent}");
     audit(&b).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_redis_and_database_gone_every_edge_spends_what_it_kept_and_no_more() {
+    const KEPT: u64 = 40;
+    let postgres = Postgres::start();
+    let site = Site { url: postgres.database(), ..Site::new() };
+    let (a, b) = (site.hasty("a").await, site.hasty("b").await);
+    let tenant = keeping(1_000, KEPT as u32);
+    let mut admitted = a.spend(&tenant, API, 20).await + b.spend(&tenant, API, 20).await;
+    let kept =
+        |edge: &Edge| edge.quota.at_edge(tenant.id()).iter().map(|quota| quota.kept).sum::<u64>();
+    wait_until(|| kept(&a) == KEPT && kept(&b) == KEPT).await;
+    site.redis.kill();
+    postgres.stop();
+    for edge in [&a, &b] {
+        let meter = edge.quota.meter(&tenant);
+        let mut refused = 0;
+        while refused < 3 {
+            match edge.one(&meter, API).await {
+                Ok(()) => admitted += 1,
+                Err(Denial::Unavailable { .. }) => refused += 1,
+                Err(other) => panic!("nobody can say that: {other:?}"),
+            }
+        }
+        assert_eq!(kept(edge), 0);
+        assert_eq!(edge.metric("quota_overdrawn_total"), KEPT as f64);
+    }
+    postgres.resume();
+    site.redis.restart(Dump::Delete);
+    admitted += spend_out(&[&a, &b], &tenant).await;
+    assert_eq!(admitted, 1_000);
+    audit(&a).await;
+}
+
+/// A Redis whose user may not run INFO.
+fn secretive() -> Redis {
+    let rights = "~q:* ~s:* ~r:* &q:* +@all -@dangerous -rename -renamenx -copy -move";
+    let users = vec![format!("edge on >geheim {rights}")];
+    Redis::start(RedisOptions { users, ..RedisOptions::default() })
+}
+
+fn secret_target(redis: &Redis) -> RedisTarget {
+    let url = format!("redis://edge:geheim@127.0.0.1:{}", redis.port());
+    RedisTarget::parse(&url, RedisTls::default()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_hides_its_lives_is_refused_at_start_with_the_key_to_set() {
+    let site = Site { redis: secretive(), ..Site::new() };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let store = Store::open(&site.url, Arc::clone(&clock)).await.unwrap();
+    let servers = RedisServers::connect(secret_target(&site.redis), CALL_LIMIT).unwrap();
+    let config = QuotaConfig::new(site.lease_file("a")).with_redis(servers);
+    let started = Quota::start(config, store, clock, &Registry::new()).await;
+    let Err(error @ StartError::FenceHidden { .. }) = started else { panic!("it started") };
+    let said = error.to_string();
+    assert!(said.contains("quota.fence = \"connection\""), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fenced_by_connections_edges_are_exact_through_restarts_and_lost_data() {
+    let site = Site { redis: secretive(), ..Site::new() };
+    let fenced = |config: &mut QuotaConfig| {
+        let target = secret_target(&site.redis).fenced(RedisFencing::Connection).unwrap();
+        config.redis = Some(RedisServers::connect(target, CALL_LIMIT).unwrap());
+    };
+    let (a, b) = (site.edge_with("a", "a", fenced).await, site.edge_with("b", "b", fenced).await);
+    let tenant = tenant(600, 0);
+    let mut admitted = 0;
+    for loss in 0..3 {
+        admitted += a.spend(&tenant, API, 40).await;
+        admitted += b.spend(&tenant, API, 40).await;
+        match loss {
+            0 => {
+                site.redis.save();
+                site.redis.restart(Dump::Keep);
+            }
+            1 => site.redis.flush(),
+            _ => {}
+        }
+    }
+    admitted += spend_out(&[&a, &b], &tenant).await;
+    assert_eq!(admitted, 600, "{}", site.epochs());
+    assert!(a.metric("quota_dispatcher_calls_total") > 0.0, "Redis was asked");
+    audit(&a).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

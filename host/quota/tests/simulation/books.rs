@@ -13,9 +13,9 @@ use std::{
 use model::{
     clock::Clock as _,
     ledger::{
-        Bounds, EpochRef, Fence, Holder, HolderId, Inherited, InstallPermit, LateRefunds,
-        LeaseReport, LostShare, OpenRequest, Opening, Registered, Report, ReportAnswer, Standing,
-        Stranded, Will, WindowAccount, WindowKey, rules::tranche_size,
+        Bounds, EpochRef, Fence, Holder, HolderId, Inherited, InstallPermit, KeepRequest,
+        LateRefunds, LeaseReport, LostShare, OpenRequest, Opening, Registered, Report,
+        ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey, rules::tranche_size,
     },
 };
 
@@ -75,6 +75,8 @@ enum Phase {
 struct Epoch {
     fence: Fence,
     tranche: u64,
+    /// Set aside by its holder: no later tranche closes it.
+    kept: bool,
     phase: Phase,
     closing_since: Duration,
     /// What lost holders had reported beyond what CLOSE told of them: counted all the same.
@@ -213,7 +215,7 @@ impl Books {
         let row = self.windows.entry(key).or_default();
         (row.limit, row.limit_high) = (limit, row.limit_high.max(limit));
         let shared = matches!(fence, Fence::Redis(_));
-        let own = row.epochs.iter().filter(|(_, epoch)| epoch.fence == fence);
+        let own = row.epochs.iter().filter(|(_, epoch)| epoch.fence == fence && !epoch.kept);
         let known =
             if shared { row.bounds.latest } else { own.map(|(n, _)| *n).max().unwrap_or(0) };
         let lost = if shared { latest != known } else { latest < known || latest > row.latest };
@@ -233,14 +235,16 @@ impl Books {
         let (epoch, phase) = (row.latest, Phase::Open);
         let reports = BTreeMap::new();
         let (closing_since, beyond) = (now, 0);
-        let row_of = Epoch { fence, tranche, phase, closing_since, beyond, reports };
+        let row_of = Epoch { fence, tranche, kept: false, phase, closing_since, beyond, reports };
         row.epochs.insert(epoch, row_of);
         if shared {
             row.bounds.latest = epoch;
             row.close_before(epoch, Some((known, fence)), now);
         } else {
             let before = row.epochs.range_mut(..known);
-            before.filter(|(_, epoch)| epoch.fence == fence).for_each(|(_, row)| row.close(now));
+            before
+                .filter(|(_, epoch)| epoch.fence == fence && !epoch.kept)
+                .for_each(|(_, row)| row.close(now));
         }
         self.debited(&key);
         let of = EpochRef { key, epoch };
@@ -251,6 +255,45 @@ impl Books {
             remaining - tranche,
             self.clock.now(),
         ))
+    }
+
+    pub(super) fn keep(
+        &mut self,
+        holder: HolderId,
+        requests: &[KeepRequest],
+    ) -> Option<Vec<Opening>> {
+        self.alive(holder)?;
+        let openings: Vec<_> =
+            requests.iter().map(|request| self.keep_one(holder, request)).collect();
+        trace(&self.clock, format_args!("{requests:?}\n          -> {openings:?}"));
+        Some(openings)
+    }
+
+    fn keep_one(&mut self, holder: HolderId, request: &KeepRequest) -> Opening {
+        let KeepRequest { key, latest, limit, tokens } = *request;
+        let (fence, now) = (Fence::Holder(holder), self.clock.elapsed());
+        let row = self.windows.entry(key).or_default();
+        (row.limit, row.limit_high) = (limit, row.limit_high.max(limit));
+        let own = row.epochs.iter().filter(|(_, epoch)| epoch.fence == fence && epoch.kept);
+        let known = own.map(|(number, _)| *number).max().unwrap_or(0);
+        if latest < known || latest > row.latest {
+            return Opening::Lost { latest: known };
+        }
+        let remaining = limit.saturating_sub(row.granted - row.credited);
+        let tranche = tokens.min(remaining);
+        if tranche == 0 {
+            return Opening::Exhausted;
+        }
+        row.latest += 1;
+        row.granted += tranche;
+        let (epoch, reports) = (row.latest, BTreeMap::new());
+        let (phase, closing_since, beyond) = (Phase::Open, now, 0);
+        let row_of = Epoch { fence, tranche, kept: true, phase, closing_since, beyond, reports };
+        row.epochs.insert(epoch, row_of);
+        self.debited(&key);
+        let of = EpochRef { key, epoch };
+        let now = self.clock.now();
+        Opening::Opened(InstallPermit::issue(of, fence, tranche, remaining - tranche, now))
     }
 
     pub(super) fn report(&mut self, report: &Report) -> ReportAnswer {
@@ -464,6 +507,8 @@ impl Books {
             credited: row.credited,
             latest: row.latest,
             charged: row.granted - row.credited,
+            wasted: 0,
+            refunded: 0,
         };
         keys.iter().map(|key| self.windows.get(key).map(account)).collect()
     }

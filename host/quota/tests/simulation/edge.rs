@@ -244,7 +244,7 @@ impl Edge {
             let late = slot.map_or(0, |slot| u64::from(slot.late()));
             late.saturating_sub(books.late(key, process.holder))
         };
-        meters.values().map(|meter| keys.iter().map(|key| of(meter, key)).sum::<u64>()).sum()
+        meters.iter().map(|meter| keys.iter().map(|key| of(meter, key)).sum::<u64>()).sum()
     }
 
     /// Mapped pages reach the disk: what a power loss leaves.

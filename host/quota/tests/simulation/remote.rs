@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use model::{
     BoxFuture,
     ledger::{
-        Authority, AuthorityError, Holder, HolderId, Inherited, OpenRequest, Opening, Registered,
-        Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
+        Authority, AuthorityError, Holder, HolderId, Inherited, KeepRequest, OpenRequest, Opening,
+        Registered, Report, ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey,
     },
 };
 
@@ -62,6 +62,10 @@ impl Authority for Remote {
 
     fn open(&self, holder: HolderId, requests: Vec<OpenRequest>) -> Answer<'_, Vec<Opening>> {
         self.ask(move |books| books.open(holder, &requests))
+    }
+
+    fn keep(&self, holder: HolderId, requests: Vec<KeepRequest>) -> Answer<'_, Vec<Opening>> {
+        self.ask(move |books| books.keep(holder, &requests))
     }
 
     fn report(&self, report: Report) -> Answer<'_, ReportAnswer> {

@@ -1,21 +1,29 @@
 use std::collections::BTreeMap;
 
 use model::{
+    anchor::Anchor,
     clock::UnixMs,
-    gate::MeteredUsage,
+    gate::{EdgeQuota, MeteredUsage},
+    ledger::{
+        Authority as _, BootId, EpochRef, Fence, Holder, HolderId, LeaseReport, OpenRequest,
+        WindowKey,
+    },
     quota::{BYTES_PER_MB, Metric},
+    tenant::TenantId,
+    window::Window,
 };
 use serde_json::{Value, json};
 
 use crate::{
     store::Actor,
-    testing::{Backend, Control, acme, id_of, on_both},
+    testing::{Backend, Control, NEW_YEAR, acme, id_of, on_both, report_of},
 };
 
 on_both![
     the_guides_example_is_answered_field_by_field,
     an_authority_that_does_not_answer_is_a_503_with_retry_after,
     an_unknown_tenant_is_not_found,
+    the_numbers_of_leases_add_up_to_what_was_granted,
     reported_levels_are_the_usage_figures,
     levels_that_are_none_are_named_all_at_once,
     a_claim_is_counted_under_the_plan_and_leaves_one_audit_entry,
@@ -91,6 +99,65 @@ async fn an_authority_that_does_not_answer_is_a_503_with_retry_after(on: Backend
     assert_eq!(control.get(&path).await.status, 200);
     *control.sessions.0.lock().expect("not poisoned") = None;
     assert_eq!(control.get(&path).await.status, 503, "sessions that nobody can count are not 0");
+}
+
+async fn the_numbers_of_leases_add_up_to_what_was_granted(on: Backend) {
+    let control = Control::start(on).await;
+    let (tenant, path) = team(&control).await;
+    control.usage.set(0, 0);
+    assert_eq!(control.get(&path).await.json.get("lease"), None, "nothing was granted");
+    let id: TenantId = id_of(&tenant);
+    let window = Window::of(Metric::ApiCalls, NEW_YEAR, Anchor::default()).expect("a window");
+    let key = WindowKey { tenant: id, metric: Metric::ApiCalls, window };
+    let (one, other) = (holder(&control, "one").await, holder(&control, "other").await);
+    let store = &control.store;
+    for holder in [one, other] {
+        let fence = Fence::Holder(holder);
+        let request =
+            OpenRequest { key, fence, latest: 0, limit: 1_000, above: None, rate_per_s: 0 };
+        store.open(holder, vec![request]).await.expect("opened");
+    }
+    let spent = |epoch, spent, refunded| LeaseReport {
+        of: EpochRef { key, epoch },
+        tranche: 8,
+        lease: 1,
+        spent,
+        refunded,
+        sealed: false,
+    };
+    store.report(report_of(one, 1, vec![spent(1, 3, 2)])).await.expect("reported");
+    store.report(report_of(other, 1, vec![spent(2, 1, 0)])).await.expect("reported");
+    let heir = holder(&control, "other").await;
+    store.strand_others(heir).await.expect("lost");
+    let edge = EdgeQuota {
+        metric: Metric::ApiCalls,
+        at_hand: 5,
+        kept: 0,
+        admitted: 8,
+        dispatcher_calls: 2,
+    };
+    *control.usage.1.lock().expect("not poisoned") = vec![edge];
+    let lease = control.get(&path).await.json["lease"].clone();
+    assert_eq!(
+        lease,
+        json!({"api_calls": {
+            "window_start": "2024-01-01T00:00:00Z",
+            "window_end": "2024-02-01T00:00:00Z",
+            "limit": 1000, "granted": 16, "credited": 0, "spent": 4, "wasted": 7,
+            "outstanding": 5, "refunded": 2,
+            "edge": {
+                "at_hand": 5, "kept": 0, "admitted": 8, "dispatcher_calls": 2,
+                "dispatcher_calls_per_admitted": 0.25
+            }
+        }})
+    );
+}
+
+async fn holder(control: &Control, edge: &str) -> HolderId {
+    let id = HolderId::random();
+    let boot = BootId(uuid::Uuid::new_v4());
+    control.store.register(Holder { id, edge: edge.into(), boot }).await.expect("registered");
+    id
 }
 
 async fn an_unknown_tenant_is_not_found(on: Backend) {

@@ -3,6 +3,8 @@
 //! Run by an operator, on a schedule, and after every chaos test. Invariant: it only reads,
 //! and an empty answer is the proof.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use sqlx::prelude::FromRow;
 use uuid::Uuid;
 
@@ -90,7 +92,24 @@ SELECT e.tenant_id, e.metric, e.start_ms, 'a shared epoch is at most the latest'
 FROM epoch e JOIN quota_window w USING (tenant_id, metric, start_ms)
 WHERE e.shared = 1 AND e.epoch > w.shared_latest";
 
+/// How many faults the last audit of this process found.
+#[derive(Debug)]
+pub(in crate::store) struct LastAudit(AtomicI64);
+
+impl Default for LastAudit {
+    fn default() -> Self {
+        Self(AtomicI64::new(-1))
+    }
+}
+
 impl Store {
+    /// Faults that the last audit of this process found, for `quota_invariant_broken`; `None`
+    /// before the first.
+    #[must_use]
+    pub fn broken_quotas(&self) -> Option<u64> {
+        u64::try_from(self.last_audit.0.load(Ordering::Relaxed)).ok()
+    }
+
     /// Every quota account that does not add up. Reads all windows: seconds for a large
     /// installation, without holding up writers.
     ///
@@ -99,7 +118,10 @@ impl Store {
     pub async fn audit_quotas(&self) -> Result<Vec<QuotaViolation>, StoreError> {
         let mut tx = self.db.control(Purpose::Read).await?;
         let violations = violations(&mut tx).await;
-        tx.end(violations).await
+        let violations = tx.end(violations).await?;
+        let count = i64::try_from(violations.len()).unwrap_or(i64::MAX);
+        self.last_audit.0.store(count, Ordering::Relaxed);
+        Ok(violations)
     }
 }
 

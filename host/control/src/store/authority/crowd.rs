@@ -107,7 +107,10 @@ impl Spender {
                 let mut free = self.shared.free.lock().expect("not poisoned");
                 free.insert(permit.epoch(), permit.tranche());
             }
-            Opening::Lost { .. } | Opening::Exhausted | Opening::Parked => {}
+            Opening::Lost { .. }
+            | Opening::Exhausted
+            | Opening::Parked
+            | Opening::Elsewhere { .. } => {}
         }
         self.report().await;
     }

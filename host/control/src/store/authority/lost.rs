@@ -37,6 +37,10 @@ impl Operation for StrandOthers {
         .bind(self.0.0)
         .all(tx)
         .await?;
+        // All of them before any window, as everybody does: see `lives`.
+        for (other,) in &others {
+            lives::lock(tx, HolderId(*other)).await?;
+        }
         let mut stranded = Stranded::default();
         for (other,) in others {
             if let Some(lost) = lose(tx, HolderId(other), now, i64::MAX).await? {

@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 
 use model::{
     clock::UnixMs,
-    ledger::{EpochRef, Fence, HolderId, InstallPermit, OpenRequest, Opening, rules::tranche_size},
+    ledger::{
+        EpochRef, Fence, HolderId, InstallPermit, OpenRequest, Opening, WindowKey,
+        rules::tranche_size,
+    },
 };
 
 use super::{
@@ -21,7 +24,7 @@ use super::{
     int, lives, of,
     pooled::{Release, Room, Tops},
     shared, uint,
-    window::{self, WindowRow},
+    window::{self, Place, WindowRow},
 };
 
 /// All requests of a holder in one commit, answered in their order.
@@ -45,7 +48,8 @@ impl Operation for Open {
                 return Err(StoreError::HolderEnded(holder.0));
             }
         }
-        let tops = Tops::hold(tx, &self.requests).await?;
+        let keys: Vec<_> = self.requests.iter().map(|request| request.key).collect();
+        let tops = Tops::hold(tx, &keys).await?;
         // Windows are locked in one order by everybody, so that two batches that have some
         // in common never wait for each other.
         let mut turns: Vec<_> = self.requests.iter().enumerate().collect();
@@ -89,7 +93,10 @@ async fn open(
 ) -> Result<Opening, StoreError> {
     let OpenRequest { key, fence, rate_per_s, .. } = *request;
     let limit = room.map_or(request.limit, |room| room.limit);
-    let (row, limit) = window::under_limit(tx, &key, limit, now).await?;
+    let (row, limit) = match window::under_limit(tx, &key, limit, now).await? {
+        Place::Here(row, limit) => (row, limit),
+        Place::Elsewhere(window) => return Ok(Opening::Elsewhere { window }),
+    };
     let known = latest_of_kind(tx, request, &row).await?;
     if is_lost(request, &row, known) {
         return Ok(Opening::Lost { latest: uint(known) });
@@ -135,7 +142,8 @@ async fn latest_of_kind(
         return Ok(row.shared_latest);
     }
     let latest = sql("SELECT coalesce(max(epoch), 0) FROM quota_epoch
-         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND fence = $4 AND shared = 0");
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND fence = $4 AND shared = 0
+           AND kept = 0");
     let (latest,): (i64,) =
         of(latest, &request.key).bind(request.fence.to_string()).one(tx).await?;
     Ok(latest)
@@ -148,7 +156,7 @@ fn is_lost(request: &OpenRequest, row: &WindowRow, known: i64) -> bool {
     if is_shared(request.fence) { asked != known } else { asked < known || asked > row.latest }
 }
 
-/// Debits the window.
+/// Inserts the epoch and debits the window.
 async fn insert(
     tx: &mut ControlTx,
     request: &OpenRequest,
@@ -162,10 +170,27 @@ async fn insert(
          VALUES ($1, $2, $3, $4, $5, $6, 'open', $7)");
     let insert = of(insert, key).bind(epoch).bind(fence.to_string()).bind(int(tranche));
     insert.bind(shared).execute(tx).await?;
+    debit(tx, key, epoch, tranche, is_shared(*fence)).await
+}
+
+/// Counts an epoch in its window.
+pub(super) async fn debit(
+    tx: &mut ControlTx,
+    key: &WindowKey,
+    epoch: i64,
+    tranche: u64,
+    shared: bool,
+) -> Result<(), StoreError> {
     let debit = sql("UPDATE quota_window SET granted = granted + $4, latest = $5,
              shared_latest = CASE WHEN $6 = 1 THEN $5 ELSE shared_latest END
          WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
-    of(debit, key).bind(int(tranche)).bind(epoch).bind(shared).execute(tx).await.map(drop)
+    of(debit, key)
+        .bind(int(tranche))
+        .bind(epoch)
+        .bind(i64::from(shared))
+        .execute(tx)
+        .await
+        .map(drop)
 }
 
 /// Of one holder's own, two tranches may be open; an older one starts closing.
@@ -176,6 +201,6 @@ async fn close_own(
 ) -> Result<(), StoreError> {
     let close = sql("UPDATE quota_epoch SET state = 'closing'
          WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3 AND epoch < $4
-           AND state = 'open' AND fence = $5");
+           AND state = 'open' AND fence = $5 AND kept = 0");
     of(close, &request.key).bind(before).bind(request.fence.to_string()).execute(tx).await.map(drop)
 }

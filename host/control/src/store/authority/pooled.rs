@@ -17,6 +17,7 @@ use model::{
     pool::Family,
     quota::Metric,
     tenant::TenantId,
+    window::Window,
 };
 use uuid::Uuid;
 
@@ -41,12 +42,9 @@ use super::{
 pub(super) struct Tops(BTreeMap<(TenantId, Metric), TenantId>);
 
 impl Tops {
-    /// Those of the requests. The rows of the tops' pools are held, in one order by
+    /// Those of the accounts. The rows of the tops' pools are held, in one order by
     /// everybody. One small query where there is no pool of tokens.
-    pub(super) async fn hold(
-        tx: &mut ControlTx,
-        requests: &[OpenRequest],
-    ) -> Result<Self, StoreError> {
+    pub(super) async fn hold(tx: &mut ControlTx, keys: &[WindowKey]) -> Result<Self, StoreError> {
         if !tx.is_alone() {
             // Before the terms are read: whoever changes them excludes it.
             sql("LOCK TABLE quota_window IN ROW EXCLUSIVE MODE").execute(tx).await?;
@@ -56,7 +54,7 @@ impl Tops {
         .all(tx)
         .await?;
         let mut tops = BTreeMap::new();
-        for key in requests.iter().map(|request| request.key) {
+        for key in keys {
             if shared.iter().any(|(metric,)| metric == key.metric.as_str()) {
                 let top = family::top(tx, key.tenant, key.metric).await?;
                 tops.insert((key.tenant, key.metric), top);
@@ -247,7 +245,7 @@ impl Operation for Release {
     }
 }
 
-/// What the members of a pool drew in a window, and what the pool was at most.
+/// What the members of a pool had when a window began, and what the pool was at most.
 pub(super) struct Drawn {
     pub(super) owner: Uuid,
     pub(super) metric: String,
@@ -261,14 +259,14 @@ struct PoolRow {
     owner: Uuid,
     metric: String,
     start_ms: i64,
-    end_ms: i64,
     most: i64,
 }
 
-/// Every pool of tokens in every window of somebody below its owner.
+/// Every pool of tokens, wherever a window of somebody below its owner begins. A member that
+/// came with another anchor has a window over the ends of the others', whose sums are of two
+/// periods; of windows that overlap all at once, one begins last.
 pub(super) async fn drawn(tx: &mut ControlTx) -> Result<Vec<Drawn>, StoreError> {
     let rows: Vec<PoolRow> = sql("SELECT DISTINCT p.tenant_id AS owner, p.metric, w.start_ms,
-             w.end_ms,
              CASE WHEN w.start_ms >= q.since_ms THEN p.total ELSE q.total_high END AS most
          FROM pool p
          JOIN quota_pool q ON q.tenant_id = p.tenant_id AND q.metric = p.metric
@@ -277,14 +275,19 @@ pub(super) async fn drawn(tx: &mut ControlTx) -> Result<Vec<Drawn>, StoreError> 
     .all(tx)
     .await?;
     let mut drawn = Vec::with_capacity(rows.len());
-    for PoolRow { owner, metric, start_ms, end_ms, most } in rows {
+    for PoolRow { owner, metric, start_ms, most } in rows {
         let Some(known) = Metric::from_name(&metric) else { continue };
-        let window =
-            model::window::Window { start: UnixMs(uint(start_ms)), end: UnixMs(uint(end_ms)) };
+        let window = first_moment(start_ms);
         let family = below(tx, TenantId(owner), known, Use::Granted(window)).await?;
         let carried = carried(tx, TenantId(owner), known, window).await?;
         let tokens = family.used_below(TenantId(owner)).saturating_add(carried);
         drawn.push(Drawn { owner, metric, start_ms, tokens, most });
     }
     Ok(drawn)
+}
+
+/// What overlaps it are the windows that hold the time.
+fn first_moment(start_ms: i64) -> Window {
+    let start = uint(start_ms);
+    Window { start: UnixMs(start), end: UnixMs(start.saturating_add(1)) }
 }

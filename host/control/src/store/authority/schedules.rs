@@ -290,6 +290,7 @@ impl Play {
             match self.world.open_under(self.key, fence, latest, self.limit).await {
                 Opening::Lost { latest: newer } => latest = newer,
                 Opening::Exhausted | Opening::Parked => return,
+                Opening::Elsewhere { .. } => panic!("there is one window"),
                 Opening::Opened(permit) => {
                     if installed {
                         self.redis.free.insert(permit.epoch(), permit.tranche());
@@ -310,6 +311,7 @@ impl Play {
             }
             Opening::Exhausted | Opening::Parked => {}
             Opening::Lost { .. } => panic!("nobody else opens with this fence"),
+            Opening::Elsewhere { .. } => panic!("there is one window"),
         }
     }
 

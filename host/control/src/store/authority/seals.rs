@@ -17,6 +17,8 @@ use super::{
     figures::Source,
     given::{given, on_given},
     int, of,
+    recall::EpochRow,
+    window,
 };
 
 /// Report number of figures that come after the end of a holder: after every number that it
@@ -85,7 +87,13 @@ pub(super) async fn seal_untold(
 
 /// Marks every shared epoch that a lost holder may have tokens of as lacking its share. Who
 /// calls has locked the holder: what is opened later it can no longer confirm.
+///
+/// Windows in which an epoch is closing are held first: another transaction may be about to
+/// end it without this holder, which registered after it began to close; a mark beside that
+/// would be an open figure of a reconciled epoch. One that is still open here nobody ends
+/// without having seen the holder, which has to seal it.
 pub(super) async fn lack_shares(tx: &mut ControlTx, holder: HolderId) -> Result<(), StoreError> {
+    hold_closing(tx).await?;
     sql("INSERT INTO quota_report (tenant_id, metric, start_ms, epoch, holder, lease, report_no,
              spent, refunded, sealed)
          SELECT e.tenant_id, e.metric, e.start_ms, e.epoch, $1, 0, 0, 0, 0, 0
@@ -95,6 +103,18 @@ pub(super) async fn lack_shares(tx: &mut ControlTx, holder: HolderId) -> Result<
     .execute(tx)
     .await
     .map(drop)
+}
+
+/// Locks the windows in which a shared epoch is closing, in the order of all others' locks.
+async fn hold_closing(tx: &mut ControlTx) -> Result<(), StoreError> {
+    let rows: Vec<EpochRow> = sql("SELECT DISTINCT e.tenant_id AS tenant, e.metric, e.start_ms,
+             w.end_ms, CAST(0 AS BIGINT) AS epoch
+         FROM quota_epoch e JOIN quota_window w ON w.tenant_id = e.tenant_id
+          AND w.metric = e.metric AND w.start_ms = e.start_ms
+         WHERE e.shared = 1 AND e.state = 'closing'")
+    .all(tx)
+    .await?;
+    window::hold(tx, rows.iter().filter_map(EpochRow::epoch).map(|of| of.key)).await
 }
 
 /// The same of those shared epochs of which a holder that ended left a lease without final

@@ -52,7 +52,7 @@ async fn open_all(store: &Store, holder: HolderId, keys: Vec<WindowKey>) -> Vec<
         let answered = asked.into_iter().zip(openings);
         asked = answered
             .filter_map(|(request, opening)| match opening {
-                Opening::Exhausted | Opening::Parked => None,
+                Opening::Exhausted | Opening::Parked | Opening::Elsewhere { .. } => None,
                 Opening::Lost { latest } => Some(OpenRequest { latest, ..request }),
                 Opening::Opened(permit) => {
                     assert_eq!((permit.key(), permit.fence()), (request.key, request.fence));

@@ -142,6 +142,7 @@ async fn one_commit_opens_for_many_and_answers_in_order(on: Backend) {
             }
             Opening::Exhausted | Opening::Parked => assert_eq!(request.limit, 0),
             Opening::Lost { .. } => panic!("nobody else opens"),
+            Opening::Elsewhere { .. } => panic!("there is one window"),
         }
     }
     bench.audit().await;
@@ -364,6 +365,7 @@ async fn run(on: Backend, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 }
                 Opening::Lost { latest: now } => latest = now,
                 Opening::Exhausted | Opening::Parked => {}
+                Opening::Elsewhere { .. } => panic!("there is one window"),
             },
             Step::Spend(tokens) => {
                 if let Some((_, size, spent)) = &mut held {

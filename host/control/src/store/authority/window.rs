@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use model::{
     clock::UnixMs,
     ledger::{EpochRef, WindowKey},
+    window::Window,
 };
 use sqlx::prelude::FromRow;
 
@@ -19,6 +20,7 @@ use super::{
         StoreError,
         db::{ControlTx, locking, sql},
     },
+    elsewhere,
     given::{given, on_given},
     int, of, uint,
 };
@@ -32,7 +34,7 @@ const DETAILS_KEPT_MS: u64 = 48 * 3_600_000;
 /// figures.
 const WINDOW_KEPT_MS: u64 = 400 * 24 * 3_600_000;
 
-#[derive(FromRow)]
+#[derive(Clone, Copy, FromRow)]
 pub(super) struct WindowRow {
     pub(super) end_ms: i64,
     pub(super) limit_tokens: i64,
@@ -101,15 +103,31 @@ pub(super) async fn find_or_insert(
     row.map(|row| (row, made)).ok_or(StoreError::Database(sqlx::Error::RowNotFound))
 }
 
+/// Where tokens of a key are to be had.
+pub(super) enum Place {
+    /// In its window, and the limit for all that is granted in it.
+    Here(WindowRow, u64),
+    /// In a window with other bounds.
+    Elsewhere(Window),
+}
+
 /// The window of a key, made when it is new, under a limit; and the limit that this makes for
 /// all that is granted in it. What was granted before the tenant came into its pool does not
-/// count, and what former members of its own pool took does.
+/// count, and what former members of its own pool took does. A window of which nothing was
+/// ever granted is looked at as if it were new: a pool's row may have other bounds.
 pub(super) async fn under_limit(
     tx: &mut ControlTx,
     key: &WindowKey,
     limit: u64,
     now: UnixMs,
-) -> Result<(WindowRow, u64), StoreError> {
+) -> Result<Place, StoreError> {
+    let found = find(tx, key).await?;
+    if found.is_none_or(|row| row.end_ms != int(key.window.end.0) || row.latest == 0) {
+        let window = elsewhere::place(tx, key, now).await?;
+        if window != key.window {
+            return Ok(Place::Elsewhere(window));
+        }
+    }
     let (row, made) = find_or_insert(tx, key, limit).await?;
     let limit = limit.saturating_add(uint(row.pool_base)).saturating_sub(uint(row.carried));
     if made {
@@ -121,7 +139,7 @@ pub(super) async fn under_limit(
              WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
         of(update, key).bind(int(limit)).execute(tx).await?;
     }
-    Ok((row, limit))
+    Ok(Place::Here(row, limit))
 }
 
 /// Folds reconciled epochs that are far behind the latest.
@@ -142,6 +160,16 @@ pub(super) async fn fold(
                    AND e.state = 'reconciled'),
              folded_spent = folded_spent + (
                  SELECT CAST(coalesce(sum(r.spent), 0) AS BIGINT)
+                 FROM quota_epoch e JOIN quota_report r USING (tenant_id, metric, start_ms, epoch)
+                 WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch < $4
+                   AND e.state = 'reconciled'),
+             folded_wasted = folded_wasted + (
+                 SELECT CAST(coalesce(sum(r.spent), 0) AS BIGINT)
+                 FROM quota_epoch e JOIN quota_report r USING (tenant_id, metric, start_ms, epoch)
+                 WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch < $4
+                   AND e.state = 'reconciled' AND r.lease = 0),
+             folded_refunded = folded_refunded + (
+                 SELECT CAST(coalesce(sum(r.refunded), 0) AS BIGINT)
                  FROM quota_epoch e JOIN quota_report r USING (tenant_id, metric, start_ms, epoch)
                  WHERE e.tenant_id = $1 AND e.metric = $2 AND e.start_ms = $3 AND e.epoch < $4
                    AND e.state = 'reconciled')

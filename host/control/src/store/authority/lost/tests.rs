@@ -10,7 +10,11 @@ use uuid::Uuid;
 
 use super::super::{
     edges::{World, lease, redis},
+    figures::Source,
+    reconcile::reconcile,
+    seals,
     tests::key,
+    window,
 };
 use crate::{
     store::{
@@ -321,4 +325,41 @@ async fn figures_from_before_there_were_leases_are_replaced_by_the_will_that_tel
     assert_eq!((inherited.epochs, inherited.credited), (1, 5));
     assert_eq!(world.account(key).await, (3 + 8, 5), "{untold:?} stays charged");
     world.audit().await;
+}
+
+/// A transaction ends an epoch; meanwhile a holder that came after the epoch had begun to
+/// close is declared lost. Only where transactions run beside each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_beside_the_end_of_an_epoch_leaves_no_open_figure_of_it() {
+    let world = World::new(Backend::Postgres).await;
+    let mut one = world.edge("one").await;
+    let key = key(Metric::ApiCalls);
+    let of = world.opened(key, redis(1), 0).await;
+    world.close(key).await;
+    let mut ending = world.store.db.control(Purpose::Account).await.expect("begun");
+    window::hold(&mut ending, [key].into_iter()).await.expect("held");
+    let source = Source { holder: one.id, number: 9 };
+    seals::seal(&mut ending, source, [of]).await.expect("sealed");
+    let done = reconcile(&mut ending, &[of]).await.expect("reconciled");
+    assert_eq!(done.epochs, 1, "nobody else was there when it closed");
+    let late = world.edge("late").await;
+    let losing = tokio::spawn(async move { late.lost_to_heir("late").await });
+    // Either it waits for the window, or it is through before the other commits.
+    let waits = || async {
+        let waiting = services::postgres().superuser(
+            &world.database.url(),
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+               AND datname = current_database();",
+        );
+        waiting != "0"
+    };
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !losing.is_finished() && !waits().await {
+        assert!(std::time::Instant::now() < until, "neither waits nor ends");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    ending.end(Ok::<_, StoreError>(())).await.expect("committed");
+    losing.await.expect("lost");
+    world.audit().await;
+    assert_eq!(one.figures(vec![]).await.lost, [], "of an epoch that ended nothing is lacking");
 }

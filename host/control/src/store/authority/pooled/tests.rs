@@ -11,8 +11,8 @@ use model::{
     anchor::Anchor,
     catalog::Catalog,
     ledger::{
-        Above, Authority, EpochRef, Fence, HolderId, LeaseReport, OpenRequest, Opening, Report,
-        WindowKey,
+        Above, Authority, EpochRef, Fence, HolderId, KeepRequest, LeaseReport, OpenRequest,
+        Opening, Report, WindowKey,
     },
     pool::Share,
     quota::Metric,
@@ -32,6 +32,7 @@ use crate::{
 
 on_both![
     three_children_that_race_are_granted_the_pool_and_not_a_token_more,
+    nobody_in_a_pool_keeps_tokens_aside,
     a_guarantee_can_be_had_when_others_have_used_all_the_rest,
     a_maximum_holds_and_so_does_every_pool_above,
     the_owner_draws_from_what_its_plan_has_beside_its_pool,
@@ -154,6 +155,7 @@ impl Bench {
             Opening::Opened(permit) => permit.tranche(),
             Opening::Exhausted | Opening::Parked => 0,
             Opening::Lost { latest } => panic!("nobody else opens, but {latest} is open"),
+            Opening::Elsewhere { window } => panic!("all have one window, but {window:?} is there"),
         }
     }
 
@@ -218,6 +220,17 @@ async fn three_children_that_race_are_granted_the_pool_and_not_a_token_more(on: 
     assert_eq!(drawn.iter().sum::<u64>(), 100, "{drawn:?}");
     let report = bench.stores[0].pools(bench.ids[0]).await.expect("pools");
     assert_eq!(report[&Metric::ApiCalls].total, 100);
+    bench.world.audit().await;
+}
+
+async fn nobody_in_a_pool_keeps_tokens_aside(on: Backend) {
+    let bench = Bench::new(on, &THREE).await;
+    for n in 0..4 {
+        let OpenRequest { key, limit, .. } = bench.request(n, bench.edge.id);
+        let request = KeepRequest { key, latest: 0, limit, tokens: 5 };
+        let refused = bench.stores[0].keep(bench.edge.id, vec![request]).await.expect("an answer");
+        assert!(matches!(refused[..], [Opening::Exhausted]), "{n}: {refused:?}");
+    }
     bench.world.audit().await;
 }
 
