@@ -50,4 +50,5 @@ pub use self::{
     local::{LocalBody, LocalService},
     start::{Ports, Proxy, Running, StartError},
     tls::{LoadError as TlsError, MaterialError},
+    upstream::HealthConfig,
 };

@@ -167,6 +167,12 @@ impl Proxy {
             let thread = jwks::spawn(remotes, fetches, heard.clone());
             running.threads.push(thread.map_err(StartError::Thread)?);
         }
+        let health = shared.config.upstreams.health.clone();
+        if let Some(path) = health.path.clone() {
+            let fleet = shared.fleet.clone();
+            let thread = upstream::health::spawn(health, path, fleet, heard.clone());
+            running.threads.push(thread.map_err(StartError::Thread)?);
+        }
         for number in 0..workers {
             let listeners = Listeners {
                 clear: sockets.iter_mut().filter_map(Vec::pop).collect(),

@@ -1,6 +1,7 @@
 //! Step 8: which region and which endpoint, and which next when one fails.
 //!
-//! Endpoints that fail are ejected for a while ([`endpoint`], [`roster`]); when a region has
+//! Endpoints that fail are ejected for a while ([`endpoint`], [`roster`]), or found down
+//! ([`health`]); when a region has
 //! none left, the next of the residency group serves. Invariant: every region is a member of
 //! the tenant's residency group, by construction: nothing else is reachable from here,
 //! whatever fails and whatever a policy asked for.
@@ -9,6 +10,7 @@ mod budget;
 mod config;
 mod endpoint;
 mod fleet;
+pub(crate) mod health;
 mod roster;
 pub(crate) mod wire;
 
@@ -22,7 +24,6 @@ use model::{
 };
 use smallvec::SmallVec;
 
-pub use self::config::UpstreamsConfig;
 use self::roster::{Failure, Pick};
 pub(crate) use self::{
     budget::Budget,
@@ -30,6 +31,7 @@ pub(crate) use self::{
     fleet::{Fleet, Meters},
     roster::Roster,
 };
+pub use self::{config::UpstreamsConfig, health::HealthConfig};
 use crate::{exchange::Exchange, rescue::Reason, worker::Worker};
 
 /// Where the request goes.

@@ -114,3 +114,35 @@ fn a_server_error_is_passed_on_and_never_sent_again() {
     }
     assert_eq!(world.origin.seen().len(), 10);
 }
+
+#[test]
+fn health_checks_take_a_failing_endpoint_out_and_bring_a_good_one_back() {
+    let mut setup = Setup { endpoint: Some(nobody()), ..Setup::default() };
+    setup.config.upstreams.health = crate::HealthConfig {
+        path: Some("/healthz".to_owned()),
+        interval_ms: 10,
+        ..crate::HealthConfig::default()
+    };
+    setup.config.upstreams.region_failover = true;
+    let world = World::with(setup);
+    let served = || sent(&world.far_origin, "/a");
+    assert_eq!(world.get("/a", "").status, 200);
+    assert_eq!(served(), 1);
+    // The pool that serves is asked, and the home region, found down, costs no retry.
+    let checked = (0..2_000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        sent(&world.far_origin, "/healthz") > 10
+    });
+    assert!(checked, "the endpoint was not asked");
+    let page = prometheus::TextEncoder::new().encode_to_string(&world.registry.gather());
+    let page = page.expect("a page");
+    let standing = |address, value| {
+        page.contains(&format!("edge_upstream_endpoint_in{{endpoint=\"{address}\"}} {value}\n"))
+    };
+    assert!(standing(world.far_origin.address, 1), "{page}");
+    assert!(
+        page.lines().any(|line| {
+            line.starts_with("edge_upstream_endpoint_in{") && line.ends_with("} 0")
+        })
+    );
+}

@@ -5,6 +5,8 @@
 
 use serde::Deserialize;
 
+use super::HealthConfig;
+
 /// When endpoints are left alone, and when a request is tried again.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -29,6 +31,8 @@ pub struct UpstreamsConfig {
     /// Whether another region of the tenant's residency group serves when the home region
     /// cannot (true). A region that a policy asked for by name is never left.
     pub region_failover: bool,
+    /// Active checks.
+    pub health: HealthConfig,
 }
 
 impl Default for UpstreamsConfig {
@@ -42,6 +46,7 @@ impl Default for UpstreamsConfig {
             retry_percent: 20,
             retry_burst: 10,
             region_failover: true,
+            health: HealthConfig::default(),
         }
     }
 }
@@ -58,6 +63,6 @@ impl UpstreamsConfig {
         if self.ejected_percent_max > 100 || self.retry_percent > 100 {
             return Some("ejected_percent_max and retry_percent may be at most 100");
         }
-        None
+        self.health.flaw()
     }
 }

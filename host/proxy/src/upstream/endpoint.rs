@@ -8,11 +8,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use super::UpstreamsConfig;
+use super::{HealthConfig, UpstreamsConfig};
 
 /// Doublings of an ejection's time at most: beyond any sensible `ejection_ms_max`.
 const DOUBLINGS_MAX: u32 = 20;
@@ -27,6 +27,10 @@ pub(crate) struct Endpoint {
     /// When the next trial is due; 0 while in.
     out_until_ms: AtomicU64,
     returned_ms: AtomicU64,
+    /// What health checks say; they alone take it back.
+    is_down: AtomicBool,
+    /// Checks in a row that contradict `is_down`.
+    contrary: AtomicU32,
 }
 
 /// Whether an endpoint takes a request.
@@ -47,11 +51,16 @@ impl Endpoint {
             ejections: AtomicU32::new(0),
             out_until_ms: AtomicU64::new(0),
             returned_ms: AtomicU64::new(0),
+            is_down: AtomicBool::new(false),
+            contrary: AtomicU32::new(0),
         }
     }
 
     /// How it stands; the clock is read only of one that is ejected.
     pub(crate) fn standing(&self, now_ms: impl FnOnce() -> u64) -> Standing {
+        if self.is_down.load(Relaxed) {
+            return Standing::Out;
+        }
         match self.out_until_ms.load(Relaxed) {
             0 => Standing::In,
             until if until <= now_ms() => Standing::Due,
@@ -59,9 +68,34 @@ impl Endpoint {
         }
     }
 
-    /// Whether it is ejected.
-    pub(crate) fn is_ejected(&self) -> bool {
+    /// Whether it is ejected, or down.
+    pub(crate) fn is_out(&self) -> bool {
+        self.is_ejected() || self.is_down.load(Relaxed)
+    }
+
+    fn is_ejected(&self) -> bool {
         self.out_until_ms.load(Relaxed) != 0
+    }
+
+    /// Counts a health check, of one thread; true when it changes how the endpoint stands.
+    /// Good ones end an ejection too.
+    pub(super) fn checked(&self, is_healthy: bool, config: &HealthConfig) -> bool {
+        let (down, ejected) = (self.is_down.load(Relaxed), self.is_ejected());
+        if is_healthy != (down || ejected) {
+            self.contrary.store(0, Relaxed);
+            return false;
+        }
+        let needed = if is_healthy { config.healthy_after } else { config.unhealthy_after };
+        if self.contrary.fetch_add(1, Relaxed) + 1 < needed {
+            return false;
+        }
+        self.contrary.store(0, Relaxed);
+        self.failures.store(0, Relaxed);
+        if is_healthy {
+            self.out_until_ms.store(0, Relaxed);
+        }
+        self.is_down.store(!is_healthy, Relaxed);
+        true
     }
 
     /// Claims the one trial; the next is due one ejection later, should nothing be heard.

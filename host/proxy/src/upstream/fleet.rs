@@ -37,7 +37,7 @@ impl Fleet {
     }
 
     /// Those that somebody uses.
-    fn used(&self) -> Vec<Arc<Endpoint>> {
+    pub(super) fn used(&self) -> Vec<Arc<Endpoint>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.values().filter(|endpoint| Arc::strong_count(endpoint) > 1).cloned().collect()
     }
@@ -72,7 +72,7 @@ impl Meters {
         registry.register(Box::new(meters.retries.clone()))?;
         registry.register(Box::new(meters.ejections.clone()))?;
         registry.register(Box::new(meters.failovers.clone()))?;
-        let up = Opts::new("edge_upstream_endpoint_in", "1 while in, 0 while ejected");
+        let up = Opts::new("edge_upstream_endpoint_in", "1 while in, 0 while ejected or down");
         let in_flight =
             Opts::new("edge_upstream_endpoint_in_flight", "Requests under way, in larger pools");
         registry.register(Box::new(Standings {
@@ -107,7 +107,7 @@ impl Collector for Standings {
         self.in_flight.reset();
         for endpoint in self.fleet.used() {
             let address = endpoint.address.to_string();
-            self.up.with_label_values(&[&address]).set(i64::from(!endpoint.is_ejected()));
+            self.up.with_label_values(&[&address]).set(i64::from(!endpoint.is_out()));
             let in_flight = i64::try_from(endpoint.in_flight()).unwrap_or(i64::MAX);
             self.in_flight.with_label_values(&[&address]).set(in_flight);
         }

@@ -54,7 +54,7 @@ impl Roster {
         if let Some(endpoint) = due {
             return Some(self.picked(endpoint, true));
         }
-        let ready = || self.endpoints.iter().filter(free).filter(|one| !one.is_ejected());
+        let ready = || self.endpoints.iter().filter(free).filter(|one| !one.is_out());
         let drawn = match ready().count() {
             0 => return None,
             1 => ready().next()?,
@@ -85,7 +85,7 @@ impl Roster {
         now_ms: u64,
     ) -> bool {
         let enough = endpoint.failed(config);
-        let late = endpoint.is_ejected() && !on_trial;
+        let late = endpoint.is_out() && !on_trial;
         let ejects = !late && (on_trial || enough && self.may_eject(failure, config));
         if ejects {
             endpoint.eject(now_ms, config);
@@ -94,7 +94,7 @@ impl Roster {
     }
 
     fn may_eject(&self, failure: Failure, config: &UpstreamsConfig) -> bool {
-        let out = self.endpoints.iter().filter(|one| one.is_ejected()).count() + 1;
+        let out = self.endpoints.iter().filter(|one| one.is_out()).count() + 1;
         failure == Failure::Connect
             || out * 100 <= self.endpoints.len() * config.ejected_percent_max as usize
     }
@@ -182,17 +182,17 @@ mod tests {
                 let mut seed = index as u32;
                 let random = || { seed = seed.wrapping_mul(747_796_405).wrapping_add(1); seed };
                 let Some(pick) = roster.pick(&config, &[], || now_ms, random) else {
-                    prop_assert!(roster.endpoints.iter().all(|one| one.is_ejected()));
+                    prop_assert!(roster.endpoints.iter().all(|one| one.is_out()));
                     continue;
                 };
-                prop_assert!(pick.on_trial || !pick.endpoint.is_ejected());
+                prop_assert!(pick.on_trial || !pick.endpoint.is_out());
                 if good {
                     pick.endpoint.succeeded(pick.on_trial, || now_ms);
                 } else {
                     let Pick { endpoint, on_trial, .. } = &pick;
                     roster.failed(endpoint, *on_trial, Failure::Answer, &config, now_ms);
                 }
-                let out = roster.endpoints.iter().filter(|one| one.is_ejected()).count();
+                let out = roster.endpoints.iter().filter(|one| one.is_out()).count();
                 prop_assert!(out * 100 <= usize::from(count) * percent as usize);
             }
             prop_assert!(roster.endpoints.iter().all(|one| one.in_flight() == 0));
