@@ -122,17 +122,15 @@ impl Upstream {
         true
     }
 
-    /// Takes an endpoint for the second time that a request is sent, another one if there
-    /// is; false when it may not be sent again.
+    /// Takes an endpoint for the second time that a request is sent, another one of the
+    /// region if there is; false when it may not be sent again.
     pub(crate) fn again(&mut self, exchange: &mut Exchange, entry: &TenantEntry) -> bool {
         if !self.may_retry(&exchange.worker) {
             return false;
         }
         self.tried.push(self.address());
         let place = (&self.region, &self.backend);
-        if let Some((region, backend, pick)) =
-            next(exchange, entry, place, self.strays, &self.tried)
-        {
+        if let Some((region, backend, pick)) = next(exchange, entry, place, false, &self.tried) {
             self.arrive(exchange, region, backend, pick);
         }
         true

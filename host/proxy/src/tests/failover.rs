@@ -33,6 +33,14 @@ fn when_the_home_region_is_down_another_of_the_group_serves_and_is_named_as_the_
 }
 
 #[test]
+fn a_silent_endpoint_is_asked_again_in_its_own_region() {
+    let world = world(None, |upstreams| upstreams.region_failover = true);
+    assert_eq!(world.get("/close", "").status, 502);
+    assert_eq!(sent(&world.origin, "/close"), 2);
+    assert!(world.far_origin.seen().is_empty());
+}
+
+#[test]
 fn without_failover_a_region_that_is_down_fails_fast_until_a_trial_is_due() {
     let world = world(Some(nobody()), |_| {});
     let statuses = |count| (0..count).map(|_| world.get("/a", "").status).collect::<Vec<_>>();
