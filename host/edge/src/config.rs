@@ -79,6 +79,8 @@ pub struct EdgeSection {
     pub drain_timeout_ms: u64,
     /// Bounds on messages, times and connections.
     pub limits: Limits,
+    /// When upstream endpoints are ejected and requests tried again.
+    pub upstreams: proxy::UpstreamsConfig,
     /// Token issuers.
     pub jwt: JwtConfig,
     /// Whom metrics show by name.
@@ -97,6 +99,7 @@ impl Default for EdgeSection {
             trusted_proxies: Vec::new(),
             drain_timeout_ms: 30_000,
             limits: Limits::default(),
+            upstreams: proxy::UpstreamsConfig::default(),
             jwt: JwtConfig::default(),
             metrics: proxy::MetricsConfig::default(),
         }

@@ -368,6 +368,7 @@ fn proxy_config(config: &Config) -> proxy::ProxyConfig {
         workers: edge.workers,
         jwt: edge.jwt.clone(),
         limits: edge.limits.clone(),
+        upstreams: edge.upstreams.clone(),
         metrics: edge.metrics.clone(),
         client_country_header: edge.client_country_header.clone(),
         trusted_proxies: edge.trusted_proxies.clone(),

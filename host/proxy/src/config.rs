@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 pub use crate::{
     tenant::issuer::{IssuerConfig, JwtConfig, KeyConfig},
     tls::{CertificateConfig, ClientAuthConfig, MinVersion, TlsConfig},
+    upstream::UpstreamsConfig,
 };
 
 /// The data plane as configured.
@@ -30,6 +31,8 @@ pub struct ProxyConfig {
     pub jwt: JwtConfig,
     /// Bounds.
     pub limits: Limits,
+    /// When endpoints are ejected and requests tried again.
+    pub upstreams: UpstreamsConfig,
     /// Whom metrics show by name.
     pub metrics: MetricsConfig,
     /// A field in which a trusted proxy says the client's country (ISO 3166-1 alpha-2).
@@ -48,6 +51,7 @@ impl Default for ProxyConfig {
             workers: None,
             jwt: JwtConfig::default(),
             limits: Limits::default(),
+            upstreams: UpstreamsConfig::default(),
             metrics: MetricsConfig::default(),
             client_country_header: None,
             trusted_proxies: Vec::new(),

@@ -2,11 +2,13 @@
 //!
 //! Takes the permit by value and turns it into a charge when the first byte may leave.
 //! Bodies stream both ways ([`body`]); the fields that the edge writes are in
-//! [`fields`]. Retries belong here. Invariant: no permit, no call; framing is never
+//! [`fields`]. A request is sent once more at most, and only when nothing of it left, or
+//! when it may happen twice and nothing was heard. Invariant: no permit, no call; framing is never
 //! inherited, hyper writes it from the body's own length.
 
 pub(crate) mod body;
 pub(crate) mod fields;
+mod spare;
 
 use std::{
     future::poll_fn,
@@ -22,10 +24,14 @@ use http::{
 use hyper::{body::Incoming, client::conn::TrySendError};
 use model::gate::Permit;
 
-use self::body::{Download, Upload, UploadState};
+use self::{
+    body::{Download, Upload, UploadState},
+    spare::Spare,
+};
 pub(crate) use self::{
     body::{Outgoing, Payload},
     fields::Badge,
+    spare::Lists,
 };
 use crate::{
     exchange::Exchange,
@@ -53,20 +59,20 @@ pub(crate) async fn send(
     exchange: &mut Exchange,
     permit: Permit,
     caller: &Caller,
-    upstream: &Upstream,
+    upstream: &mut Upstream,
     judged: Judged,
     holds: &Holds,
 ) -> Result<Answered, Reason> {
     let state = Rc::new(UploadState::default());
-    let request = request(exchange, caller, upstream, judged, (&state, holds));
+    let mut request = request(exchange, caller, upstream, judged, (&state, holds));
     let method = request.method().clone();
     exchange.record.upstream_begins();
-    let link = connected(exchange, upstream, false).await?;
+    let link = connected(exchange, caller, upstream, &mut request, false).await?;
     // From here on bytes may leave; a crash charges the request.
     let charge = permit.spend();
     reserve::forwarded(holds);
     let charge_on = caller.entry.plan.charge_on;
-    let outcome = attempt(exchange, upstream, link, request, &state).await;
+    let outcome = attempt(exchange, caller, upstream, link, request, &state).await;
     exchange.record.upstream_ends();
     let outcome = outcome.and_then(|(response, link)| answered(exchange, response, link));
     let status = outcome.as_ref().ok().map(|answered| answered.status);
@@ -108,52 +114,106 @@ fn request(
     request
 }
 
-/// A resting link, or a new one.
+/// A link to the endpoint, or to the next one when it cannot be reached.
 async fn connected(
+    exchange: &mut Exchange,
+    caller: &Caller,
+    upstream: &mut Upstream,
+    request: &mut Request<Outgoing>,
+    fresh: bool,
+) -> Result<Box<Link>, Reason> {
+    loop {
+        let reason = match reached(exchange, upstream, fresh).await {
+            Ok(link) => return Ok(link),
+            Err(reason) => reason,
+        };
+        upstream.failed(exchange, reason);
+        if !upstream.moves_on(exchange, &caller.entry, reason) {
+            return Err(reason);
+        }
+        fields::write_region(exchange, caller, &upstream.region, request.headers_mut());
+    }
+}
+
+/// A resting link, or a new one.
+async fn reached(
     exchange: &Exchange,
-    upstream: &Upstream,
+    upstream: &mut Upstream,
     fresh: bool,
 ) -> Result<Box<Link>, Reason> {
     let pool = &exchange.worker.pool;
-    if !fresh && let Some(link) = pool.take(upstream.endpoint) {
-        return Ok(link);
-    }
-    let timeout_ms = exchange.limits().connect_timeout_ms;
-    let connect = pool.connect(upstream.endpoint);
-    exchange.within(timeout_ms, Reason::ConnectTimeout, connect).await?
+    let resting = if fresh { None } else { pool.take(upstream.address()) };
+    let mut link = match resting {
+        Some(link) => link,
+        None => {
+            let timeout_ms = exchange.limits().connect_timeout_ms;
+            let connect = pool.connect(upstream.address());
+            exchange.within(timeout_ms, Reason::ConnectTimeout, connect).await??
+        }
+    };
+    link.busy = upstream.busy();
+    Ok(link)
 }
 
-/// Sends on a link; on a new one when the link turns out to be dead before it took any of
-/// the request.
+/// Sends on a link; once more, on a new one, when the link turns out to be dead before it
+/// took any of the request, or when nothing was heard and the request may happen twice.
 async fn attempt(
-    exchange: &Exchange,
-    upstream: &Upstream,
+    exchange: &mut Exchange,
+    caller: &Caller,
+    upstream: &mut Upstream,
     link: Box<Link>,
     request: Request<Outgoing>,
     state: &UploadState,
 ) -> Result<(Response<Incoming>, Box<Link>), Reason> {
-    match roundtrip(exchange, link, request, state).await {
-        Err(Failed::Unsent(request)) => {
+    let spare = Spare::of(&exchange.worker, &request);
+    let mut request = match (roundtrip(exchange, link, request, state).await, spare) {
+        (Err(Failed::Unsent(request)), _) => {
             state.unsent(true);
-            let link = connected(exchange, upstream, true).await?;
-            let again = roundtrip(exchange, link, *request, state).await;
-            state.unsent(matches!(again, Err(Failed::Unsent(_))));
-            again.map_err(Failed::reason)
+            *request
         }
-        outcome => outcome.map_err(Failed::reason),
+        (Err(Failed::Silent), Some(spare)) => {
+            upstream.failed(exchange, Reason::UpstreamClosed);
+            if !upstream.again(exchange, &caller.entry) {
+                return Err(Reason::UpstreamClosed);
+            }
+            let mut request = spare.request();
+            fields::write_region(exchange, caller, &upstream.region, request.headers_mut());
+            request
+        }
+        (outcome, _) => return concluded(exchange, upstream, outcome),
+    };
+    let link = connected(exchange, caller, upstream, &mut request, true).await?;
+    let again = roundtrip(exchange, link, request, state).await;
+    state.unsent(state.is_unsent() && matches!(again, Err(Failed::Unsent(_))));
+    concluded(exchange, upstream, again)
+}
+
+/// Tells the endpoint's book how it went.
+fn concluded(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    outcome: Result<(Response<Incoming>, Box<Link>), Failed>,
+) -> Result<(Response<Incoming>, Box<Link>), Reason> {
+    let outcome = outcome.map_err(Failed::reason);
+    match &outcome {
+        Ok((response, _)) => upstream.answered(exchange, response.status()),
+        Err(reason) => upstream.failed(exchange, *reason),
     }
+    outcome
 }
 
 enum Failed {
     /// Not one byte was written.
     Unsent(Box<Request<Outgoing>>),
+    /// The connection ended before one byte of an answer.
+    Silent,
     Reason(Reason),
 }
 
 impl Failed {
     fn reason(self) -> Reason {
         match self {
-            Self::Unsent(_) => Reason::UpstreamClosed,
+            Self::Unsent(_) | Self::Silent => Reason::UpstreamClosed,
             Self::Reason(reason) => reason,
         }
     }
@@ -165,6 +225,7 @@ async fn roundtrip(
     request: Request<Outgoing>,
     state: &UploadState,
 ) -> Result<(Response<Incoming>, Box<Link>), Failed> {
+    link.heard.set(false);
     let mut answer = pin!(link.sender.try_send_request(request));
     exchange.timers.step(exchange.limits().first_byte_timeout_ms);
     let outcome = poll_fn(|cx| {
@@ -182,7 +243,11 @@ async fn roundtrip(
     })
     .await;
     exchange.timers.step_done();
-    outcome.map(|response| (response, link))
+    match outcome {
+        Ok(response) => Ok((response, link)),
+        Err(Failed::Reason(Reason::UpstreamClosed)) if !link.heard.get() => Err(Failed::Silent),
+        Err(failed) => Err(failed),
+    }
 }
 
 fn failed(mut error: TrySendError<Request<Outgoing>>, state: &UploadState) -> Failed {

@@ -60,8 +60,8 @@ async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, 
     let mut judged = policy::on_request(x, &caller, request).await?;
     reserve::cover(x, &holds, &judged.payload).await?;
     let kept = judged.kept.take();
-    let upstream = upstream::choose(x, &caller.entry, judged.target.as_ref())?;
-    let answered = forward::send(x, permit, &caller, &upstream, judged, &holds).await;
+    let mut upstream = upstream::choose(x, &caller.entry, judged.target.as_ref())?;
+    let answered = forward::send(x, permit, &caller, &mut upstream, judged, &holds).await;
     let mut answered = answered.map_err(|reason| reserve::stop(&holds, reason))?;
     level::report(x, &caller, &route, &holds, &mut answered);
     session::answered(x, &caller, &route, leaving, answered.status).await;

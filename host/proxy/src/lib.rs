@@ -45,9 +45,10 @@ pub use ipnet::IpNet;
 pub use self::{
     config::{
         CertificateConfig, ClientAuthConfig, JwtConfig, Limits, MetricsConfig, MinVersion,
-        ProxyConfig, TlsConfig, field_name, networks,
+        ProxyConfig, TlsConfig, UpstreamsConfig, field_name, networks,
     },
     local::{LocalBody, LocalService},
     start::{Ports, Proxy, Running, StartError},
     tls::{LoadError as TlsError, MaterialError},
+    upstream::HealthConfig,
 };

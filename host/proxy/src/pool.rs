@@ -19,15 +19,25 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::{config::Limits, forward::body::Outgoing, rescue::Reason, timer::Wheel};
+use crate::{
+    config::Limits,
+    forward::body::Outgoing,
+    rescue::Reason,
+    timer::Wheel,
+    upstream::{Busy, wire::Wire},
+};
 
 /// One connection to an endpoint.
 pub(crate) struct Link {
     pub(crate) sender: http1::SendRequest<Outgoing>,
-    driver: http1::Connection<TokioIo<TcpStream>, Outgoing>,
+    driver: http1::Connection<TokioIo<Wire>, Outgoing>,
     done: bool,
     endpoint: SocketAddr,
     idle_since_ms: u64,
+    /// Whether a byte came since it was last set to false.
+    pub(crate) heard: Rc<Cell<bool>>,
+    /// The request that uses it, as its endpoint counts it.
+    pub(crate) busy: Option<Busy>,
     /// Open links of the endpoint, this one included.
     open: Rc<Cell<usize>>,
 }
@@ -112,11 +122,20 @@ impl Pool {
         })?;
         // Without it a small request after a large one waits for a delayed ACK.
         stream.set_nodelay(true).map_err(|_| Reason::ConnectFailed)?;
-        let handshake = self.builder.handshake(TokioIo::new(stream)).await;
+        let heard = Rc::<Cell<bool>>::default();
+        let handshake = self.builder.handshake(TokioIo::new(Wire::new(stream, &heard))).await;
         let (sender, driver) = handshake.map_err(|_| Reason::ConnectFailed)?;
         let open = claim.keep();
-        let mut link =
-            Box::new(Link { sender, driver, done: false, endpoint, idle_since_ms: 0, open });
+        let mut link = Box::new(Link {
+            sender,
+            driver,
+            done: false,
+            endpoint,
+            idle_since_ms: 0,
+            heard,
+            busy: None,
+            open,
+        });
         if link.is_reusable() { Ok(link) } else { Err(Reason::UpstreamClosed) }
     }
 
@@ -132,6 +151,7 @@ impl Pool {
 
     /// Takes a link back, unless it is of no more use.
     pub(crate) fn give_back(&self, mut link: Box<Link>) {
+        link.busy = None;
         if !link.is_reusable() {
             return;
         }

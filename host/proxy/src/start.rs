@@ -21,6 +21,7 @@ use crate::{
         jwks,
     },
     tls::{self, LoadError, Reload, Stamps, Tls},
+    upstream::{self, Fleet},
     worker::Shared,
 };
 
@@ -115,6 +116,9 @@ impl Proxy {
         if let Some(flaw) = config.metrics.flaw() {
             return Err(StartError::Setting(flaw));
         }
+        if let Some(flaw) = config.upstreams.flaw() {
+            return Err(StartError::Setting(format!("upstreams.{flaw}")));
+        }
         if let Some(flaw) = config.tls.flaw() {
             return Err(StartError::Setting(format!("tls.{flaw}")));
         }
@@ -132,6 +136,8 @@ impl Proxy {
             false => Some(Tls::load(config.tls.clone(), tls::Meters::register(registry)?)?),
         };
         let series = Series::register(registry, &config.metrics, &clock)?;
+        let fleet = Fleet::default();
+        let upstreams = upstream::Meters::register(registry, &fleet)?;
         let fetches = jwks::Meters::register(registry)?;
         let shared = Arc::new(Shared {
             config,
@@ -145,6 +151,8 @@ impl Proxy {
             sessions,
             local: api.map(Local::new),
             tls: tls.clone(),
+            fleet,
+            upstreams,
         });
         let (commands, heard) = watch::channel(Command::Serve);
         let tenants = Arc::clone(&shared.series.tenants);
@@ -157,6 +165,12 @@ impl Proxy {
         }
         if !remotes.is_empty() {
             let thread = jwks::spawn(remotes, fetches, heard.clone());
+            running.threads.push(thread.map_err(StartError::Thread)?);
+        }
+        let health = shared.config.upstreams.health.clone();
+        if let Some(path) = health.path.clone() {
+            let fleet = shared.fleet.clone();
+            let thread = upstream::health::spawn(health, path, fleet, heard.clone());
             running.threads.push(thread.map_err(StartError::Thread)?);
         }
         for number in 0..workers {

@@ -26,13 +26,14 @@ use tokio::sync::watch;
 
 use crate::{
     config::ProxyConfig,
-    forward::Badge,
+    forward::{Badge, Lists},
     local::Local,
     pool::Pool,
     record::{Books, Series, Tally},
     tenant::jwt::Verifier,
     timer::Wheel,
     tls::Tls,
+    upstream::{Budget, Fleet, Meters, Roster},
     wire::io::{Scratch, scratch},
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Arc<dyn Sessions>,
     pub(crate) local: Option<Local>,
     pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) fleet: Fleet,
+    pub(crate) upstreams: Meters,
 }
 
 /// One worker.
@@ -59,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) pool: Rc<Pool>,
     pub(crate) tokens: Verifier,
     pub(crate) tally: Tally,
+    pub(crate) retries: Budget,
+    pub(crate) lists: Lists,
     source: RefCell<Source>,
     random: RefCell<SmallRng>,
     exchanges: Cell<usize>,
@@ -76,7 +81,7 @@ struct Source {
 pub(crate) struct Pinned {
     pub(crate) snapshot: Arc<Snapshot>,
     badges: RefCell<HashMap<*const TenantEntry, Rc<Badge>>>,
-    turns: RefCell<HashMap<*const Backend, usize>>,
+    rosters: RefCell<HashMap<*const Backend, Rc<Roster>>>,
     pub(crate) books: Books,
 }
 
@@ -85,7 +90,7 @@ impl Pinned {
         Rc::new(Self {
             snapshot,
             badges: RefCell::default(),
-            turns: RefCell::default(),
+            rosters: RefCell::default(),
             books: Books::new(),
         })
     }
@@ -98,12 +103,14 @@ impl Pinned {
 }
 
 impl Pinned {
-    /// Rises by one with each request to a backend.
-    pub(crate) fn turn(&self, backend: &Arc<Backend>) -> usize {
-        let mut turns = self.turns.borrow_mut();
-        let turn = turns.entry(Arc::as_ptr(backend)).or_default();
-        *turn = turn.wrapping_add(1);
-        *turn
+    /// The endpoints of a pool of this snapshot.
+    pub(crate) fn roster(&self, worker: &Worker, backend: &Arc<Backend>) -> Rc<Roster> {
+        let mut rosters = self.rosters.borrow_mut();
+        let known = rosters.entry(Arc::as_ptr(backend)).or_insert_with(|| {
+            let addresses = backend.endpoints.iter();
+            Rc::new(Roster::new(addresses.map(|address| worker.fleet.endpoint(*address))))
+        });
+        Rc::clone(known)
     }
 }
 
@@ -122,6 +129,8 @@ impl Worker {
             pool: Pool::new(&shared.config.limits, &wheel),
             tokens: Verifier::new(shared.config.jwt.cache_entries_max),
             tally: Tally::default(),
+            retries: Budget::new(&shared.config.upstreams),
+            lists: Lists::default(),
             wheel,
             scratch: scratch(),
             source: RefCell::new(Source { receiver, pinned }),

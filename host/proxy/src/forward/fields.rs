@@ -105,16 +105,30 @@ fn via(version: Version) -> HeaderValue {
     if version == Version::HTTP_2 { VIA_H2 } else { VIA_H1 }
 }
 
+/// Writes the region that serves, in place of another that was to.
+pub(crate) fn write_region(
+    exchange: &Exchange,
+    caller: &Caller,
+    region: &Arc<Region>,
+    headers: &mut HeaderMap,
+) {
+    let badge = exchange.pinned.badge(&caller.entry);
+    headers.insert(TENANT_REGION, region_value(&badge, caller, region));
+}
+
+fn region_value(badge: &Badge, caller: &Caller, region: &Arc<Region>) -> HeaderValue {
+    match Arc::ptr_eq(region, &caller.entry.home) {
+        true => badge.home.clone(),
+        false => text(format_args!("{}", region.name)),
+    }
+}
+
 fn identity(exchange: &Exchange, caller: &Caller, region: &Arc<Region>, headers: &mut HeaderMap) {
     let badge = exchange.pinned.badge(&caller.entry);
     headers.insert(TENANT_ID, badge.id.clone());
     headers.insert(TENANT_SLUG, badge.slug.clone());
     headers.insert(TENANT_PLAN, badge.plan.clone());
-    let region = match Arc::ptr_eq(region, &caller.entry.home) {
-        true => badge.home.clone(),
-        false => text(format_args!("{}", region.name)),
-    };
-    headers.insert(TENANT_REGION, region);
+    headers.insert(TENANT_REGION, region_value(&badge, caller, region));
     let subject = caller.token.as_ref().and_then(|token| token.subject_value.clone());
     subject.map(|subject| headers.insert(TENANT_SUBJECT, subject));
 }

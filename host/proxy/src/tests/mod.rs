@@ -9,6 +9,7 @@ mod origin;
 mod world;
 
 mod drain;
+mod failover;
 mod forwarding;
 mod framing;
 mod h2;

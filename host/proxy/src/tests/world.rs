@@ -72,6 +72,8 @@ pub(super) struct Setup {
     pub(super) chain: Arc<Chain>,
     pub(super) charge_on: ChargeOn,
     pub(super) endpoint: Option<SocketAddr>,
+    /// Further endpoints of the home region.
+    pub(super) more: Vec<SocketAddr>,
     pub(super) api: Option<Arc<dyn LocalService>>,
     pub(super) limiter: Arc<dyn Limiter>,
     pub(super) storage_loss: OnStorageLoss,
@@ -82,12 +84,23 @@ impl Default for Setup {
         let config = ProxyConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             workers: Some(1),
+            // Two regions that do not help each other, unless a test wants it.
+            upstreams: crate::UpstreamsConfig { region_failover: false, ..Default::default() },
             ..ProxyConfig::default()
         };
         let chain = Arc::default();
         let limiter = Arc::new(Unlimited);
         let (charge_on, storage_loss) = (ChargeOn::Answered, OnStorageLoss::Deny);
-        Self { config, chain, charge_on, endpoint: None, api: None, limiter, storage_loss }
+        Self {
+            config,
+            chain,
+            charge_on,
+            endpoint: None,
+            more: Vec::new(),
+            api: None,
+            limiter,
+            storage_loss,
+        }
     }
 }
 
@@ -190,14 +203,15 @@ fn snapshot(
     far: SocketAddr,
     key: &Arc<ApiKey>,
 ) -> Snapshot {
-    let region = |name: &str, endpoint| {
+    let region = |name: &str, endpoints: Vec<SocketAddr>| {
         let backend = |name: &str| {
-            (name.into(), Arc::new(Backend { name: name.into(), endpoints: vec![endpoint] }))
+            (name.into(), Arc::new(Backend { name: name.into(), endpoints: endpoints.clone() }))
         };
         let backends = BTreeMap::from([backend(DEFAULT_BACKEND), backend("canary")]);
         Arc::new(Region { name: name.into(), backends })
     };
-    let (near, far) = (region("eu-1", endpoint), region("eu-2", far));
+    let (near, far) =
+        (region("eu-1", [vec![endpoint], setup.more.clone()].concat()), region("eu-2", vec![far]));
     let group =
         Arc::new(ResidencyGroup { name: "eu".into(), regions: vec![Arc::clone(&near), far] });
     let plans: BTreeMap<String, Arc<Plan>> =
