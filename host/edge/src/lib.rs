@@ -14,6 +14,7 @@ pub mod declare;
 pub mod demo;
 pub mod golden;
 pub mod levels;
+pub mod plugins;
 pub mod publish;
 pub mod reload;
 mod reservations;

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{key::ApiKey, secret::Secret, tenant::Tenant};
+use crate::{key::ApiKey, plugin::PluginRecord, secret::Secret, tenant::Tenant};
 
 /// A tenant with what belongs to it alone.
 #[derive(Clone, Debug)]
@@ -24,4 +24,7 @@ pub struct Directory {
     pub tenants: Vec<Arc<TenantRecord>>,
     /// Every live data-plane key.
     pub keys: Vec<Arc<ApiKey>>,
+    /// Every plugin that is on and has an active version, in the order of scope and name;
+    /// the same allocation while none changes.
+    pub plugins: Arc<Vec<Arc<PluginRecord>>>,
 }

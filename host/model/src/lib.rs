@@ -24,6 +24,7 @@ pub mod limiter;
 pub mod loss;
 pub mod overrides;
 pub mod plan;
+pub mod plugin;
 pub mod policy;
 pub mod pool;
 pub mod problem;

@@ -106,6 +106,17 @@ impl<S> Change<S> {
         Ok(())
     }
 
+    /// Has plugins published at the end; the number that they then carry.
+    pub(super) async fn publish_plugins(&mut self) -> Result<i64, StoreError> {
+        let (revision,): (i64,) = sql("UPDATE directory_head
+             SET revision = revision + 1, plugins = revision + 1 RETURNING revision")
+        .one(&mut self.tx)
+        .await?;
+        self.store.db.announce(&mut self.tx).await?;
+        self.published = true;
+        Ok(revision)
+    }
+
     /// Commits a success and publishes what it asked for; undoes a failure. An error after
     /// the commit means that the database went away: the change is published when it is back.
     pub(super) async fn end<T, E: From<StoreError>>(

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{
     StoreError,
     db::{ControlTx, Tx, sql},
+    plugins::{self, PluginNews},
     rows,
     rows::Span,
     secrets,
@@ -34,6 +35,7 @@ const SINGLY_MAX: usize = 64;
 pub(super) struct Part {
     pub(super) tenants: Vec<Arc<TenantRecord>>,
     pub(super) keys: Vec<Arc<ApiKey>>,
+    pub(super) plugins: PluginNews,
 }
 
 /// What has changed since a revision.
@@ -52,8 +54,11 @@ pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>,
     if head == known {
         return Ok(None);
     }
-    if known == 0 || head < known {
-        return Ok(Some(News { head, whole: true, part: load(tx, Span::ALL).await? }));
+    let whole = known == 0 || head < known;
+    let plugins = plugins::news(tx, if whole { 0 } else { known }).await?;
+    if whole {
+        let part = Part { plugins, ..load(tx, Span::ALL).await? };
+        return Ok(Some(News { head, whole, part }));
     }
     let changed: Vec<(Uuid,)> =
         sql("SELECT id FROM tenant WHERE revision > $1 ORDER BY id").bind(known).all(tx).await?;
@@ -65,7 +70,8 @@ pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>,
     } else if let (Some((first,)), Some((last,))) = (changed.first(), changed.last()) {
         part = load(tx, Span { first: *first, last: *last }).await?;
     }
-    Ok(Some(News { head, whole: false, part }))
+    part.plugins = plugins;
+    Ok(Some(News { head, whole, part }))
 }
 
 /// The number of the last change.
@@ -92,7 +98,7 @@ async fn load<S>(tx: &mut Tx<S>, span: Span) -> Result<Part, StoreError> {
             Arc::new(TenantRecord { tenant, secrets })
         })
         .collect();
-    Ok(Part { tenants, keys: keys(tx, span).await? })
+    Ok(Part { tenants, keys: keys(tx, span).await?, plugins: PluginNews::default() })
 }
 
 async fn keys<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Arc<ApiKey>>, StoreError> {
@@ -117,8 +123,9 @@ async fn keys<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Arc<ApiKey>>, StoreEr
 }
 
 /// The directory after the tenants of `part` have become what it says.
-pub(super) fn with(before: &Directory, part: Part) -> Directory {
+pub(super) fn with(before: &Directory, mut part: Part) -> Directory {
     let mut after = before.clone();
+    after.plugins = plugins::with(&before.plugins, std::mem::take(&mut part.plugins));
     if part.tenants.len() <= SINGLY_MAX {
         splice(&mut after, part);
     } else {
@@ -218,7 +225,7 @@ mod tests {
             expires_at: None,
         };
         let keys = ids.iter().flat_map(|id| (0..keys).map(move |n| Arc::new(key(id, n)))).collect();
-        Part { tenants: tenants.collect(), keys }
+        Part { tenants: tenants.collect(), keys, plugins: PluginNews::default() }
     }
 
     type Named = Vec<(TenantId, String)>;

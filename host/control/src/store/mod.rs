@@ -33,6 +33,7 @@ mod overrides;
 mod partitions;
 mod plan_changes;
 mod plans;
+mod plugins;
 mod pools;
 mod publish;
 mod random;
@@ -80,6 +81,7 @@ pub use self::{
     },
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
+    plugins::{Activation, NewVersion, PluginError, StoredPlugin, StoredVersion},
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     reservations::{
         EdgeRun, Held, RESERVATIONS_SHOWN_MAX, ReservationRecord, Reserving, SetAside, SettleError,

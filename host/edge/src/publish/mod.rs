@@ -10,6 +10,7 @@ mod bindings;
 mod chains;
 mod entries;
 pub(crate) mod merge;
+mod plugins;
 mod prepare;
 pub mod task;
 mod unavailable;
@@ -29,10 +30,13 @@ use model::{
 use sandbox::{Sandbox, SandboxConfig};
 use tokio::sync::watch;
 
-use crate::declare::Declarations;
+use crate::{declare::Declarations, plugins::Loader};
 
-pub use self::prepare::{Prepared, Preparer};
-use self::{bindings::Bindings, entries::Entries, versions::Versions};
+use self::{bindings::Bindings, entries::Entries, plugins::Uploaded, versions::Versions};
+pub use self::{
+    plugins::{Load, Loads},
+    prepare::{Prepared, Preparer},
+};
 
 /// Where published state goes.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub struct Channels {
     /// To the control plane: the version of the directory that the snapshot in force was
     /// built from.
     pub applied: watch::Sender<u64>,
+    /// Where the versions of uploaded plugins come from; `None` where there are none.
+    pub plugins: Option<Arc<Loader>>,
 }
 
 /// Builds and publishes snapshots.
@@ -58,6 +64,9 @@ pub struct Publisher {
     declared: Declarations,
     versions: Versions,
     bindings: Bindings,
+    uploaded: Uploaded,
+    /// Until the task takes it.
+    loads: Option<Loads>,
     entries: Entries,
     directory: Arc<Directory>,
     version: u64,
@@ -79,6 +88,8 @@ impl Publisher {
         channels: Channels,
     ) -> Result<Self, Vec<ReloadProblem>> {
         let Prepared { declared, versions } = prepared;
+        let (mut uploaded, loads) = Uploaded::new(channels.plugins.clone());
+        uploaded.load_all(&directory).await;
         let mut publisher = Self {
             dir,
             base_domain,
@@ -87,6 +98,8 @@ impl Publisher {
             declared,
             versions,
             bindings: Bindings::new(sandbox),
+            uploaded,
+            loads: Some(loads),
             entries: Entries::default(),
             directory,
             version: 0,
@@ -130,6 +143,26 @@ impl Publisher {
     /// Takes a new directory.
     pub async fn directory_changed(&mut self, directory: Arc<Directory>) {
         self.directory = directory;
+        self.uploaded.follow(&self.directory).await;
+        self.rebuild().await;
+    }
+
+    /// Takes the version of a plugin that was loaded beside.
+    pub async fn loaded(&mut self, load: Load) {
+        self.uploaded.take(load);
+        self.rebuild().await;
+        let problems = self.uploaded.problems();
+        if !problems.is_empty() {
+            self.refuse(problems);
+        }
+    }
+
+    /// Where [`Publisher::loaded`] is told from; once.
+    pub(super) fn loads(&mut self) -> Option<Loads> {
+        self.loads.take()
+    }
+
+    async fn rebuild(&mut self) {
         match self.build(Strictness::Directory).await {
             Ok(built) => self.publish(built),
             Err(problems) => self.refuse(problems),
@@ -143,7 +176,8 @@ impl Publisher {
     }
 
     async fn build(&mut self, strictness: Strictness) -> Result<Built, Vec<ReloadProblem>> {
-        let mut chains = chains::Chains::new(&self.declared, &self.versions, &mut self.bindings);
+        let mut chains =
+            chains::Chains::new(&self.declared, &self.versions, &self.uploaded, &mut self.bindings);
         if strictness == Strictness::Declarations {
             chains.check_declared().await;
         }
@@ -210,6 +244,7 @@ pub async fn check(dir: &Path, base_domain: &str) -> anyhow::Result<()> {
         catalog: watch::Sender::default(),
         reload: watch::Sender::default(),
         applied: watch::Sender::default(),
+        plugins: None,
     };
     let start = async {
         let prepared = Preparer::new(dir.to_owned(), Arc::clone(&sandbox)).prepare().await?;

@@ -242,6 +242,7 @@ fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
         charge_on,
         chain: Vec::new(),
         price: None,
+        plugins: Default::default(),
         trial_quotas: Default::default(),
         on_authority_loss: Default::default(),
         rate: None,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 /// Turns a core module that carries a component type (as wit-bindgen makes it) into a
 /// component.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::commands) struct Args {
     /// The core module.
     module: PathBuf,
     /// Where the component goes; rewritten only when its bytes change.
