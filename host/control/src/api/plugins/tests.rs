@@ -77,13 +77,14 @@ async fn one_form_makes_a_plugin_that_decides_and_the_next_a_version_that_does(o
     assert_eq!(code(&taken), (409, "plugin-exists"));
 
     let geo = format!("{path}/geo");
-    let added = send(&control, TOKEN, &format!("{geo}/versions"), &[("component", b"\0asm 2")]);
-    let added = added.await;
+    let versions = format!("{geo}/versions");
+    let next: [(&str, &[u8]); 1] = [("component", b"\0asm 2")];
+    let added = send(&control, TOKEN, &versions, &next).await;
     assert_eq!((added.status, &added.json["number"]), (201, &2.into()), "{}", added.text);
     assert_eq!(added.json["state"], "draft");
     let digest = added.json["sha256"].as_str().expect("a digest").to_owned();
-    let same = send(&control, TOKEN, &format!("{geo}/versions"), &[("component", b"\0asm 2")]);
-    assert_eq!(same.await.status, 200, "it is there already");
+    let same = send(&control, TOKEN, &versions, &next).await;
+    assert_eq!(same.status, 200, "it is there already");
     let activate = format!("{geo}/activate");
     let active = control.json("POST", &activate, &json!({"version": digest[..12]})).await;
     assert_eq!((active.status, &active.json["active_version"]), (200, &2.into()));
