@@ -224,6 +224,8 @@ async fn what_the_backend_reports_is_counted_once_and_deletes_credit(on: Backend
     })
     .await;
     send(&tenant, "PUT", "/stored/c", &[], "x").await.expect(413);
+    // What is still being settled would come on top of the level that is reported next.
+    await_figures(&world, &tenant, (1, 0, 0)).await;
     let failed = says("status=500");
     report(&world, &tenant, json!({ "storage_bytes": 0 })).await;
     for _ in 0..3 {
