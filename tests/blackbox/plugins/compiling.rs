@@ -8,16 +8,22 @@ use crate::actors::{
     EdgeProcess, Origin, World, WorldOptions, eventually, guest, prepare_policies, responder,
 };
 
-/// A plugin that takes the compiler a while: thousands of functions of many branches.
+/// A plugin that takes the compiler a while: functions of thousands of branches.
 fn slow_to_compile() -> Vec<u8> {
     let mut functions = String::new();
-    for n in 0..6_000 {
-        let branches =
-            "(if (local.get 0) (then (local.set 0 (i32.mul (local.get 0) (i32.const 3)))) \
-             (else (local.set 0 (i32.add (local.get 0) (i32.const 7)))))"
-                .repeat(20);
-        write!(functions, "(func $f{n} (param i32) (result i32) {branches} (local.get 0))")
+    for function in 0..6 {
+        write!(functions, "(func $f{function} (param i32) (local {})", "i32 ".repeat(40))
             .expect("a string");
+        for n in 0..8_000 {
+            let (to, from) = (n % 40 + 1, n * 7 % 40 + 1);
+            write!(
+                functions,
+                "(if (local.get {from}) (then (local.set {to} \
+                 (i32.add (local.get {to}) (local.get {from})))))"
+            )
+            .expect("a string");
+        }
+        functions.push(')');
     }
     // The hook's own closing parenthesis is the helper's.
     guest("", "", &format!("(i32.const 64)) {functions} (func $last"))
@@ -25,11 +31,19 @@ fn slow_to_compile() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compilation_beyond_its_memory_or_time_is_refused_once_and_others_are_served() {
-    for limits in ["compile_memory_mb = 60\n", "compile_wall_s = 1\n"] {
+    let scripts = tempfile::tempdir().expect("a folder");
+    let hangs = scripts.path().join("hangs");
+    std::fs::write(&hangs, "#!/bin/sh\nexec sleep 600\n").expect("a script");
+    let runs = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&hangs, runs).expect("a script");
+    for limits in [
+        "compile_memory_mb = 60\n".to_owned(),
+        format!("compile_wall_s = 1\ncompiler = \"{}\"\n", hangs.display()),
+    ] {
         let config = format!("[plugins]\n{limits}");
         let world = World::with(WorldOptions { config, prepare: None }).await;
         let acme = world.tenant("acme", "team", "us").await;
-        let wasm = slow_to_compile();
+        let wasm = responder(418);
         let parts: [(&str, &[u8]); 2] = [("name", b"bomb"), ("component", &wasm)];
         let refused = post_form(world.control(), &plugins_of(&acme), &parts).await;
         assert_eq!(refused.status.as_u16(), 422, "{limits}: {}", refused.text());

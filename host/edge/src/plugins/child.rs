@@ -9,19 +9,24 @@
 use std::{
     io::{Read as _, Write as _},
     os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use bytes::Bytes;
 use model::plugin::Refusal;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use sandbox::{Compiler, SandboxConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The hidden subcommand that the child runs.
 const SUBCOMMAND: &str = "compile-plugin";
+/// The program that runs, even when its file was replaced since: a newer one would compile
+/// for another engine.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+/// By how much the compiler stands back behind the requests, as of nice(2).
+const NICE: i32 = 10;
 /// Exit code of a child that refused the component: its output is `code`, a newline and
 /// the reason.
 const EXIT_REFUSED: i32 = 3;
@@ -65,10 +70,7 @@ pub(super) async fn compile(component: Bytes, limits: &ChildLimits) -> Result<Ve
 }
 
 async fn run(component: Bytes, limits: &ChildLimits) -> std::io::Result<(ExitStatus, Vec<u8>)> {
-    let program = match &limits.program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?,
-    };
+    let program = limits.program.as_deref().unwrap_or(Path::new(THIS_PROGRAM));
     let mut child = tokio::process::Command::new(program)
         .arg(SUBCOMMAND)
         .args(["--memory-bytes", &limits.memory_bytes.to_string()])
@@ -109,13 +111,16 @@ fn outcome(status: ExitStatus, output: Vec<u8>, limits: &ChildLimits) -> Result<
         let (code, reason) = text.split_once('\n').unwrap_or(("", &text));
         return Err(Refusal::new(known(code), sentence(reason)));
     }
-    Err(match status.signal() {
-        Some(SIGXCPU | SIGKILL) => too_costly(&format!("it took more than {} s", limits.cpu_s)),
-        Some(SIGABRT) | None => {
-            too_costly(&format!("it took more than {} MiB", limits.memory_bytes >> 20))
-        }
-        Some(signal) => too_costly(&format!("the compiler died of signal {signal}")),
-    })
+    Err(too_costly(&match status.signal() {
+        Some(SIGXCPU) => format!("it took more than {} s of computing", limits.cpu_s),
+        Some(SIGKILL) => format!(
+            "its process was ended, after {} s of computing or for want of memory",
+            limits.cpu_s
+        ),
+        Some(SIGABRT) => format!("it took more than {} MiB", limits.memory_bytes >> 20),
+        Some(signal) => format!("the compiler died of signal {signal}"),
+        None => "the compiler failed on it".to_owned(),
+    }))
 }
 
 fn too_costly(why: &str) -> Refusal {
@@ -194,7 +199,7 @@ fn bound(memory_bytes: u64, cpu_s: u64) -> rustix::io::Result<()> {
     ] {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
-    Ok(())
+    nice(NICE).map(drop)
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ impl Publisher {
         };
         let built = publisher.build(Strictness::Declarations).await?;
         publisher.publish(built);
+        publisher.tell_unloaded();
         Ok(publisher)
     }
 
@@ -151,9 +152,15 @@ impl Publisher {
     pub async fn loaded(&mut self, load: Load) {
         self.uploaded.take(load);
         self.rebuild().await;
+        self.tell_unloaded();
+    }
+
+    /// Shows the operator which versions could not be loaded; they were logged before.
+    fn tell_unloaded(&mut self) {
         let problems = self.uploaded.problems();
         if !problems.is_empty() {
-            self.refuse(problems);
+            self.status.last_error = Some(ReloadError { at: self.clock.now(), problems });
+            self.channels.reload.send_replace(Arc::new(self.status.clone()));
         }
     }
 
