@@ -72,12 +72,11 @@ async fn the_operators_plugins_run_for_their_plan_or_for_everybody_and_a_restart
     let mut world = World::start().await;
     let team = world.tenant("team-one", "team", "us").await;
     let developer = world.tenant("dev-one", "developer", "us").await;
-    for (path, status) in [("/api/v1/admin/plans/team/plugins", 418)] {
-        let wasm = responder(status);
-        let parts: [(&str, &[u8]); 3] =
-            [("name", b"all"), ("component", &wasm), ("activate", b"true")];
-        post_form(world.control(), path, &parts).await.expect(201);
-    }
+    let wasm = responder(418);
+    let parts: [(&str, &[u8]); 3] =
+        [("name", b"all"), ("component", &wasm), ("activate", b"true")];
+    let of_plan = "/api/v1/admin/plans/team/plugins";
+    post_form(world.control(), of_plan, &parts).await.expect(201);
     team.get("/").await.expect(418);
     developer.get("/").await.expect(200);
     world.stop().await;

@@ -9,7 +9,7 @@ use crate::{
 
 /// Server and scope.
 #[derive(Debug, clap::Args)]
-#[group(id = "scope", required = true, multiple = false, args = ["tenant", "plan", "platform"])]
+#[group(id = "scope", required = true, multiple = false)]
 pub(super) struct ScopeArgs {
     #[command(flatten)]
     server: ServerArgs,
