@@ -38,12 +38,13 @@ async fn a_compilation_beyond_its_memory_or_time_is_refused_once_and_others_are_
     std::fs::set_permissions(&hangs, runs).expect("a script");
     for limits in [
         "compile_memory_mb = 60\n".to_owned(),
+        "compile_cpu_s = 1\n".to_owned(),
         format!("compile_wall_s = 1\ncompiler = \"{}\"\n", hangs.display()),
     ] {
         let config = format!("[plugins]\n{limits}");
         let world = World::with(WorldOptions { config, prepare: None }).await;
         let acme = world.tenant("acme", "team", "us").await;
-        let wasm = responder(418);
+        let wasm = slow_to_compile();
         let parts: [(&str, &[u8]); 2] = [("name", b"bomb"), ("component", &wasm)];
         let refused = post_form(world.control(), &plugins_of(&acme), &parts).await;
         assert_eq!(refused.status.as_u16(), 422, "{limits}: {}", refused.text());

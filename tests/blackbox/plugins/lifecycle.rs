@@ -5,10 +5,13 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use serde_json::json;
+use http_body_util::Full;
+use serde_json::{Value, json};
 
 use super::{plugins_of, post_form, push, push_next};
-use crate::actors::{World, guest, responder};
+use crate::actors::{
+    ADMIN_TOKEN, Client, EdgeProcess, Origin, Reply, World, guest, prepare_policies, responder,
+};
 
 /// Swaps of the test under load.
 const SWAPS: usize = 300;
@@ -73,8 +76,7 @@ async fn the_operators_plugins_run_for_their_plan_or_for_everybody_and_a_restart
     let team = world.tenant("team-one", "team", "us").await;
     let developer = world.tenant("dev-one", "developer", "us").await;
     let wasm = responder(418);
-    let parts: [(&str, &[u8]); 3] =
-        [("name", b"all"), ("component", &wasm), ("activate", b"true")];
+    let parts: [(&str, &[u8]); 3] = [("name", b"all"), ("component", &wasm), ("activate", b"true")];
     let of_plan = "/api/v1/admin/plans/team/plugins";
     post_form(world.control(), of_plan, &parts).await.expect(201);
     team.get("/").await.expect(418);
@@ -113,16 +115,29 @@ async fn a_failing_version_follows_its_on_failure_rule() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_swaps_under_load_fail_no_request_and_leave_no_version_behind() {
-    let world = World::start().await;
-    let acme = world.tenant("acme", "enterprise", "us").await;
-    push(world.control(), &acme, "swap", &responder(418)).await;
-    push_next(world.control(), &acme, "swap", &responder(451)).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (clients, stopped) = (acme.clone(), Arc::clone(&stop));
+    // A process of its own: other tests do not grow it.
+    let dir = tempfile::tempdir().expect("a folder");
+    let origin = Origin::start("all").await;
+    prepare_policies(dir.path(), &origin);
+    let edge = EdgeProcess::serve(dir.path()).await;
+    let process = edge.child.id().expect("a living process");
+    let tenant = json!({
+        "organization_name": "S", "slug": "swapped", "admin_email": "s@s.example",
+        "plan": "enterprise", "data_residency": "us",
+    });
+    call(edge.control, "/api/v1/admin/tenants", tenant).await.expect(201);
+    let path = "/api/v1/admin/plugins";
+    let (one, two) = (responder(418), responder(451));
+    let first: [(&str, &[u8]); 2] = [("name", b"swap"), ("component", &one)];
+    post_form(edge.control, path, &first).await.expect(201);
+    let second: [(&str, &[u8]); 2] = [("component", &two), ("activate", b"true")];
+    post_form(edge.control, &format!("{path}/swap/versions"), &second).await.expect(201);
+    let (stop, data) = (Arc::new(AtomicBool::new(false)), edge.edge);
+    let stopped = Arc::clone(&stop);
     let load = tokio::spawn(async move {
         let mut seen = [0_u64; 2];
         while !stopped.load(Ordering::SeqCst) {
-            match clients.get("/").await.status.as_u16() {
+            match get(data).await {
                 418 => seen[0] += 1,
                 451 => seen[1] += 1,
                 other => panic!("answered {other}"),
@@ -130,27 +145,41 @@ async fn hundreds_of_swaps_under_load_fail_no_request_and_leave_no_version_behin
         }
         seen
     });
-    let activate = format!("{}/swap/activate", plugins_of(&acme));
     let mut early = 0;
     for swap in 0..SWAPS {
         let version = swap % 2 + 1;
         let body = json!({"version": version});
-        world.admin("POST", &activate, Some(body)).await.expect(200);
-        acme.get("/").await.expect(if version == 1 { 418 } else { 451 });
+        call(edge.control, &format!("{path}/swap/activate"), body).await.expect(200);
+        assert_eq!(get(data).await, if version == 1 { 418 } else { 451 });
         if swap == SWAPS / 3 {
-            early = resident_kib();
+            early = resident_kib(process);
         }
     }
     stop.store(true, Ordering::SeqCst);
     let seen = load.await.expect("no panic");
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
-    let late = resident_kib();
+    let late = resident_kib(process);
     assert!(late < early + GROWTH_KIB_MAX, "{early} KiB became {late} KiB");
 }
 
-/// Anonymous memory of this process.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+/// The status that the tenant `swapped` gets.
+async fn get(edge: Client) -> u16 {
+    let request = Client::request("GET", "/", "swapped.localhost").body(Default::default());
+    edge.send(request.expect("a request")).await.status.as_u16()
+}
+
+/// Posts JSON to the control API.
+async fn call(control: Client, path: &str, body: Value) -> Reply {
+    let request = Client::request("POST", path, "control.test")
+        .header("authorization", format!("Bearer {ADMIN_TOKEN}"))
+        .header("content-type", "application/json")
+        .body(Full::new(body.to_string().into()));
+    control.send(request.expect("a request")).await
+}
+
+/// Anonymous memory of a process.
+fn resident_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("procfs");
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }

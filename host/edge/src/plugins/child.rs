@@ -27,6 +27,9 @@ const SUBCOMMAND: &str = "compile-plugin";
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// By how much the compiler stands back behind the requests, as of nice(2).
 const NICE: i32 = 10;
+/// Has the child's allocator set nothing aside before the limits hold: its usual reserve of
+/// a gibibyte would not count against them.
+const ALLOCATOR_SETTING: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "0");
 /// Exit code of a child that refused the component: its output is `code`, a newline and
 /// the reason.
 const EXIT_REFUSED: i32 = 3;
@@ -77,6 +80,7 @@ async fn run(component: Bytes, limits: &ChildLimits) -> std::io::Result<(ExitSta
         .args(["--cpu-s", &limits.cpu_s.to_string()])
         // Tokens and passwords of the program are none of its business.
         .env_clear()
+        .env(ALLOCATOR_SETTING.0, ALLOCATOR_SETTING.1)
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -226,7 +230,12 @@ mod tests {
         assert_eq!(died.expect_err("refused").code, "plugin-too-costly");
         let missing = compile(Bytes::new(), &limits("/does/not/exist", 5)).await;
         assert_eq!(missing.expect_err("refused").status, 503);
-        let none = compile(Bytes::new(), &limits("/bin/true", 0)).await;
-        assert_eq!(none.expect_err("refused").code, "plugin-too-costly");
+        let folder = tempfile::tempdir().expect("a folder");
+        let hangs = folder.path().join("hangs");
+        std::fs::write(&hangs, "#!/bin/sh\nexec sleep 600\n").expect("a script");
+        let runs = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(&hangs, runs).expect("a script");
+        let hung = compile(Bytes::new(), &limits(&hangs.display().to_string(), 1)).await;
+        assert_eq!(hung.expect_err("refused").code, "plugin-too-costly");
     }
 }
