@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DATA := data
 
-.PHONY: help run test lint bench scale chaos quota-figures fuzz-api plugins setup setup-test clean-data
+.PHONY: help run test lint bench scale chaos simulate quota-figures fuzz-api plugins templates setup setup-test clean-data
 
 help:
 	@echo "make run      build everything, start the edge with demo origins and tenants"
@@ -13,8 +13,10 @@ help:
 	@echo "make bench    CPU per request beside nginx, in one run"
 	@echo "make scale    start, memory and latencies with 100,000 tenants on PostgreSQL"
 	@echo "make chaos    quotas stay exact while edges, Redis and PostgreSQL are killed (4 min)"
+	@echo "make simulate quotas stay exact in 100,000 simulated schedules of faults (long)"
 	@echo "make quota-figures  Redis calls per request, usable share, an outage's latency (3 min)"
 	@echo "make fuzz-api requests made from the API's own document, against a real edge"
+	@echo "make templates  a new plugin of each template, built and tested (npm, PyPI, crates.io)"
 	@echo "make plugins  build the first-party plugins into plugins/dist"
 
 # What a fresh Debian lacks; asks for nothing when everything is there.
@@ -35,6 +37,8 @@ test: setup-test
 	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/build.sh
 	$(CARGO) test --locked --manifest-path plugins/Cargo.toml
 	$(CARGO) test --workspace --all-targets --locked
+	@deploy/setup.sh templates
+	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/templates/test.sh
 
 lint: setup
 	$(CARGO) fmt --all --check
@@ -45,6 +49,13 @@ lint: setup
 plugins: setup
 	$(CARGO) build --release --locked -p leanvibe-edge
 	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
+
+# The templates, as an author meets them: plugin new, build, test.
+templates: setup
+	@deploy/setup.sh templates
+	$(CARGO) build --locked -p leanvibe-edge
+	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/build.sh
+	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/templates/test.sh
 
 bench: setup
 	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-tests
@@ -61,6 +72,12 @@ chaos:
 	@deploy/setup.sh chaos
 	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-chaos
 	$(TARGET)/release/leanvibe-chaos $(CHAOS)
+
+# SCHEDULES=1000 runs fewer; QUOTA_SIMULATION_SEED=7 one of them again.
+SCHEDULES := 100000
+simulate: setup-test
+	QUOTA_SIMULATIONS=$(SCHEDULES) $(CARGO) test --release --locked -p leanvibe-quota --lib \
+		simulation::no_schedule -- --nocapture
 
 quota-figures: setup-test
 	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-chaos

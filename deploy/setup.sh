@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian lacks: a C compiler for the bundled SQLite and mimalloc,
 # with `test` also the PostgreSQL and Redis that the tests start themselves, and with
-# `chaos` what moves the clock of that run. Does nothing when all is there.
+# `chaos` what moves the clock of that run. With `templates` it brings the toolchains that the
+# templates of plugins are built with. Does nothing when all is there.
 # (plugins/build.sh brings its own compiler where rustup cannot.)
 set -euo pipefail
+
+# As plugins/templates/c/README.md has it.
+WIT_BINDGEN_CLI=0.63.0
 
 missing=()
 has_postgres() {
@@ -19,6 +23,11 @@ case "${1:-}" in test | chaos)
 esac
 if [ "${1:-}" = chaos ] && ! has_faketime; then
     missing+=(libfaketime)
+fi
+# The toolchains' own languages; componentize-qjs wants node 18 or later.
+if [ "${1:-}" = templates ]; then
+    command -v npm >/dev/null || missing+=(nodejs npm)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 fi
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
@@ -45,4 +54,43 @@ fi
 if ! command -v cargo >/dev/null; then
     echo "setup: please install Rust 1.95 with rustup" >&2
     exit 1
+fi
+
+# The toolchains, by package name and in the versions that the templates name, outside the
+# clone. One that is there stays; each step is bounded in time.
+toolchains() {
+    local here tools npm venv package
+    here=$(cd "$(dirname "$0")/.." && pwd)/plugins/templates
+    tools=${XDG_CACHE_HOME:-$HOME/.cache}/leanvibe-edge/author-tools
+    npm=$tools/npm venv=$tools/venv
+    mkdir -p "$tools/bin" "$npm"
+    if ! cmp -s "$here/js/package.json" "$npm/package.json" || [ ! -x "$npm/node_modules/.bin/componentize-qjs" ]; then
+        timeout 300 npm install --silent --no-audit --no-fund --prefix "$npm" \
+            "$(sed -n 's/.*"\(componentize-qjs\)": "\(.*\)".*/\1@\2/p' "$here/js/package.json")" ||
+            stop "npm cannot install componentize-qjs"
+        cp "$here/js/package.json" "$npm/package.json"
+    fi
+    cat "$here/python/requirements.txt" "$here/c/requirements.txt" >"$tools/wanted"
+    if ! cmp -s "$tools/wanted" "$tools/requirements.txt"; then
+        python3 -m venv "$venv" || stop "python3 cannot make a virtual environment"
+        timeout 600 "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$tools/wanted" ||
+            stop "pip cannot install componentize-py and ziglang"
+        cp "$tools/wanted" "$tools/requirements.txt"
+    fi
+    package="wit-bindgen-cli $WIT_BINDGEN_CLI"
+    if [ "$("$tools/cargo/bin/wit-bindgen" --version 2>/dev/null)" != "$package" ]; then
+        timeout 900 cargo install --quiet --locked --debug wit-bindgen-cli --version "$WIT_BINDGEN_CLI" \
+            --no-default-features --features c --root "$tools/cargo" --target-dir "$tools/build" ||
+            stop "cargo cannot install wit-bindgen-cli"
+        rm -rf "$tools/build"
+    fi
+    ln -sf "$npm/node_modules/.bin/componentize-qjs" "$venv/bin/componentize-py" \
+        "$venv/bin/python-zig" "$tools/cargo/bin/wit-bindgen" "$tools/bin/"
+}
+stop() {
+    echo "setup: $*" >&2
+    exit 1
+}
+if [ "${1:-}" = templates ]; then
+    toolchains
 fi

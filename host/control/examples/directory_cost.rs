@@ -44,14 +44,13 @@ async fn main() {
         let begun = Instant::now();
         let tenant = here.create_tenant(&Actor::Program, new(n)).await.expect("a tenant");
         own.push(begun.elapsed());
-        let known =
-            directory.wait_for(|held| held.tenants.iter().any(|t| t.tenant.id == tenant.id));
+        let known = directory.wait_for(|held| held.record(tenant.id).is_some());
         drop(known.await.expect("a store"));
         others.push(begun.elapsed());
     }
     println!("a create, published here: {}", spread(own));
     println!("a create, published there: {}", spread(others));
-    let id = here.directory().borrow().tenants.last().expect("a tenant").tenant.id;
+    let id = here.directory().borrow().records().next().expect("a tenant").tenant.id;
     let begun = Instant::now();
     let changes: Vec<_> = (0..CHANGES)
         .map(|n| {

@@ -20,6 +20,6 @@ mod testing;
 pub use api::{Deps, Readiness, router};
 pub use jobs::{Jobs, TrialEnd};
 pub use plans::numbered;
-pub use reservations::Reservations;
+pub use reservations::{OpenError as ReservationsError, Reservations};
 pub use serve::serve;
 pub use store::{Actor, AdminToken, Store, StoreError};

@@ -7,6 +7,7 @@
 //! longer live before its time at the store is up.
 
 mod keeper;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use model::{
     clock::Clock,
     reservation::{Amount, Outcome, Refused, Reservation, StorageGate, Wanted},
 };
+use prometheus::Registry;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
@@ -30,7 +32,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use self::keeper::{Kept, Until};
+use self::{
+    keeper::{Kept, Until},
+    metrics::Metrics,
+};
 use crate::store::{ClaimError, EdgeRun, Held, Reserving, Store, StoreError};
 
 /// How long the store takes a reservation to be under way after it was made or renewed, in
@@ -60,10 +65,22 @@ struct Shared {
     clock: Arc<dyn Clock>,
     runtime: Handle,
     wait_ms_max: u64,
+    metrics: Metrics,
     /// Those that are renewed, by id.
     live: Mutex<HashMap<Uuid, Arc<Until>>>,
     /// As many wait here as there are reservations, so it needs no bound of its own.
     inbox: mpsc::UnboundedSender<Settlement>,
+}
+
+/// Why the reservations of an edge cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A series of the same name is registered already.
+    #[error("cannot register the series of reservations: {0}")]
+    Metrics(#[from] prometheus::Error),
 }
 
 /// A reservation that has ended, and how.
@@ -78,14 +95,16 @@ impl Reservations {
     /// `wait_ms_max` bounds every wait of a request.
     ///
     /// # Errors
-    /// The store failed.
+    /// The store failed, or a series is registered already.
     pub async fn open(
         store: Arc<Store>,
         catalog: watch::Receiver<Arc<Catalog>>,
         edge: Uuid,
         clock: Arc<dyn Clock>,
         wait_ms_max: u64,
-    ) -> Result<Self, StoreError> {
+        registry: &Registry,
+    ) -> Result<Self, OpenError> {
+        let metrics = Metrics::register(registry)?;
         let by = EdgeRun { edge, run: Uuid::new_v4() };
         let left = store.leave_earlier_reservations(by).await?;
         if left > 0 {
@@ -98,7 +117,8 @@ impl Reservations {
         let (inbox, settlements) = mpsc::unbounded_channel();
         let runtime = Handle::current();
         let live = Mutex::default();
-        let shared = Shared { store, catalog, by, clock, runtime, wait_ms_max, live, inbox };
+        let shared =
+            Shared { store, catalog, by, clock, runtime, wait_ms_max, metrics, live, inbox };
         Ok(Self { shared: Arc::new(shared), settlements: Mutex::new(Some(settlements)) })
     }
 
@@ -114,6 +134,7 @@ impl Reservations {
                 _ = renewals.tick() => {
                     // Beside the settlements: neither waits for the other.
                     self.shared.runtime.spawn(renew(Arc::clone(&self.shared)));
+                    self.shared.runtime.spawn(look(Arc::clone(&self.shared)));
                 }
                 Some(settlement) = inbox.recv(), if settling.len() < SETTLING_MAX => {
                     settling.spawn(settle(Arc::clone(&self.shared), settlement));
@@ -153,11 +174,13 @@ impl StorageGate for Reservations {
             let kept = |until| Kept { shared: Arc::clone(&shared), held, until };
             match taken {
                 Ok(amount) => {
+                    shared.metrics.count(wanted.metric, metrics::Event::Reserved);
                     lock(&shared.live).insert(id, Arc::clone(&until));
                     Ok(Reservation::new(Arc::new(kept(until)), amount))
                 }
                 Err(error) => {
                     let refused = refusal(error);
+                    shared.metrics.count(wanted.metric, (&refused).into());
                     if refused == Refused::Unavailable {
                         // It may have been kept although its answer was lost.
                         shared.end(held, Outcome::Nothing);
@@ -245,12 +268,22 @@ async fn renew(shared: Arc<Shared>) {
     }
 }
 
+/// Looks for reservations of any edge of which nobody knows what became.
+async fn look(shared: Arc<Shared>) {
+    match shared.store.unresolved().await {
+        Ok(unresolved) => shared.metrics.unresolved(&unresolved),
+        // The last figures stay until the database is back.
+        Err(error) => tracing::debug!(%error, "unresolved reservations were not looked for"),
+    }
+}
+
 /// Tells the store until it has heard.
 async fn settle(shared: Arc<Shared>, settlement: Settlement) {
     let Settlement { held, outcome } = settlement;
     loop {
         match shared.store.settle_reservation(held, outcome).await {
             Ok(ended) => {
+                shared.metrics.count(held.metric, metrics::Event::settled(outcome, ended));
                 if let (false, Outcome::Taken(delta)) = (ended, outcome) {
                     let metric = held.metric.as_str();
                     tracing::warn!(

@@ -87,7 +87,12 @@ impl UsageSource for FixedUsage {
 }
 
 /// Live sessions as a test sets them; `None` when nobody can say.
-pub(crate) struct FixedSessions(pub(crate) Mutex<Option<u64>>);
+/// Then those at this edge.
+#[derive(Default)]
+pub(crate) struct FixedSessions(
+    pub(crate) Mutex<Option<u64>>,
+    pub(crate) Mutex<BTreeMap<TenantId, u64>>,
+);
 
 impl Sessions for FixedSessions {
     fn enter(&self, _: &TenantEntry, _: Visit) -> Enter {
@@ -101,6 +106,10 @@ impl Sessions for FixedSessions {
     fn count(&self, _: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>> {
         let set = *self.0.lock().expect("not poisoned");
         Box::pin(std::future::ready(set.ok_or(SessionsUnavailable)))
+    }
+
+    fn here(&self) -> BTreeMap<TenantId, u64> {
+        self.1.lock().expect("not poisoned").clone()
     }
 }
 
@@ -258,7 +267,7 @@ impl Control {
         let store = Store::open(&database.url(), Arc::clone(&clock) as _).await.expect("a store");
         let token = store.ensure_admin_token(Some(Secret::new(TOKEN))).await.expect("a token");
         let usage = Arc::new(FixedUsage::default());
-        let sessions = Arc::new(FixedSessions(Mutex::new(Some(0))));
+        let sessions = Arc::new(FixedSessions(Mutex::new(Some(0)), Mutex::default()));
         let catalog = watch::Sender::new(Arc::new(guide()));
         let reload = watch::Sender::new(Arc::new(ReloadStatus::default()));
         let ready = watch::Sender::new(Readiness::Ready);

@@ -59,9 +59,11 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EdgeSection {
-    /// Addresses of the data plane: HTTP/1.1 and h2c.
+    /// Addresses of the data plane in clear text: HTTP/1.1 and h2c.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<SocketAddr>,
+    /// Addresses under TLS, their certificates, and whose clients have to show one.
+    pub tls: proxy::TlsConfig,
     /// The domain whose direct subdomains are tenants' slugs.
     pub base_domain: String,
     /// Whether the control API answers on `api.<base domain>` of the data plane too, beside
@@ -90,6 +92,7 @@ impl Default for EdgeSection {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            tls: proxy::TlsConfig::default(),
             base_domain: "localhost".into(),
             api_host: true,
             workers: None,
@@ -111,6 +114,9 @@ pub struct ControlSection {
     pub listen: SocketAddr,
     /// Residency group of a root tenant whose create names none; absent: it must.
     pub default_residency: Option<String>,
+    /// Tenants that may be created, tombstones included: each edge holds all of them in
+    /// memory, about 1 KB each. 0: none.
+    pub tenants_max: usize,
     /// What becomes of a tenant at the end of its trial.
     pub trial_end: TrialEnd,
     /// Networks that tenants' webhooks may reach beside the public ones, also without TLS.
@@ -126,6 +132,7 @@ impl Default for ControlSection {
         Self {
             listen,
             default_residency: None,
+            tenants_max: control::store::TENANTS_MAX_DEFAULT,
             trial_end: TrialEnd::default(),
             webhook_allow_networks: Vec::new(),
             smtp: SmtpSection::default(),
@@ -378,7 +385,10 @@ impl Config {
             model::host::parse_authority(domain),
             Ok(model::host::Host::Name(name)) if *name == **domain
         );
-        check(!self.edge.listen.is_empty(), "edge.listen", "needs at least one address");
+        let listens = !self.edge.listen.is_empty() || !self.edge.tls.listen.is_empty();
+        check(listens, "edge.listen", "needs at least one address, or edge.tls.listen does");
+        let tls = self.edge.tls.check();
+        check(tls.is_ok(), "edge.tls", &tls.err().unwrap_or_default());
         check(canonical, "edge.base_domain", "must be a domain in lower case, without port or dot");
         check(self.edge.workers != Some(0), "edge.workers", "must be at least 1");
         let known = |url: &String| STORE_SCHEMES.iter().any(|scheme| url.starts_with(scheme));

@@ -7,6 +7,7 @@
 
 mod active_users;
 pub mod api_host;
+pub mod author;
 pub mod client;
 pub mod commands;
 pub mod config;

@@ -30,7 +30,7 @@ use crate::{
     config::Config,
     levels::Levels,
     plugins,
-    publish::{self, Channels, Preparer, Publisher},
+    publish::{self, Channels, Preparer, Publisher, SnapshotMetrics},
     reload::FileWatch,
     reservations,
 };
@@ -42,8 +42,10 @@ const RELOAD_QUEUE: usize = 1;
 
 /// The program, running.
 pub struct Running {
-    /// Where the data plane listens.
+    /// Where the data plane listens in clear text.
     pub edge: Vec<SocketAddr>,
+    /// Where it listens under TLS.
+    pub edge_tls: Vec<SocketAddr>,
     /// Where the control API listens.
     pub control: SocketAddr,
     /// The store, for the demo's seeds.
@@ -57,6 +59,8 @@ pub struct Running {
     reloads: mpsc::Sender<()>,
     /// What the data plane serves from.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// How the last load of the declarations went.
+    pub reload_status: watch::Receiver<Arc<ReloadStatus>>,
     stop_levels: oneshot::Sender<()>,
     levels: JoinHandle<()>,
     stop_reservations: oneshot::Sender<()>,
@@ -83,6 +87,7 @@ pub async fn start(
         .with_context(|| format!("data.dir: {} cannot be made", config.data.dir.display()))?;
     let registry = Registry::new();
     let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
+    store.set_tenants_max(config.control.tenants_max);
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
     let quota_config = quota_config(&config)?;
     let rates = quota::Rates::start(&quota_config, Arc::clone(&clock), &registry)?;
@@ -113,6 +118,7 @@ pub async fn start(
     let (snapshot_tx, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (catalog_tx, catalog) = watch::channel(Arc::new(Catalog::default()));
     let (reload_tx, reload) = watch::channel(Arc::new(ReloadStatus::default()));
+    registry.register(Box::new(SnapshotMetrics::new(snapshots.clone())?))?;
     let directory = store.directory();
     let first = Arc::clone(&directory.borrow());
     let (applied_tx, applied) = watch::channel(0);
@@ -149,7 +155,6 @@ pub async fn start(
         sessions_max: config.quota.sessions_max,
         wait_ms_max: config.quota.admit_wait_ms_max,
         redis: quota_config.redis.clone(),
-        redis_timeout_ms: quota_config.redis_timeout_ms,
     };
     let authority: Arc<dyn model::ledger::Authority> = Arc::clone(&store) as _;
     let quota = quota::Quota::start(quota_config, authority, Arc::clone(&clock), &registry).await?;
@@ -171,6 +176,7 @@ pub async fn start(
         reservations::edge_id(&config.data.dir)?,
         Arc::clone(&clock),
         config.quota.admit_wait_ms_max,
+        &registry,
     )
     .await?;
     let storage = Arc::new(storage);
@@ -213,7 +219,7 @@ pub async fn start(
         usage: Arc::clone(&quota) as _,
         sessions,
         catalog,
-        reload,
+        reload: reload.clone(),
         ready: ready_rx,
         metrics: Arc::new(move || metrics_page(&registry)),
         admin_token: admin.token,
@@ -246,6 +252,7 @@ pub async fn start(
 
     Ok(Running {
         edge: proxy.addrs().to_vec(),
+        edge_tls: proxy.tls_addrs().to_vec(),
         control: control_addr,
         store,
         minted_admin_token,
@@ -255,6 +262,7 @@ pub async fn start(
         drain_timeout: Duration::from_millis(config.edge.drain_timeout_ms),
         reloads,
         snapshots,
+        reload_status: reload,
         stop_levels,
         levels,
         stop_reservations,
@@ -270,8 +278,9 @@ pub async fn start(
 }
 
 impl Running {
-    /// Asks for a reload of the declarations.
+    /// Asks for a reload of the declarations and the certificates.
     pub fn reload(&self) {
+        self.proxy.reload_certificates();
         let _one_waits_already = self.reloads.try_send(());
     }
 
@@ -328,6 +337,7 @@ pub(crate) fn check_default_residency<'a>(
     bail!("control.default_residency: no residency group `{group}`; there are: {declared}")
 }
 
+/// The settings of the quotas, with the one set of connections to Redis.
 fn quota_config(config: &Config) -> anyhow::Result<quota::QuotaConfig> {
     let alone = quota::QuotaConfig::new(config.data.dir.join("leases"));
     let redis = config.quota.redis().map_err(|(key, reason)| anyhow!("{key}: {reason}"))?;
@@ -338,14 +348,12 @@ fn quota_config(config: &Config) -> anyhow::Result<quota::QuotaConfig> {
                 Some(name) => name,
                 None => edge_name(&config.data.dir)?,
             };
-            quota::QuotaConfig { edge, ..alone.with_redis(redis) }
+            let limit = Duration::from_millis(config.quota.redis_timeout_ms);
+            let servers = quota::RedisServers::connect(redis, limit)?;
+            quota::QuotaConfig { edge, ..alone.with_redis(servers) }
         }
     };
-    Ok(quota::QuotaConfig {
-        admit_wait_ms_max: config.quota.admit_wait_ms_max,
-        redis_timeout_ms: config.quota.redis_timeout_ms,
-        ..base
-    })
+    Ok(quota::QuotaConfig { admit_wait_ms_max: config.quota.admit_wait_ms_max, ..base })
 }
 
 /// A name that no other edge has, and that a restart finds again: this machine's and the
@@ -360,6 +368,7 @@ fn proxy_config(config: &Config) -> proxy::ProxyConfig {
     let edge = &config.edge;
     proxy::ProxyConfig {
         listen: edge.listen.clone(),
+        tls: edge.tls.clone(),
         workers: edge.workers,
         jwt: edge.jwt.clone(),
         limits: edge.limits.clone(),

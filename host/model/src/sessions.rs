@@ -7,7 +7,7 @@
 //! the registry still counts it (self-fencing), so edges that die or are cut off can only
 //! waste slots, never add to them.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use http::{
     HeaderName,
@@ -270,6 +270,10 @@ pub trait Sessions: Send + Sync {
 
     /// How many sessions of a tenant are alive, on all edges.
     fn count(&self, tenant: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>>;
+
+    /// The tenants with sessions at this edge, and how many each has here. Looks through all
+    /// of them, so it is for the sampler, every few seconds.
+    fn here(&self) -> BTreeMap<TenantId, u64>;
 }
 
 /// The registry of sessions did not answer.

@@ -3,9 +3,15 @@
 //! Built by the edge from the control plane's directory and the declarations of
 //! `policies/`, published through a watch channel, pinned by each exchange. Invariant:
 //! a snapshot that exists is valid; whatever failed validation never became one.
+//!
+//! It is the whole of what the edge caches of tenants, and complete: a name that it does
+//! not know is nobody's, so there is nothing to load on a request, and no entry to grow
+//! old. See [`Snapshot`].
+
+mod index;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, OnceLock,
@@ -13,11 +19,13 @@ use std::{
     },
 };
 
+use self::index::Index;
+pub use self::index::Served;
 use crate::{
     clock::UnixMs,
     directory::TenantRecord,
     gate::{Gate, Meter},
-    key::{ApiKey, KeyId},
+    key::ApiKey,
     limiter::{Bucket, Limiter},
     plan::Plan,
     policy::Chain,
@@ -149,7 +157,14 @@ pub enum HostMatch<'a> {
 }
 
 /// Everything a request needs to know.
-#[derive(Debug, Default)]
+///
+/// The L1 of `tenancy.md` 4.8, in its simplest form: all tenants, pushed when they change.
+/// Its bound is the number of tenants an installation may have (`control.tenants_max`), so
+/// nothing is ever evicted, no request waits for a load, and a flood of unknown names costs
+/// look-ups and no memory. What stands for the time to live is the poll behind the push: an
+/// edge that can reach the database is at most that old. The next version shares with the
+/// last one every tenant that did not change.
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Rises with every publish.
     pub version: u64,
@@ -159,59 +174,48 @@ pub struct Snapshot {
     pub plans: BTreeMap<String, Arc<Plan>>,
     /// Route classes.
     pub routes: RouteTable,
-    by_slug: HashMap<Box<str>, Arc<TenantEntry>>,
-    by_domain: HashMap<Box<str>, Arc<TenantEntry>>,
-    by_id: HashMap<TenantId, Arc<TenantEntry>>,
-    keys: HashMap<KeyId, Arc<ApiKey>>,
+    index: Index,
 }
 
 impl Snapshot {
-    /// Indexes entries and keys. Keys of unknown tenants are left out.
+    /// Indexes tenants.
     #[must_use]
     pub fn new(
         version: u64,
         base_domain: &str,
         plans: BTreeMap<String, Arc<Plan>>,
         routes: RouteTable,
-        entries: Vec<Arc<TenantEntry>>,
-        keys: &[Arc<ApiKey>],
+        tenants: impl IntoIterator<Item = Served>,
     ) -> Self {
-        let mut snapshot = Self {
-            version,
-            base_domain: base_domain.to_ascii_lowercase().into(),
-            plans,
-            routes,
-            ..Self::default()
-        };
-        for entry in entries {
-            let tenant = &entry.record.tenant;
-            snapshot.by_slug.insert(tenant.slug.as_str().into(), Arc::clone(&entry));
-            for domain in &tenant.custom_domains {
-                snapshot.by_domain.insert(domain.as_str().into(), Arc::clone(&entry));
-            }
-            snapshot.by_id.insert(tenant.id, entry);
+        let mut index = Index::default();
+        tenants.into_iter().for_each(|served| index.insert(served));
+        Self { version, base_domain: base_domain.to_ascii_lowercase().into(), plans, routes, index }
+    }
+
+    /// The same with some tenants as they are now, and without others. Costs as much as
+    /// there are changes.
+    #[must_use]
+    pub fn with(&self, version: u64, put: Vec<Served>, gone: &[TenantId]) -> Self {
+        let mut next = Self { version, ..self.clone() };
+        // All leave before one comes: a domain may go from one to another.
+        for id in gone.iter().copied().chain(put.iter().map(|served| served.entry.id())) {
+            next.index.remove(id);
         }
-        snapshot.keys = keys
-            .iter()
-            .filter(|key| snapshot.by_id.contains_key(&key.tenant))
-            .map(|key| (key.id.clone(), Arc::clone(key)))
-            .collect();
-        snapshot
+        put.into_iter().for_each(|served| next.index.insert(served));
+        next
     }
 
     /// What a canonical host name means: exact custom domain first, then exactly one
     /// label before the base domain.
     #[must_use]
     pub fn host(&self, name: &str) -> HostMatch<'_> {
-        if !self.by_domain.is_empty()
-            && let Some(entry) = self.by_domain.get(name)
-        {
+        if let Some(entry) = self.index.domain(name) {
             return HostMatch::CustomDomain(entry);
         }
         let label = name.strip_suffix(&*self.base_domain).and_then(|rest| rest.strip_suffix('.'));
         match label {
             Some("api") => HostMatch::Shared,
-            Some(label) => self.by_slug.get(label).map_or(HostMatch::Unknown, HostMatch::Subdomain),
+            Some(label) => self.index.slug(label).map_or(HostMatch::Unknown, HostMatch::Subdomain),
             None => HostMatch::Unknown,
         }
     }
@@ -219,24 +223,24 @@ impl Snapshot {
     /// The tenant of an id.
     #[must_use]
     pub fn tenant(&self, id: TenantId) -> Option<&Arc<TenantEntry>> {
-        self.by_id.get(&id)
+        self.index.tenant(id)
     }
 
     /// The tenant of a slug.
     #[must_use]
     pub fn tenant_by_slug(&self, slug: &str) -> Option<&Arc<TenantEntry>> {
-        self.by_slug.get(slug)
+        self.index.slug(slug)
     }
 
     /// The record of a key id.
     #[must_use]
     pub fn key(&self, id: &str) -> Option<&Arc<ApiKey>> {
-        self.keys.get(id)
+        self.index.key(id)
     }
 
     /// How many tenants it knows.
     #[must_use]
-    pub fn tenant_count(&self) -> usize {
-        self.by_id.len()
+    pub const fn tenant_count(&self) -> usize {
+        self.index.len()
     }
 }

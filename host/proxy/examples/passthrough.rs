@@ -19,7 +19,7 @@ use model::{
     reservation::{Refused, Reservation, StorageGate, Wanted},
     route::{Pattern, Route, RouteTable},
     sessions::{Enter, Member, SessionRefusal, Sessions, SessionsUnavailable, Visit},
-    snapshot::{Snapshot, TenantEntry},
+    snapshot::{Served, Snapshot, TenantEntry},
     tenant::{Status, Tenant, TenantId},
 };
 use proxy::{Ports, Proxy, ProxyConfig};
@@ -78,6 +78,10 @@ impl Sessions for Nowhere {
 
     fn count(&self, _: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>> {
         Box::pin(std::future::ready(Ok(0)))
+    }
+
+    fn here(&self) -> BTreeMap<TenantId, u64> {
+        BTreeMap::new()
     }
 }
 
@@ -175,5 +179,6 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
     };
     let plans = BTreeMap::from([(plan.name.clone(), plan)]);
     let routes = RouteTable(vec![Arc::new(any)]);
-    Ok(Snapshot::new(1, "localhost", plans, routes, vec![Arc::new(entry)], &[]))
+    let served = Served { entry: Arc::new(entry), keys: Vec::new().into() };
+    Ok(Snapshot::new(1, "localhost", plans, routes, [served]))
 }

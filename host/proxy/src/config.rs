@@ -10,7 +10,10 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-pub use crate::tenant::issuer::{IssuerConfig, JwtConfig, KeyConfig};
+pub use crate::{
+    tenant::issuer::{IssuerConfig, JwtConfig, KeyConfig},
+    tls::{CertificateConfig, ClientAuthConfig, MinVersion, TlsConfig},
+};
 
 /// The data plane as configured.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +22,8 @@ pub struct ProxyConfig {
     /// Addresses for HTTP/1.1 and HTTP/2 (prior knowledge) in clear text; port 0 takes a
     /// free one.
     pub listen: Vec<SocketAddr>,
+    /// Addresses under TLS, and what they need.
+    pub tls: TlsConfig,
     /// Worker threads; by default one for each CPU that affinity and cgroup leave us.
     pub workers: Option<usize>,
     /// Whose tokens name a tenant.
@@ -39,6 +44,7 @@ impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            tls: TlsConfig::default(),
             workers: None,
             jwt: JwtConfig::default(),
             limits: Limits::default(),

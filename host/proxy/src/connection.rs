@@ -21,6 +21,10 @@ pub(crate) struct Connection {
     pub(crate) forwarded_for: HeaderValue,
     /// The peer as a `Forwarded` value.
     pub(crate) forwarded: HeaderValue,
+    /// How the peer reached us.
+    pub(crate) scheme: &'static str,
+    /// The host that TLS was opened for; a request for another one is misdirected.
+    pub(crate) server_name: Option<Box<str>>,
     requests: Cell<u64>,
     active: Cell<u32>,
     refused: Cell<Option<(u64, Reason)>>,
@@ -33,13 +37,21 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: IpAddr, config: &ProxyConfig, read_slot: Slot) -> Self {
+    pub(crate) fn new(
+        peer: IpAddr,
+        server_name: Option<Box<str>>,
+        config: &ProxyConfig,
+        read_slot: Slot,
+    ) -> Self {
         let peer = peer.to_canonical();
+        let scheme = if server_name.is_some() { "https" } else { "http" };
         Self {
             peer,
             trusted: config.trusts(peer),
             forwarded_for: text(format_args!("{peer}")),
-            forwarded: forwarded(peer),
+            forwarded: forwarded(peer, scheme),
+            scheme,
+            server_name,
             requests: Cell::new(0),
             active: Cell::new(0),
             refused: Cell::new(None),
@@ -97,10 +109,10 @@ impl Connection {
 }
 
 /// RFC 7239: an IPv6 address is bracketed and quoted.
-pub(crate) fn forwarded(peer: IpAddr) -> HeaderValue {
+fn forwarded(peer: IpAddr, scheme: &str) -> HeaderValue {
     match peer {
-        IpAddr::V4(v4) => text(format_args!("for={v4};proto=http")),
-        IpAddr::V6(v6) => text(format_args!("for=\"[{v6}]\";proto=http")),
+        IpAddr::V4(v4) => text(format_args!("for={v4};proto={scheme}")),
+        IpAddr::V6(v6) => text(format_args!("for=\"[{v6}]\";proto={scheme}")),
     }
 }
 

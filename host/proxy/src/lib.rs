@@ -32,6 +32,7 @@ mod session;
 mod start;
 mod tenant;
 mod timer;
+mod tls;
 mod upstream;
 mod wire;
 mod worker;
@@ -42,7 +43,11 @@ mod tests;
 pub use ipnet::IpNet;
 
 pub use self::{
-    config::{JwtConfig, Limits, MetricsConfig, ProxyConfig, field_name, networks},
+    config::{
+        CertificateConfig, ClientAuthConfig, JwtConfig, Limits, MetricsConfig, MinVersion,
+        ProxyConfig, TlsConfig, field_name, networks,
+    },
     local::{LocalBody, LocalService},
     start::{Ports, Proxy, Running, StartError},
+    tls::{LoadError as TlsError, MaterialError},
 };

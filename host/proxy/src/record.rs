@@ -17,7 +17,7 @@ use model::{
     snapshot::TenantEntry,
 };
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     local::{LocalHistogram, LocalIntCounter},
 };
 use tokio::time::Instant;
@@ -44,6 +44,7 @@ pub(crate) struct Series {
     policies: IntCounterVec,
     upstream_errors: IntCounterVec,
     levels: IntCounterVec,
+    unreserved: IntCounter,
     in_flight: IntGauge,
     pub(crate) tenants: Arc<TenantSeries>,
 }
@@ -70,6 +71,12 @@ impl Series {
         registry.register(Box::new(seconds.clone()))?;
         let in_flight = IntGauge::new("edge_requests_in_flight", "Exchanges open")?;
         registry.register(Box::new(in_flight.clone()))?;
+        let unreserved = IntCounter::new(
+            "edge_uploads_unreserved_total",
+            "Uploads let through without room set aside: their plan allows it while the database \
+             is away",
+        )?;
+        registry.register(Box::new(unreserved.clone()))?;
         Ok(Self {
             requests: counter(
                 "edge_requests_total",
@@ -97,6 +104,7 @@ impl Series {
                 &["reason"],
             )?,
             seconds,
+            unreserved,
             in_flight,
             tenants,
         })
@@ -104,6 +112,11 @@ impl Series {
 
     pub(crate) fn level_report(&self, metric: Metric, outcome: &'static str) {
         self.levels.with_label_values(&[metric.as_str(), outcome]).inc();
+    }
+
+    /// An upload went on without room.
+    pub(crate) fn unreserved(&self) {
+        self.unreserved.inc();
     }
 
     pub(crate) fn in_flight_changed(&self, by: i64) {

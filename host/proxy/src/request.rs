@@ -95,6 +95,8 @@ pub(crate) fn normalise(
         &headers,
         forwarded_host,
     )?;
+    let name = authority.get(..name_len).unwrap_or_default();
+    misdirected(exchange, name, forwarded_host.is_some())?;
     let client = client(exchange, &mut headers, parts.version);
     let trailers = strip(&mut headers);
     Ok(NormalRequest {
@@ -165,6 +167,19 @@ fn authority(
     Ok((text.into(), name_len))
 }
 
+/// RFC 9110 15.5.20: under TLS a connection serves the host that it was opened for, so
+/// that neither a certificate nor a client's certificate speaks for another host. A trusted
+/// proxy may name a host of its own, except one that asks for client certificates.
+fn misdirected(exchange: &Exchange, name: &str, by_proxy: bool) -> Result<(), Reason> {
+    let opened_for = exchange.connection.server_name.as_deref();
+    let free = opened_for.is_none() || by_proxy;
+    if opened_for == Some(name) {
+        return Ok(());
+    }
+    let guarded = exchange.worker.tls.as_ref().is_some_and(|tls| tls.is_guarded(name));
+    if free && !guarded { Ok(()) } else { Err(Reason::Misdirected) }
+}
+
 fn as_text(value: &HeaderValue) -> Result<&str, Reason> {
     value.to_str().map_err(|_| Reason::HostInvalid)
 }
@@ -191,7 +206,7 @@ fn client(exchange: &mut Exchange, headers: &mut HeaderMap, version: Version) ->
     let mut client = Client {
         ip: connection.peer,
         country: None,
-        scheme: "http",
+        scheme: connection.scheme,
         trail: None,
         traceparent: headers.remove(TRACEPARENT),
         via: headers.get_all(VIA).iter().cloned().collect(),
@@ -204,8 +219,10 @@ fn client(exchange: &mut Exchange, headers: &mut HeaderMap, version: Version) ->
         let config = &exchange.worker.config;
         let country = config.client_country_header.as_ref().and_then(|name| headers.get(name));
         client.country = country.and_then(country_code);
-        if headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https") {
-            client.scheme = "https";
+        match headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) {
+            Some(b"https") => client.scheme = "https",
+            Some(b"http") => client.scheme = "http",
+            _ => {}
         }
         client.ip = trusted_client_ip(headers, connection.peer, |ip| config.trusts(ip));
         let mut trail = Box::new(HeaderMap::new());

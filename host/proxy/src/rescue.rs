@@ -52,6 +52,7 @@ impl Flaw {
 pub(crate) enum Reason {
     Malformed(Flaw),
     HostInvalid,
+    Misdirected,
     UriTooLong,
     HeadTooLarge,
     MethodNotAllowed,
@@ -150,6 +151,12 @@ impl Reason {
             Self::HostInvalid => {
                 row(S::BAD_REQUEST, "host-invalid", "Invalid host", Downstream).closes()
             }
+            Self::Misdirected => row(
+                S::MISDIRECTED_REQUEST,
+                "misdirected-request",
+                "Misdirected request",
+                Downstream,
+            ),
             Self::UriTooLong => {
                 row(S::URI_TOO_LONG, "uri-too-long", "URI too long", Downstream).closes()
             }
@@ -244,6 +251,7 @@ impl Reason {
         match self {
             Self::Malformed(flaw) => flaw.detail(),
             Self::HostInvalid => "The request names no host, several, or a malformed one.",
+            Self::Misdirected => "This connection was not opened for the host of the request.",
             Self::UnknownHost => "No tenant is served under this host.",
             Self::NoRoute => "No route matches this method and path.",
             Self::Unauthenticated => "A valid bearer token is required.",
@@ -307,6 +315,7 @@ impl Reason {
             Self::TotalTimeout => "total-timeout",
             Self::Malformed(_)
             | Self::HostInvalid
+            | Self::Misdirected
             | Self::UriTooLong
             | Self::HeadTooLarge
             | Self::MethodNotAllowed

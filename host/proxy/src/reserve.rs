@@ -6,16 +6,18 @@
 //! goes to the upstream that there is no room for; a request that the upstream had in full
 //! and never answered leaves its room set aside, because nobody knows what became of it.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use http::StatusCode;
 use hyper::body::{Body as _, Incoming};
 use model::{
     BoxFuture,
+    level::{LevelChange, LevelSink},
     loss::OnStorageLoss,
     quota::Metric,
     reservation::{Amount, Exceeded, Outcome, Refused, Reservation, Reserves, Wanted},
     route::Route,
+    tenant::TenantId,
 };
 use smallvec::SmallVec;
 
@@ -27,8 +29,7 @@ pub(crate) type Holds = SmallVec<[Rc<Hold>; 1]>;
 /// Room of one metric, for one request.
 pub(crate) struct Hold {
     what: Reserves,
-    /// Taken by the drop.
-    reservation: Option<Reservation>,
+    kept: Kept,
     room: Cell<u64>,
     /// Bytes of the body that went on.
     sent: Cell<u64>,
@@ -36,6 +37,17 @@ pub(crate) struct Hold {
     whole: Cell<bool>,
     fate: Cell<Fate>,
     refused: Cell<Option<Refused>>,
+}
+
+/// Who is told what became of the room.
+enum Kept {
+    /// Whoever set it aside.
+    Reserved(Reservation),
+    /// The journal of levels: nobody could say whether there was room, and the plan lets
+    /// uploads through then.
+    Unreserved(Arc<dyn LevelSink>, TenantId),
+    /// Told.
+    Nobody,
 }
 
 /// What the upstream did with the request, as far as is known.
@@ -70,7 +82,11 @@ pub(crate) async fn admit(
         };
         let wanted = Wanted { tenant: caller.entry.id(), metric: what.metric(), amount };
         match exchange.in_time(exchange.worker.storage.reserve(wanted)).await? {
-            Err(Refused::Unavailable) if allowed(caller, *what) => {}
+            Err(Refused::Unavailable) if allowed(caller, *what) => {
+                exchange.worker.series.unreserved();
+                let journal = Arc::clone(&exchange.worker.levels);
+                holds.push(Rc::new(Hold::unreserved(*what, journal, wanted.tenant)));
+            }
             reserved => holds.push(Rc::new(Hold::new(*what, reserved?))),
         }
     }
@@ -164,10 +180,20 @@ pub(crate) fn reason(why: &Exceeded) -> Reason {
 
 impl Hold {
     fn new(what: Reserves, reservation: Reservation) -> Self {
+        let room = reservation.amount();
+        Self::of(what, Kept::Reserved(reservation), room)
+    }
+
+    /// Room without a bound, for a body that is counted only when it is stored.
+    fn unreserved(what: Reserves, journal: Arc<dyn LevelSink>, tenant: TenantId) -> Self {
+        Self::of(what, Kept::Unreserved(journal, tenant), u64::MAX)
+    }
+
+    fn of(what: Reserves, kept: Kept, room: u64) -> Self {
         Self {
             what,
-            room: Cell::new(reservation.amount()),
-            reservation: Some(reservation),
+            kept,
+            room: Cell::new(room),
             sent: Cell::new(0),
             whole: Cell::new(false),
             fate: Cell::new(Fate::Unsent),
@@ -192,9 +218,10 @@ impl Hold {
     }
 
     fn more(&self, amount: Amount) -> BoxFuture<'static, Result<u64, Refused>> {
-        match &self.reservation {
-            Some(reservation) => reservation.extend(amount),
-            None => Box::pin(std::future::ready(Err(Refused::Unavailable))),
+        match &self.kept {
+            Kept::Reserved(reservation) => reservation.extend(amount),
+            Kept::Unreserved(..) => Box::pin(std::future::ready(Ok(amount.least))),
+            Kept::Nobody => Box::pin(std::future::ready(Err(Refused::Unavailable))),
         }
     }
 
@@ -205,7 +232,11 @@ impl Hold {
 
     /// Whether the room is known to be set aside still.
     pub(crate) fn is_live(&self) -> bool {
-        self.reservation.as_ref().is_some_and(Reservation::is_live)
+        match &self.kept {
+            Kept::Reserved(reservation) => reservation.is_live(),
+            Kept::Unreserved(..) => true,
+            Kept::Nobody => false,
+        }
     }
 
     /// Remembers why the body may not go on.
@@ -231,8 +262,20 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if let Some(reservation) = self.reservation.take() {
-            reservation.settle(self.outcome());
+        let outcome = self.outcome();
+        match (std::mem::replace(&mut self.kept, Kept::Nobody), outcome) {
+            (Kept::Reserved(reservation), outcome) => reservation.settle(outcome),
+            (Kept::Unreserved(journal, tenant), Outcome::Taken(delta)) if delta != 0 => {
+                let metric = self.what.metric();
+                if !journal.record(LevelChange { tenant, metric, delta }) {
+                    tracing::error!(%tenant, delta, "an upload without room is not counted");
+                }
+            }
+            (Kept::Unreserved(_, tenant), Outcome::Unknown) => {
+                let bytes = self.sent.get();
+                tracing::warn!(%tenant, bytes, "an upload without room was never answered");
+            }
+            (Kept::Unreserved(..), Outcome::Taken(_) | Outcome::Nothing) | (Kept::Nobody, _) => {}
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Step 1: sockets, worker threads, connections.
 //!
 //! Each worker thread has its own runtime and its own listeners on the same addresses
-//! (SO_REUSEPORT); a connection stays where it was accepted. TLS belongs between accept
-//! and [`protocol`]. Invariant: accepting pauses, and never fails for good, when there is
+//! (SO_REUSEPORT); a connection stays where it was accepted. TLS, on its own addresses,
+//! comes between accept and the protocol. Invariant: accepting pauses, and never fails for good, when there is
 //! no room.
 
 pub(crate) mod listen;
 pub(crate) mod serve;
+pub(crate) mod stream;
 
 use std::{cell::Cell, io, rc::Rc, sync::Arc, thread, time::Duration};
 
@@ -17,7 +18,10 @@ use tokio::{
     task,
 };
 
-use crate::worker::{Shared, Worker};
+use crate::{
+    tls::Handshakes,
+    worker::{Shared, Worker},
+};
 
 /// Milliseconds before accepting is tried again when the system has no more descriptors
 /// (100).
@@ -39,12 +43,18 @@ pub(crate) struct Thread {
     pub(crate) ended: oneshot::Receiver<()>,
 }
 
+/// The sockets of one worker.
+pub(crate) struct Listeners {
+    pub(crate) clear: Vec<std::net::TcpListener>,
+    pub(crate) tls: Vec<std::net::TcpListener>,
+}
+
 /// Starts a worker thread on listeners that are already bound.
 pub(crate) fn spawn(
     number: usize,
     shared: Arc<Shared>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Listeners,
     commands: watch::Receiver<Command>,
 ) -> io::Result<Thread> {
     let (done, ended) = oneshot::channel();
@@ -64,25 +74,28 @@ pub(crate) fn spawn(
 async fn run(
     shared: Arc<Shared>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Listeners,
     mut commands: watch::Receiver<Command>,
 ) {
     let worker = Worker::new(shared, snapshots);
     let ticks = Rc::clone(&worker);
     task::spawn_local(Rc::clone(&worker.wheel).run(move |now_ms| ticks.tick(now_ms)));
     let house = Rc::new(House::default());
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .filter_map(|listener| match TcpListener::from_std(listener) {
-            Ok(listener) => Some(listener),
+    let handshakes = worker.tls.as_deref().map(Handshakes::new);
+    let clear = listeners.clear.into_iter().map(|listener| (listener, None));
+    let tls = listeners.tls.into_iter().map(|listener| (listener, handshakes.clone()));
+    let accepting: Vec<_> = clear
+        .chain(tls)
+        .filter_map(|(listener, handshakes)| match TcpListener::from_std(listener) {
+            Ok(listener) => Some((listener, handshakes)),
             Err(error) => {
                 tracing::error!(%error, "a listener is lost");
                 None
             }
         })
-        .map(|listener| {
-            let accept = accept(Rc::clone(&worker), listener, Rc::clone(&house), commands.clone());
-            task::spawn_local(accept)
+        .map(|(listener, handshakes)| {
+            let (worker, house) = (Rc::clone(&worker), Rc::clone(&house));
+            task::spawn_local(accept(worker, listener, handshakes, house, commands.clone()))
         })
         .collect();
     let command = commands.wait_for(|command| *command != Command::Serve).await;
@@ -133,6 +146,7 @@ impl Drop for Guest {
 async fn accept(
     worker: Rc<Worker>,
     listener: TcpListener,
+    handshakes: Option<Handshakes>,
     house: Rc<House>,
     commands: watch::Receiver<Command>,
 ) {
@@ -151,7 +165,9 @@ async fn accept(
             continue;
         }
         let guest = house.enter();
-        let serve = serve::connection(Rc::clone(&worker), stream, peer.ip(), commands.clone());
+        let handshakes = handshakes.clone();
+        let client = serve::Client { stream, peer: peer.ip(), handshakes };
+        let serve = serve::connection(Rc::clone(&worker), client, commands.clone());
         task::spawn_local(async move {
             serve.await;
             drop(guest);

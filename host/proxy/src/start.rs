@@ -15,11 +15,12 @@ use crate::{
     config::ProxyConfig,
     local::{Local, LocalService},
     record::{Series, TenantSeries},
-    server::{self, Command, Thread, listen},
+    server::{self, Command, Listeners, Thread, listen},
     tenant::{
         issuer::{IssuerError, Issuers},
         jwks,
     },
+    tls::{self, LoadError, Reload, Stamps, Tls},
     worker::Shared,
 };
 
@@ -46,6 +47,9 @@ pub enum StartError {
     /// A JWT key cannot be used.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// There is no TLS.
+    #[error("tls: {0}")]
+    Tls(#[from] LoadError),
     /// A series is registered already.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -111,13 +115,22 @@ impl Proxy {
         if let Some(flaw) = config.metrics.flaw() {
             return Err(StartError::Setting(flaw));
         }
-        if config.listen.is_empty() {
+        if let Some(flaw) = config.tls.flaw() {
+            return Err(StartError::Setting(format!("tls.{flaw}")));
+        }
+        if config.listen.is_empty() && config.tls.listen.is_empty() {
             return Err(StartError::NoAddress);
         }
         let issuers = Issuers::load(&config.jwt, &clock)?;
         let remotes = issuers.remotes();
         let workers = config.workers.unwrap_or_else(available).max(1);
         let (addrs, mut sockets) = bind(&config.listen, workers)?;
+        let (tls_addrs, mut tls_sockets) = bind(&config.tls.listen, workers)?;
+        let stamps = Stamps::of(&config.tls);
+        let tls = match config.tls.listen.is_empty() {
+            true => None,
+            false => Some(Tls::load(config.tls.clone(), tls::Meters::register(registry)?)?),
+        };
         let series = Series::register(registry, &config.metrics, &clock)?;
         let fetches = jwks::Meters::register(registry)?;
         let shared = Arc::new(Shared {
@@ -131,16 +144,26 @@ impl Proxy {
             storage,
             sessions,
             local: api.map(Local::new),
+            tls: tls.clone(),
         });
         let (commands, heard) = watch::channel(Command::Serve);
         let tenants = Arc::clone(&shared.series.tenants);
-        let mut running = Running { addrs, commands, threads: Vec::new(), tenants };
+        let reload = Reload::default();
+        let mut running =
+            Running { addrs, tls_addrs, reload, commands, threads: Vec::new(), tenants };
+        if let Some(tls) = tls {
+            let thread = tls::spawn(tls, stamps, running.reload.clone(), heard.clone());
+            running.threads.push(thread.map_err(StartError::Thread)?);
+        }
         if !remotes.is_empty() {
             let thread = jwks::spawn(remotes, fetches, heard.clone());
             running.threads.push(thread.map_err(StartError::Thread)?);
         }
         for number in 0..workers {
-            let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
+            let listeners = Listeners {
+                clear: sockets.iter_mut().filter_map(Vec::pop).collect(),
+                tls: tls_sockets.iter_mut().filter_map(Vec::pop).collect(),
+            };
             let thread = server::spawn(
                 number,
                 Arc::clone(&shared),
@@ -171,6 +194,8 @@ fn bind(listen: &[SocketAddr], workers: usize) -> Result<(Vec<SocketAddr>, Socke
 /// A started data plane. Dropping it cuts off what is open.
 pub struct Running {
     addrs: Vec<SocketAddr>,
+    tls_addrs: Vec<SocketAddr>,
+    reload: Reload,
     commands: watch::Sender<Command>,
     threads: Vec<Thread>,
     tenants: Arc<TenantSeries>,
@@ -194,6 +219,18 @@ impl Running {
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// The bound addresses that speak TLS, in the order of the configuration.
+    #[must_use]
+    pub fn tls_addrs(&self) -> &[SocketAddr] {
+        &self.tls_addrs
+    }
+
+    /// Looks for renewed certificates now, in the background; ones that cannot be used
+    /// leave those in force.
+    pub fn reload_certificates(&self) {
+        self.reload.ask();
     }
 
     /// Stops accepting, lets open exchanges finish for up to `timeout` (idle connections

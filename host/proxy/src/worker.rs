@@ -32,6 +32,7 @@ use crate::{
     record::{Books, Series, Tally},
     tenant::jwt::Verifier,
     timer::Wheel,
+    tls::Tls,
     wire::io::{Scratch, scratch},
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) storage: Arc<dyn StorageGate>,
     pub(crate) sessions: Arc<dyn Sessions>,
     pub(crate) local: Option<Local>,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// One worker.

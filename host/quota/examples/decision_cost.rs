@@ -9,7 +9,7 @@
 )]
 
 #[path = "../tests/quota/bench.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod bench;
 
 use std::{sync::Arc, thread, time::Instant};

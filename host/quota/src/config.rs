@@ -1,10 +1,10 @@
 //! What an operator may set, each with its unit, default and reason.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use model::ledger::BootId;
 
-use crate::redis::RedisTarget;
+use crate::redis::Servers;
 
 /// Settings of the quota engine. Build one with [`QuotaConfig::new`] and change fields.
 #[derive(Clone, Debug)]
@@ -14,10 +14,7 @@ pub struct QuotaConfig {
     /// Name of this edge among others; holders of the same name succeed each other.
     pub edge: String,
     /// The Redis that several edges share. Default `None`: this process is alone.
-    pub redis: Option<RedisTarget>,
-    /// Longest call to Redis, in ms; the first that takes longer opens the breaker. Default
-    /// 25: a hundred round trips, and what the first request of an outage may have to wait.
-    pub redis_timeout_ms: u64,
+    pub redis: Option<Arc<Servers>>,
     /// Longest wait of a request for a tranche or a lease, in ms. Default 250: longer than
     /// a disk's worst commit, shorter than a client's patience.
     pub admit_wait_ms_max: u64,
@@ -45,7 +42,7 @@ pub struct QuotaConfig {
 impl QuotaConfig {
     /// These settings for edges that share a Redis.
     #[must_use]
-    pub fn with_redis(self, redis: RedisTarget) -> Self {
+    pub fn with_redis(self, redis: Arc<Servers>) -> Self {
         Self { redis: Some(redis), idle_return_ms: 1_000, ..self }
     }
 
@@ -56,7 +53,6 @@ impl QuotaConfig {
             lease_file,
             edge: "local".to_owned(),
             redis: None,
-            redis_timeout_ms: 25,
             admit_wait_ms_max: 250,
             lease_records: 65_536,
             idle_return_ms: 30_000,

@@ -29,6 +29,7 @@ pub(crate) struct InProcess {
 }
 
 /// One account: the hash of the Redis scripts.
+#[derive(Clone)]
 struct Ledger {
     current: Tranche,
     next: Option<Tranche>,
@@ -38,6 +39,7 @@ struct Ledger {
 }
 
 /// One tranche and who has how much of it.
+#[derive(Clone)]
 struct Tranche {
     epoch: u64,
     size: u64,
@@ -265,5 +267,7 @@ impl Dispatcher for InProcess {
     }
 }
 
+#[cfg(test)]
+mod dump;
 #[cfg(test)]
 mod tests;

@@ -103,6 +103,8 @@ pub(crate) struct Keeper {
     report_sent: SentReport,
     report_number: u64,
     report_due: Instant,
+    /// The next report comes sooner than usual.
+    hurried: bool,
     /// Where the next report goes on with accounts to watch.
     watch_from: Option<Id>,
     /// A report failed, and nobody knows what it credited.
@@ -110,6 +112,8 @@ pub(crate) struct Keeper {
     outage: Outage,
     /// The authority has ended this holder.
     ended: bool,
+    /// A holder that this one tried to become, and nobody knows whether it is registered.
+    unborn: Option<HolderId>,
     stopping: Option<oneshot::Sender<bool>>,
 }
 
@@ -183,10 +187,12 @@ impl Keeper {
             report_sent: SentReport::default(),
             report_number: 0,
             report_due: now,
+            hurried: false,
             watch_from: None,
             credit_unseen: false,
             outage: Outage { down: false, failures: 0, retry_at: now },
             ended: false,
+            unborn: None,
             stopping: None,
         }
     }
@@ -201,16 +207,10 @@ impl Keeper {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Instant::now();
         loop {
+            // In this order, so that a run can be repeated. Nobody starves: the tick is due once
+            // in a while, answers come of what was asked for, and only demands bring more.
             tokio::select! {
-                message = inbox.recv() => match message {
-                    Some(message) => self.on_message(message),
-                    None => return,
-                },
-                Some(answer) = self.answers.next() => self.on_answer(answer),
-                answer = finished(&mut self.open_call) => self.on_opened(answer),
-                answer = finished(&mut self.report_call) => self.on_reported(answer),
-                answer = finished(&mut self.confirms.call) => self.on_confirmed(answer),
-                answer = finished(&mut self.closes.call) => self.on_closed(answer),
+                biased;
                 _ = tick.tick() => {
                     self.notice_stuck_call();
                     self.retry();
@@ -219,6 +219,15 @@ impl Keeper {
                         self.sweep();
                     }
                 }
+                answer = finished(&mut self.open_call) => self.on_opened(answer),
+                answer = finished(&mut self.report_call) => self.on_reported(answer),
+                answer = finished(&mut self.confirms.call) => self.on_confirmed(answer),
+                answer = finished(&mut self.closes.call) => self.on_closed(answer),
+                Some(answer) = self.answers.next() => self.on_answer(answer),
+                message = inbox.recv() => match message {
+                    Some(message) => self.on_message(message),
+                    None => return,
+                },
             }
             if self.ended && self.stopping.is_none() {
                 self.begin_anew().await;

@@ -3,7 +3,7 @@
 //! [`Quota::start`] runs once per process; its meters are called on every request from
 //! every worker. Below them lies the lease file, a background task (the keeper) that
 //! refills leases from a dispatcher (in this process, or Redis), and the durable authority
-//! behind a port. Entry points: [`Quota`], [`QuotaConfig`], [`RedisTarget`].
+//! behind a port. Entry points: [`Quota`], [`QuotaConfig`], [`RedisServers`].
 //!
 //! Invariant: charged ≤ granted ≤ Σ tranches ≤ limit, whatever crashes.
 
@@ -19,6 +19,9 @@ mod metrics;
 mod rate;
 mod redis;
 mod sessions;
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
 mod slot;
 mod start;
 mod window_clock;
@@ -28,7 +31,7 @@ pub use crate::{
     gate::Quota,
     lease_file::LeaseFileError,
     rate::{RATE_SCRIPT, RateAsk, RateLoan, RateStore, RateStoreAway, Rates},
-    redis::{RedisTarget, RedisTls, TargetError},
+    redis::{RedisTarget, RedisTls, Servers as RedisServers, TargetError},
     sessions::{LiveSessions, SessionsConfig},
     start::StartError,
 };

@@ -24,7 +24,11 @@ use model::{
     tenant::TenantId,
 };
 use tokio::{
-    sync::{Notify, mpsc::UnboundedSender, oneshot},
+    sync::{
+        Notify,
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        oneshot,
+    },
     time::{Instant, timeout_at},
 };
 
@@ -53,6 +57,21 @@ pub(crate) struct Shared {
     pub(crate) boot: BootId,
     /// Rises whenever the authority has ended this process's holder.
     pub(crate) life: AtomicU32,
+}
+
+impl Shared {
+    /// No holder's yet; and where the keeper hears what it is told.
+    pub(crate) fn new(
+        config: QuotaConfig,
+        clock: WindowClock,
+        map: Map,
+        metrics: Metrics,
+        boot: BootId,
+    ) -> (Arc<Self>, UnboundedReceiver<Message>) {
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let life = AtomicU32::new(0);
+        (Arc::new(Self { config, clock, map, metrics, inbox, boot, life }), messages)
+    }
 }
 
 /// What the keeper is told. At most one demand per slot is under way.

@@ -17,7 +17,7 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use model::{
     BoxFuture,
@@ -42,10 +42,7 @@ use self::{
     metrics::Metrics,
     registry::{Admission, Registry, Terms},
 };
-use crate::{
-    redis::{RedisTarget, Servers},
-    start::StartError,
-};
+use crate::{redis::Servers, start::StartError};
 
 /// Retry-After while the registry does not answer, in seconds: 1–5, by tenant, so that
 /// clients of many tenants do not come back together.
@@ -60,14 +57,12 @@ pub struct SessionsConfig {
     /// Longest wait for the registry, in ms. Default 250: as long as for a lease.
     pub wait_ms_max: u64,
     /// The Redis that several edges share. Default `None`: this process is alone.
-    pub redis: Option<RedisTarget>,
-    /// Longest call to Redis, in ms. Default 25: as for leases.
-    pub redis_timeout_ms: u64,
+    pub redis: Option<Arc<Servers>>,
 }
 
 impl Default for SessionsConfig {
     fn default() -> Self {
-        Self { sessions_max: 100_000, wait_ms_max: 250, redis: None, redis_timeout_ms: 25 }
+        Self { sessions_max: 100_000, wait_ms_max: 250, redis: None }
     }
 }
 
@@ -93,7 +88,7 @@ impl LiveSessions {
     /// the runtime that is to run the heartbeats; does not wait for Redis.
     ///
     /// # Errors
-    /// The address of Redis cannot be used, or a series is registered already.
+    /// A series is registered already.
     pub fn start(
         config: SessionsConfig,
         guards: Arc<dyn GuardStore>,
@@ -102,11 +97,7 @@ impl LiveSessions {
     ) -> Result<Arc<Self>, StartError> {
         let counting: Arc<dyn Registry> = match &config.redis {
             None => Arc::new(InProcess::new(Arc::clone(&clock))),
-            Some(target) => {
-                let limit = Duration::from_millis(config.redis_timeout_ms);
-                let servers = Servers::connect(target.clone(), limit)?;
-                Arc::new(InRedis::new(servers, guards))
-            }
+            Some(servers) => Arc::new(InRedis::new(Arc::clone(servers) as _, guards)),
         };
         let shared = Shared::new(config, clock, counting, Metrics::register(registry)?);
         let beat = tokio::spawn(beat::run(Arc::clone(&shared))).abort_handle();
@@ -261,6 +252,16 @@ impl Sessions for LiveSessions {
             let count = timeout(self.shared.patience(), self.shared.registry.count(tenant)).await;
             count.ok().and_then(Result::ok).ok_or(SessionsUnavailable)
         })
+    }
+
+    fn here(&self) -> BTreeMap<TenantId, u64> {
+        let (now, mut here) = (self.shared.clock.monotonic_ms(), BTreeMap::new());
+        self.shared.map.each_shard(|shard| {
+            for (member, _) in shard.iter().filter(|(_, live)| !live.is_lost_at(now)) {
+                *here.entry(member.tenant).or_default() += 1;
+            }
+        });
+        here
     }
 }
 

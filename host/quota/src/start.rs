@@ -4,17 +4,17 @@
 //! before anything else, and the predecessor's figures are durable at the authority before
 //! its lease file is overwritten.
 
-use std::{
-    sync::{Arc, RwLock, atomic::AtomicU32},
-    time::Duration,
-};
+use std::sync::{Arc, RwLock};
 
 use model::{
     clock::Clock,
     ledger::{Authority, AuthorityError, BootId, Dispatcher, Holder, HolderId},
 };
 use prometheus::Registry;
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver},
+    task::AbortHandle,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     lease_file::{LeaseFile, LeaseFileError, Legacy},
     meter::{Message, Shared},
     metrics::Metrics,
-    redis::{RedisLedger, Servers, listen},
+    redis::{RedisLedger, listen},
     window_clock::WindowClock,
 };
 
@@ -72,48 +72,69 @@ impl Quota {
             Ok::<_, LeaseFileError>((file, legacy))
         })
         .await??;
-        let holder = HolderId::random();
         let clock = match &config.redis {
             None => WindowClock::own(clock),
             Some(_) => WindowClock::authority(clock),
         };
-        let sent = clock.monotonic_ms();
-        let register = authority.register(Holder { id: holder, edge: config.edge.clone(), boot });
-        clock.learn(sent, register.await?.now);
-        inherit(&*authority, legacy, &metrics).await?;
-        let stranded = authority.strand_others(holder).await?;
-        if stranded.epochs > 0 {
-            metrics.wasted.inc_by(stranded.tokens);
-            tracing::warn!(
-                tranches = stranded.epochs,
-                tokens = stranded.tokens,
-                "tranches of an earlier run stay charged: its lease file was lost"
-            );
-        }
+        let id = HolderId::random();
+        let holder = Holder { id, edge: config.edge.clone(), boot };
+        introduce(&*authority, &clock, holder, legacy, &metrics).await?;
         let capacity = config.lease_records;
-        let map = tokio::task::spawn_blocking(move || file.claim(holder, boot, capacity)).await??;
-        let (inbox, messages) = mpsc::unbounded_channel();
-        let shared =
-            Arc::new(Shared { config, clock, map, metrics, inbox, boot, life: AtomicU32::new(0) });
-        let Common { dispatcher, listeners } = common(&shared)?;
+        let map = tokio::task::spawn_blocking(move || file.claim(id, boot, capacity)).await??;
+        let (shared, messages) = Shared::new(config, clock, map, metrics, boot);
+        let common = common(&shared);
+        Ok(Self::launch(shared, messages, authority, common, id))
+    }
+
+    /// Starts the keeper of a holder that is introduced and has its lease file.
+    pub(crate) fn launch(
+        shared: Arc<Shared>,
+        messages: UnboundedReceiver<Message>,
+        authority: Arc<dyn Authority>,
+        common: Common,
+        holder: HolderId,
+    ) -> Arc<Self> {
+        let Common { dispatcher, listeners } = common;
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&authority), dispatcher, holder);
         let keeper = tokio::spawn(keeper.run(messages)).abort_handle();
-        Ok(Arc::new(Self { shared, authority, meters: RwLock::default(), keeper, listeners }))
+        Arc::new(Self { shared, authority, meters: RwLock::default(), keeper, listeners })
     }
+}
+
+/// Registers a holder, has it inherit what its predecessor left, and ends as lost whoever
+/// else went by its edge's name.
+pub(crate) async fn introduce(
+    authority: &dyn Authority,
+    clock: &WindowClock,
+    holder: Holder,
+    legacy: Legacy,
+    metrics: &Metrics,
+) -> Result<(), AuthorityError> {
+    let (id, sent) = (holder.id, clock.monotonic_ms());
+    clock.learn(sent, authority.register(holder).await?.now);
+    inherit(authority, legacy, metrics).await?;
+    let stranded = authority.strand_others(id).await?;
+    if stranded.epochs > 0 {
+        metrics.wasted.inc_by(stranded.tokens);
+        tracing::warn!(
+            tranches = stranded.epochs,
+            tokens = stranded.tokens,
+            "tranches of an earlier run stay charged: its lease file was lost"
+        );
+    }
+    Ok(())
 }
 
 /// The dispatcher that edges share, if there is one, and the tasks that listen to it.
 #[derive(Default)]
-struct Common {
-    dispatcher: Option<Arc<dyn Dispatcher>>,
-    listeners: Vec<AbortHandle>,
+pub(crate) struct Common {
+    pub(crate) dispatcher: Option<Arc<dyn Dispatcher>>,
+    pub(crate) listeners: Vec<AbortHandle>,
 }
 
-/// Begins to connect to the dispatcher that edges share.
-fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
-    let Some(target) = shared.config.redis.clone() else { return Ok(Common::default()) };
-    let limit = Duration::from_millis(shared.config.redis_timeout_ms);
-    let servers = Servers::connect(target, limit)?;
+/// The dispatcher over the connections of this edge, and what listens to it.
+fn common(shared: &Arc<Shared>) -> Common {
+    let Some(servers) = shared.config.redis.clone() else { return Common::default() };
     let (recalls, mut recalled) = mpsc::unbounded_channel();
     let subscribed = tokio::spawn(listen(Arc::downgrade(&servers), recalls));
     let found = Arc::clone(servers.found());
@@ -133,7 +154,7 @@ fn common(shared: &Arc<Shared>) -> Result<Common, StartError> {
         }
     });
     let listeners = vec![subscribed.abort_handle(), passed_on.abort_handle()];
-    Ok(Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners })
+    Common { dispatcher: Some(Arc::new(RedisLedger::new(servers))), listeners }
 }
 
 async fn inherit(

@@ -5,7 +5,8 @@
 //! late when the answer came, and at most later by the time that the call took. Invariant:
 //! windows begin late and end early by that uncertainty, so that no two edges are ever in
 //! two windows of an account with tokens of the same one; only the rate of the edge's clock
-//! is trusted, never its time.
+//! is trusted, never its time. A later answer may know less than the one before; the time
+//! that was read stays read, so that no edge goes back into a window that it has left.
 
 use std::sync::{
     Arc,
@@ -25,6 +26,8 @@ pub(crate) struct WindowClock {
 struct Bounds {
     earliest: AtomicU64,
     latest: AtomicU64,
+    /// The latest time that was read, ms: written once in a millisecond, by whoever is first.
+    read: AtomicU64,
 }
 
 impl WindowClock {
@@ -56,19 +59,19 @@ impl WindowClock {
         bounds.latest.store((now.0 + 1).wrapping_sub(sent), Ordering::Relaxed);
     }
 
-    /// It is at least so late.
+    /// It is at least so late. With a shared dispatcher it never goes back.
     pub(crate) fn now(&self) -> UnixMs {
         match &self.shared {
             None => self.clock.now(),
-            Some(bounds) => self.plus(&bounds.earliest),
+            Some(bounds) => bounds.read(self.plus(&bounds.earliest)),
         }
     }
 
-    /// It is at most so late.
+    /// It is at most so late: never earlier than [`WindowClock::now`].
     pub(crate) fn latest(&self) -> UnixMs {
         match &self.shared {
             None => self.clock.now(),
-            Some(bounds) => self.plus(&bounds.latest),
+            Some(bounds) => self.now().max(self.plus(&bounds.latest)),
         }
     }
 
@@ -82,9 +85,21 @@ impl WindowClock {
     }
 }
 
+impl Bounds {
+    /// Notes a time, and answers the latest that was noted.
+    fn read(&self, now: UnixMs) -> UnixMs {
+        let read = self.read.load(Ordering::Relaxed);
+        if now.0 <= read {
+            return UnixMs(read);
+        }
+        UnixMs(self.read.fetch_max(now.0, Ordering::Relaxed).max(now.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use model::clock::ManualClock;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -109,5 +124,44 @@ mod tests {
         clock.learn(0, UnixMs(500_000));
         assert_eq!((clock.now(), clock.latest()), (UnixMs(7), UnixMs(7)));
         assert_eq!(clock.of_request(UnixMs(9)), UnixMs(9));
+    }
+
+    proptest! {
+        #[test]
+        fn it_never_goes_back_and_holds_the_true_time_between_its_bounds(
+            steps in proptest::collection::vec((0_u64..40, 0_u64..400, 0_u64..400), 1..60),
+        ) {
+            let own = Arc::new(ManualClock::default());
+            let clock = WindowClock::authority(Arc::clone(&own) as _);
+            let truth = |own: &ManualClock| own.monotonic_ms() + 500_000;
+            let mut before = UnixMs(0);
+            for (pause, there, back) in steps {
+                own.advance_ms(pause);
+                let sent = clock.monotonic_ms();
+                own.advance_ms(there);
+                let said = UnixMs(truth(&own));
+                own.advance_ms(back);
+                clock.learn(sent, said);
+                let (now, latest) = (clock.now(), clock.latest());
+                prop_assert!(before <= now, "{before:?} before {now:?}");
+                prop_assert!(now.0 <= truth(&own) && truth(&own) <= latest.0);
+                before = now;
+            }
+        }
+
+        #[test]
+        fn an_authority_whose_clock_is_set_back_holds_it_still(
+            said in proptest::collection::vec(0_u64..10_000, 1..60),
+        ) {
+            let own = Arc::new(ManualClock::default());
+            let clock = WindowClock::authority(Arc::clone(&own) as _);
+            let mut before = UnixMs(0);
+            for said in said {
+                own.advance_ms(1);
+                clock.learn(own.monotonic_ms(), UnixMs(said));
+                prop_assert!(before <= clock.now() && clock.now() <= clock.latest());
+                before = clock.now();
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ mod origin;
 mod process;
 mod raw;
 mod receivers;
+mod site;
 mod world;
 
 use std::{future::Future, time::Duration};
@@ -19,6 +20,7 @@ pub use origin::Origin;
 pub use process::{EdgeProcess, binary};
 pub use raw::{RawClient, raw_exchange};
 pub use receivers::{Delivered, MailSink, WebhookReceiver};
+pub use site::{Site, SiteOptions, prepare};
 pub use world::{ADMIN_TOKEN, TenantActor, World, WorldOptions, policies_source, prepare_policies};
 
 /// Longest that a test waits for something that must come true.

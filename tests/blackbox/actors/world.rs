@@ -186,13 +186,7 @@ impl World {
     pub async fn create(&self, body: Value) -> TenantActor {
         let created =
             self.admin("POST", "/api/v1/admin/tenants", Some(body)).await.expect(201).json();
-        let slug = created["slug"].as_str().expect("a slug").to_owned();
-        let actor = TenantActor {
-            host: format!("{slug}.localhost"),
-            id: created["id"].as_str().expect("an id").to_owned(),
-            slug,
-            edge: self.edge(),
-        };
+        let actor = TenantActor::of(&created, self.edge());
         let version = self.running().snapshots.clone();
         eventually("the edge knows the tenant", || async {
             version.borrow().tenant_by_slug(&actor.slug).map(|_| ())
@@ -223,6 +217,14 @@ impl World {
 }
 
 impl TenantActor {
+    /// The tenant that the API says it created.
+    pub fn of(created: &Value, edge: Client) -> Self {
+        let text =
+            |key: &str| created[key].as_str().unwrap_or_else(|| panic!("no {key}")).to_owned();
+        let slug = text("slug");
+        Self { host: format!("{slug}.localhost"), id: text("id"), slug, edge }
+    }
+
     /// The same tenant at another edge.
     pub fn at(&self, edge: Client) -> Self {
         Self { edge, ..self.clone() }

@@ -5,6 +5,7 @@ mod cli;
 mod guide;
 mod lifecycle;
 mod postgres;
+mod publishing;
 mod roles;
 
 use serde_json::{Value, json};

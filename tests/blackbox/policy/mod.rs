@@ -1,5 +1,6 @@
 //! Policies on live traffic: the first-party ones, misbehaving ones, hot reload.
 
+mod authoring;
 mod first_party;
 mod hot_reload;
 mod misbehaving;

@@ -4,9 +4,11 @@ use serde_json::json;
 
 use crate::actors::{TenantActor, World, eventually};
 
+mod outage;
 mod plans;
 mod rate;
 mod sessions;
+mod shared;
 mod storage;
 
 /// A tenant with these quotas of calls and of AI requests.

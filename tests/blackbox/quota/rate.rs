@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Gives the plan `team` a rate.
-fn of_team(policies: &Path, per_second: u32, burst: u32) {
+pub fn of_team(policies: &Path, per_second: u32, burst: u32) {
     let file = policies.join("plans.toml");
     let text = std::fs::read_to_string(&file).expect("a file");
     let team = "max_concurrent_sessions = 10\n";
@@ -84,7 +84,7 @@ async fn one_tenants_rate_is_its_own_and_a_change_is_in_force_without_a_restart(
 }
 
 /// Takes one of the limit `login` for a key, and answers 429 where none is there.
-fn counting() -> Vec<u8> {
+pub fn counting() -> Vec<u8> {
     let imports = r#"(import "leanvibe:policy/rate-limit@0.1.0" "take"
         (func $take (param i32 i32 i32 i32 i64 i32)))"#;
     let body = "(call $take (i32.const 200) (i32.const 5) (i32.const 205) (i32.const 3)

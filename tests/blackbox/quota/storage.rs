@@ -50,7 +50,7 @@ on_status = "204"
 delta = -1
 "#;
 
-fn with_routes(policies: &Path) {
+pub fn with_routes(policies: &Path) {
     let file = policies.join("routes.toml");
     let routes = std::fs::read_to_string(&file).expect("routes.toml");
     // What stands above the first route holds for all routes.

@@ -194,6 +194,10 @@ impl ApiError {
                 .missing(Problem::new(501, "needs-release", "This needs a later release"))
                 .with("needs", "release"),
             Self::QuotaExceeded(problem) | Self::Plugin(problem) => *problem,
+            Self::Store(StoreError::Away) => Self::UsageUnavailable.problem().detail(
+                "The database does not answer. Tenants are served as they were; nothing can be \
+                 changed or looked up until it is back.",
+            ),
             Self::UsageUnavailable | Self::Store(_) => {
                 Problem::new(503, "temporary-reduced-capacity", "Temporarily unavailable")
                     .of_type(problem::TEMPORARY_REDUCED_CAPACITY)
@@ -217,8 +221,11 @@ fn list(names: &[&str]) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Store(error) = &self {
-            tracing::error!(%error, "the store failed");
+        match &self {
+            // Said once by the look-out, and then by every answer.
+            Self::Store(StoreError::Away) => {}
+            Self::Store(error) => tracing::error!(%error, "the store failed"),
+            _ => {}
         }
         let problem = self.problem();
         let status =
@@ -253,6 +260,7 @@ impl From<CreateError> for ApiError {
                 Self::field("parent_tenant_id", error.to_string())
             }
             CreateError::ResidencyMissing => Self::field("data_residency", error.to_string()),
+            CreateError::TooMany(_) => Self::TooMany(error.to_string()),
             CreateError::KeyReused => Self::KeyReused,
             CreateError::Store(error) => Self::Store(error),
         }

@@ -106,8 +106,7 @@ mod tests {
     fn published(control: &Control, id: TenantId) -> Tenant {
         let directory = control.store.directory();
         let directory = directory.borrow();
-        let found = directory.tenants.iter().find(|record| record.tenant.id == id);
-        found.expect("a tenant").tenant.clone()
+        directory.record(id).expect("a tenant").tenant.clone()
     }
 
     on_both![
@@ -222,7 +221,7 @@ mod tests {
             let directory = control.store.directory();
             let directory = directory.borrow();
             let suspended = |tenant: &Tenant| tenant.status == Status::Suspended;
-            directory.tenants.iter().filter(|record| suspended(&record.tenant)).count()
+            directory.records().filter(|record| suspended(&record.tenant)).count()
         };
         run(&control, TrialEnd::Suspend).await;
         assert_eq!(suspended(), BATCH as usize);

@@ -12,6 +12,7 @@ mod lifecycle;
 mod partitions;
 mod quotas;
 mod sample;
+mod sessions;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -42,6 +43,10 @@ impl Jobs {
         let reach = holders::Reach::default();
         jobs.every(&deps, "holders", holders::EVERY_MS, move |deps| {
             holders::run(deps, reach.clone())
+        });
+        let rounds = sessions::Rounds::default();
+        jobs.every(&deps, "sessions", sessions::EVERY_MS, move |deps| {
+            sessions::run(deps, rounds.clone())
         });
         let channels = Channels::new(&deps.notify);
         jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);

@@ -14,6 +14,7 @@ on_both![
     a_reservation_is_live_while_it_is_renewed,
     a_limit_that_is_reached_and_a_store_that_is_away_are_told_apart,
     a_start_leaves_what_a_killed_run_reserved_counted,
+    every_end_of_a_reservation_is_counted_and_what_nobody_knows_of_is_shown,
 ];
 
 const EDGE: Uuid = Uuid::from_u128(9);
@@ -24,6 +25,7 @@ struct Bench {
     clock: Arc<ManualClock>,
     tenant: TenantId,
     catalog: watch::Sender<Arc<Catalog>>,
+    registry: Mutex<Registry>,
     _database: Database,
 }
 
@@ -44,14 +46,34 @@ impl Bench {
         };
         let tenant = store.create_tenant(&Actor::Program, new).await.expect("a tenant").id;
         let catalog = watch::Sender::new(Arc::new(guide()));
-        Self { store, clock, tenant, catalog, _database: database }
+        let registry = Mutex::default();
+        Self { store, clock, tenant, catalog, registry, _database: database }
     }
 
     async fn open(&self) -> Arc<Reservations> {
         let store = Arc::clone(&self.store);
         let clock = Arc::clone(&self.clock) as _;
-        let opened = Reservations::open(store, self.catalog.subscribe(), EDGE, clock, WAIT_MS);
-        Arc::new(opened.await.expect("the store answers"))
+        // A new process has new series.
+        let registry = Registry::new();
+        let catalog = self.catalog.subscribe();
+        let opened = Reservations::open(store, catalog, EDGE, clock, WAIT_MS, &registry);
+        let opened = Arc::new(opened.await.expect("the store answers"));
+        *lock(&self.registry) = registry;
+        opened
+    }
+
+    /// A series of the gate that was opened last, of storage.
+    fn series(&self, name: &str, event: Option<&str>) -> u64 {
+        let families = lock(&self.registry).gather();
+        let family = families.iter().find(|family| family.name() == name).expect("the series");
+        let has = |metric: &prometheus::proto::Metric, value: &str| {
+            metric.get_label().iter().any(|label| label.value() == value)
+        };
+        let is = |metric: &&prometheus::proto::Metric| {
+            has(metric, "storage") && event.is_none_or(|event| has(metric, event))
+        };
+        let of = family.get_metric().iter().find(is).expect("the series of storage");
+        (of.get_counter().get_value() + of.get_gauge().get_value()) as u64
     }
 
     fn wanted(&self, bytes: u64) -> Wanted {
@@ -183,4 +205,35 @@ async fn a_start_leaves_what_a_killed_run_reserved_counted(on: Backend) {
     next.settle(Outcome::Taken(20));
     running.stop().await;
     assert_eq!(bench.figures().await, (100, 100, 20));
+}
+
+async fn every_end_of_a_reservation_is_counted_and_what_nobody_knows_of_is_shown(on: Backend) {
+    let bench = Bench::new(on).await;
+    let running = Running::start(&bench.open().await);
+    let reserve = |bytes| running.gate.reserve(bench.wanted(bytes));
+    reserve(10).await.expect("room").settle(Outcome::Taken(10));
+    drop(reserve(20).await.expect("room"));
+    reserve(30).await.expect("room").settle(Outcome::Unknown);
+    let overtaken = reserve(40).await.expect("room");
+    reserve(1 << 60).await.expect_err("no room");
+    bench.await_figures((70, 30, 10)).await;
+    look(Arc::clone(&running.gate.shared)).await;
+    let shown = || {
+        let series = |name| bench.series(name, None);
+        (series("edge_reservations_unresolved"), series("edge_reservations_unresolved_amount"))
+    };
+    assert_eq!(shown(), (1, 30));
+    // An hour later the backend reports, and the last one answers after that.
+    bench.clock.advance_ms(3_600_000);
+    look(Arc::clone(&running.gate.shared)).await;
+    assert_eq!(shown(), (2, 70));
+    let facts = BTreeMap::from([(Metric::Storage, 50)]);
+    bench.store.put_levels(&Actor::Program, bench.tenant, &facts).await.expect("levels");
+    overtaken.settle(Outcome::Taken(40));
+    look(Arc::clone(&running.gate.shared)).await;
+    assert_eq!(shown(), (0, 0));
+    running.stop().await;
+    let events = ["reserved", "committed", "released", "unknown", "late", "refused"];
+    let counted = events.map(|event| bench.series("edge_reservations_total", Some(event)));
+    assert_eq!(counted, [4, 1, 1, 1, 1, 1]);
 }

@@ -60,8 +60,7 @@ impl Store {
     /// A tenant as it is published.
     pub(crate) fn published(&self, id: TenantId) -> Option<Arc<TenantRecord>> {
         let directory = self.published.directory().borrow();
-        let at = directory.tenants.binary_search_by_key(&id, |record| record.tenant.id).ok()?;
-        directory.tenants.get(at).map(Arc::clone)
+        directory.record(id).map(Arc::clone)
     }
 
     /// Waits until the data plane serves from the directory as it is published now.

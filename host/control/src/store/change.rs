@@ -31,6 +31,14 @@ pub(super) struct Change<S> {
     _turn: OwnedMutexGuard<()>,
 }
 
+impl Store {
+    /// Waits for the turn to change, as long as the database answers.
+    async fn turn(&self) -> Result<OwnedMutexGuard<()>, StoreError> {
+        let turn = Arc::clone(&self.turn).lock_owned();
+        self.db.unless_away(async { Ok(turn.await) }).await
+    }
+}
+
 impl Change<OneTenant> {
     /// Waits for its turn to change one tenant.
     pub(super) async fn of(
@@ -38,7 +46,7 @@ impl Change<OneTenant> {
         tenant: TenantId,
         act: Act,
     ) -> Result<Self, StoreError> {
-        let turn = Arc::clone(&store.turn).lock_owned().await;
+        let turn = store.turn().await?;
         let tx = store.db.tenant(tenant, Purpose::Change).await?;
         let store = Arc::clone(store);
         Ok(Self { store, tx, act, chain: tenant, unchanged: false, published: false, _turn: turn })
@@ -54,7 +62,7 @@ impl Change<OneTenant> {
 impl Change<Installation> {
     /// Waits for its turn to change what belongs to no tenant, or to a new one.
     pub(super) async fn of_installation(store: &Arc<Store>, act: Act) -> Result<Self, StoreError> {
-        let turn = Arc::clone(&store.turn).lock_owned().await;
+        let turn = store.turn().await?;
         let tx: ControlTx = store.db.control(Purpose::Change).await?;
         let store = Arc::clone(store);
         Ok(Self {
@@ -75,6 +83,11 @@ impl Change<Installation> {
 }
 
 impl<S> Change<S> {
+    /// How many tenants may be created, if there are as many as that.
+    pub(super) fn is_full(&self) -> Option<usize> {
+        self.store.is_full()
+    }
+
     /// Says what the changed thing was and has become; see [`Act::describe`].
     pub(super) fn describe(&mut self, before: Option<&dyn Shown>, after: Option<&dyn Shown>) {
         self.act.describe(before, after);

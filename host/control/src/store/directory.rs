@@ -1,19 +1,14 @@
 //! The directory as the data plane gets it, read whole at start-up and then kept current
 //! one tenant at a time.
 //!
-//! Invariant: tenants are in the order of their ids, keys in that of their tenants; revoked
-//! keys are absent.
+//! Invariant: revoked keys are absent; a change costs as much as the tenants it changes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use model::{
-    directory::{Directory, TenantRecord},
+    directory::{Directory, Listed, TenantRecord},
     key::{ApiKey, SecretHash},
-    tenant::TenantId,
+    tenant::{Tenant, TenantId},
 };
 use uuid::Uuid;
 
@@ -30,21 +25,14 @@ use super::{
 /// which costs less than their round trips.
 const SINGLY_MAX: usize = 64;
 
-/// Tenants with what belongs to them.
-#[derive(Default)]
-pub(super) struct Part {
-    pub(super) tenants: Vec<Arc<TenantRecord>>,
-    pub(super) keys: Vec<Arc<ApiKey>>,
-    pub(super) plugins: PluginNews,
-}
-
 /// What has changed since a revision.
 pub(super) struct News {
     /// The revision that the directory then has.
     pub(super) head: i64,
-    /// Whether `part` is the whole directory.
+    /// Whether `tenants` are all there are.
     pub(super) whole: bool,
-    pub(super) part: Part,
+    pub(super) tenants: Vec<Listed>,
+    pub(super) plugins: PluginNews,
 }
 
 /// What has changed since `known`, if anything; all of it when `known` is 0, or lies
@@ -57,21 +45,19 @@ pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>,
     let whole = known == 0 || head < known;
     let plugins = plugins::news(tx, if whole { 0 } else { known }).await?;
     if whole {
-        let part = Part { plugins, ..load(tx, Span::ALL).await? };
-        return Ok(Some(News { head, whole, part }));
+        return Ok(Some(News { head, whole, tenants: load(tx, Span::ALL).await?, plugins }));
     }
     let changed: Vec<(Uuid,)> =
         sql("SELECT id FROM tenant WHERE revision > $1 ORDER BY id").bind(known).all(tx).await?;
-    let mut part = Part::default();
+    let mut tenants = Vec::new();
     if changed.len() <= SINGLY_MAX {
         for (id,) in changed {
-            part.add(load(tx, Span::one(TenantId(id))).await?);
+            tenants.extend(load(tx, Span::one(TenantId(id))).await?);
         }
     } else if let (Some((first,)), Some((last,))) = (changed.first(), changed.last()) {
-        part = load(tx, Span { first: *first, last: *last }).await?;
+        tenants = load(tx, Span { first: *first, last: *last }).await?;
     }
-    part.plugins = plugins;
-    Ok(Some(News { head, whole, part }))
+    Ok(Some(News { head, whole, tenants, plugins }))
 }
 
 /// The number of the last change.
@@ -80,28 +66,25 @@ pub(super) async fn head(tx: &mut ControlTx) -> Result<i64, StoreError> {
     Ok(head)
 }
 
-impl Part {
-    fn add(&mut self, other: Self) {
-        self.tenants.extend(other.tenants);
-        self.keys.extend(other.keys);
-    }
-}
-
 /// Reads a span of tenants with their secrets and live keys.
-async fn load<S>(tx: &mut Tx<S>, span: Span) -> Result<Part, StoreError> {
+async fn load<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Listed>, StoreError> {
     let mut secrets = secrets::values(tx, span).await?;
     let tenants = rows::tenants(tx, span).await?;
-    let tenants = tenants
-        .into_iter()
-        .map(|tenant| {
-            let secrets = secrets.remove(&tenant.id).unwrap_or_else(BTreeMap::new);
-            Arc::new(TenantRecord { tenant, secrets })
-        })
-        .collect();
-    Ok(Part { tenants, keys: keys(tx, span).await?, plugins: PluginNews::default() })
+    let mut keys = keys(tx, span).await?;
+    let none: Arc<[Arc<ApiKey>]> = Arc::default();
+    let listed = |tenant: Tenant| {
+        let keys = keys.remove(&tenant.id).map_or_else(|| Arc::clone(&none), Arc::from);
+        let secrets = secrets.remove(&tenant.id).unwrap_or_default();
+        Listed { record: Arc::new(TenantRecord { tenant, secrets }), keys }
+    };
+    Ok(tenants.into_iter().map(listed).collect())
 }
 
-async fn keys<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Arc<ApiKey>>, StoreError> {
+/// The live keys of a span of tenants.
+async fn keys<S>(
+    tx: &mut Tx<S>,
+    span: Span,
+) -> Result<HashMap<TenantId, Vec<Arc<ApiKey>>>, StoreError> {
     let rows: Vec<(String, Uuid, Vec<u8>, Option<i64>)> =
         sql("SELECT id, tenant_id, hash, expires_at FROM api_key
          WHERE tenant_id BETWEEN $1 AND $2 AND revoked_at IS NULL")
@@ -109,70 +92,28 @@ async fn keys<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Arc<ApiKey>>, StoreEr
         .bind(span.last)
         .all(tx)
         .await?;
-    rows.into_iter()
-        .map(|(id, tenant, hash, expires_at)| {
-            let hash = hash.try_into().map_err(|_| StoreError::Decode(format!("key {id}")))?;
-            Ok(Arc::new(ApiKey {
-                id: id.into(),
-                tenant: TenantId(tenant),
-                hash: SecretHash(hash),
-                expires_at: expires_at.map(rows::instant),
-            }))
-        })
-        .collect()
+    let mut keys: HashMap<_, Vec<_>> = HashMap::new();
+    for (id, tenant, hash, expires_at) in rows {
+        let hash = hash.try_into().map_err(|_| StoreError::Decode(format!("key {id}")))?;
+        let (tenant, expires_at) = (TenantId(tenant), expires_at.map(rows::instant));
+        let key = ApiKey { id: id.into(), tenant, hash: SecretHash(hash), expires_at };
+        keys.entry(tenant).or_default().push(Arc::new(key));
+    }
+    Ok(keys)
 }
 
-/// The directory after the tenants of `part` have become what it says.
-pub(super) fn with(before: &Directory, mut part: Part) -> Directory {
-    let mut after = before.clone();
-    after.plugins = plugins::with(&before.plugins, std::mem::take(&mut part.plugins));
-    if part.tenants.len() <= SINGLY_MAX {
-        splice(&mut after, part);
-    } else {
-        merge(&mut after, part);
-    }
+/// The directory after these tenants have become what `news` says.
+pub(super) fn with(before: &Directory, news: News) -> Directory {
+    let mut after = if news.whole { Directory::default() } else { before.clone() };
+    after.version = u64::try_from(news.head).unwrap_or(0).max(before.version + 1);
+    after.plugins = plugins::with(&after.plugins, news.plugins);
+    news.tenants.into_iter().for_each(|listed| after.tenants.insert(listed));
     after
-}
-
-/// Replaces a few tenants in place, without looking at the others.
-fn splice(directory: &mut Directory, mut part: Part) {
-    let Directory { tenants, keys, .. } = directory;
-    part.keys.sort_by_key(|key| key.tenant);
-    for record in part.tenants {
-        let id = record.tenant.id;
-        // All keys of a tenant at once: each insertion moves whatever lies behind it.
-        let own = range(&part.keys, id, |key| key.tenant);
-        keys.splice(range(keys, id, |key| key.tenant), part.keys.drain(own));
-        tenants.splice(range(tenants, id, |held| held.tenant.id), [record]);
-    }
-}
-
-/// Replaces many tenants in one pass.
-fn merge(directory: &mut Directory, part: Part) {
-    let changed: BTreeSet<TenantId> = part.tenants.iter().map(|record| record.tenant.id).collect();
-    directory.tenants.retain(|record| !changed.contains(&record.tenant.id));
-    directory.tenants.extend(part.tenants);
-    directory.tenants.sort_by_key(|record| record.tenant.id);
-    directory.keys.retain(|key| !changed.contains(&key.tenant));
-    directory.keys.extend(part.keys);
-    directory.keys.sort_by_key(|key| key.tenant);
-}
-
-/// Where a tenant's items are, or would be.
-fn range<T>(items: &[T], tenant: TenantId, of: impl Fn(&T) -> TenantId) -> Range<usize> {
-    let start = items.partition_point(|item| of(item) < tenant);
-    let end = items.partition_point(|item| of(item) <= tenant);
-    start..end
 }
 
 #[cfg(test)]
 mod tests {
-    use model::{
-        clock::UnixMs,
-        secret::Secret,
-        tenant::{Slug, Status, Tenant},
-    };
-    use proptest::{collection::btree_set, prelude::*};
+    use model::{secret::Secret, tenant::Slug};
 
     use super::*;
     use crate::{
@@ -193,74 +134,11 @@ mod tests {
         }
     }
 
-    fn part(ids: &[u128], keys: usize) -> Part {
-        let tenants = ids.iter().map(|id| {
-            let tenant = Tenant {
-                id: TenantId(Uuid::from_u128(*id)),
-                slug: "slug".parse().expect("a slug"),
-                organization_name: String::new(),
-                display_name: String::new(),
-                admin_email: String::new(),
-                plan: format!("{id} with {keys}"),
-                data_residency: String::new(),
-                parent: None,
-                status: Status::Active,
-                suspend_reason: None,
-                trial_ends_at: None,
-                grace_ends_at: None,
-                custom_domains: Vec::new(),
-                quota_overrides: BTreeMap::new(),
-                dated_quotas: BTreeMap::new(),
-                quota_anchor: Default::default(),
-                attributes: BTreeMap::new(),
-                created_at: UnixMs(0),
-                version: 1,
-            };
-            Arc::new(TenantRecord { tenant, secrets: BTreeMap::new() })
-        });
-        let key = |id: &u128, n: usize| ApiKey {
-            id: format!("{n} of {keys}").into(),
-            tenant: TenantId(Uuid::from_u128(*id)),
-            hash: SecretHash([0; 32]),
-            expires_at: None,
-        };
-        let keys = ids.iter().flat_map(|id| (0..keys).map(move |n| Arc::new(key(id, n)))).collect();
-        Part { tenants: tenants.collect(), keys, plugins: PluginNews::default() }
-    }
-
-    type Named = Vec<(TenantId, String)>;
-
-    fn shape(directory: &Directory) -> (Named, Named) {
-        let plan = |held: &Arc<TenantRecord>| (held.tenant.id, held.tenant.plan.clone());
-        let key = |held: &Arc<ApiKey>| (held.tenant, held.id.to_string());
-        let tenants = directory.tenants.iter().map(plan).collect();
-        (tenants, directory.keys.iter().map(key).collect())
-    }
-
-    proptest! {
-        #[test]
-        fn few_changes_in_place_and_many_in_one_pass_lead_to_the_same(
-            held in btree_set(0_u128..40, 0..20), held_keys in 0_usize..3,
-            changed in btree_set(0_u128..40, 0..20), changed_keys in 0_usize..3,
-        ) {
-            let [held, changed] = [held, changed].map(|ids| ids.into_iter().collect::<Vec<_>>());
-            let mut spliced = with(&Directory::default(), part(&held, held_keys));
-            let mut merged = spliced.clone();
-            splice(&mut spliced, part(&changed, changed_keys));
-            merge(&mut merged, part(&changed, changed_keys));
-            let (tenants, keys) = shape(&spliced);
-            prop_assert!(tenants.is_sorted() && keys.is_sorted());
-            let unchanged = held.iter().filter(|id| !changed.contains(id)).count();
-            prop_assert_eq!(tenants.len(), unchanged + changed.len());
-            prop_assert_eq!(keys.len(), unchanged * held_keys + changed.len() * changed_keys);
-            prop_assert_eq!((tenants, keys), shape(&merged));
-        }
-    }
-
     on_both![
         a_restart_finds_exactly_what_was_published,
         a_change_whose_caller_went_away_is_still_published,
         a_failed_change_publishes_nothing,
+        no_more_tenants_are_created_than_there_may_be,
     ];
 
     async fn a_restart_finds_exactly_what_was_published(on: Backend) {
@@ -287,16 +165,19 @@ mod tests {
         let found = database.open().await.directory().borrow().clone();
         assert_eq!(found.version, published.version);
         assert_eq!(found.tenants.len(), published.tenants.len());
-        for (found, published) in found.tenants.iter().zip(&published.tenants) {
-            assert_eq!(found.tenant, published.tenant);
-            assert_eq!(found.secrets, published.secrets);
+        for record in found.records() {
+            let before = published.record(record.tenant.id).expect("a tenant");
+            assert_eq!(record.tenant, before.tenant);
+            assert_eq!(record.secrets, before.secrets);
         }
-        let ids = |keys: &[std::sync::Arc<model::key::ApiKey>]| {
-            let mut ids: Vec<_> = keys.iter().map(|key| (key.id.clone(), key.tenant)).collect();
+        let ids = |directory: &Directory| {
+            let mut ids: Vec<_> =
+                directory.keys().map(|key| (key.id.clone(), key.tenant)).collect();
             ids.sort();
             ids
         };
-        assert_eq!(ids(&found.keys), ids(&published.keys));
+        assert_eq!(ids(&found), ids(&published));
+        assert_eq!(ids(&found).len(), 3);
     }
 
     async fn a_change_whose_caller_went_away_is_still_published(on: Backend) {
@@ -312,7 +193,24 @@ mod tests {
         }
         drop(creating);
         directory.changed().await.expect("a store");
-        assert_eq!(directory.borrow().tenants[0].tenant.slug.as_str(), "one");
+        let slugs = |directory: &Directory| {
+            directory.records().map(|record| record.tenant.slug.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(slugs(&directory.borrow()), ["one"]);
+    }
+
+    async fn no_more_tenants_are_created_than_there_may_be(on: Backend) {
+        let database = on.database();
+        let store = database.open().await;
+        store.set_tenants_max(2);
+        for slug in ["one", "two"] {
+            store.create_tenant(&Actor::Program, new(slug)).await.expect("room");
+        }
+        let refused = store.create_tenant(&Actor::Program, new("three")).await;
+        let refused = refused.expect_err("no room").to_string();
+        assert!(refused.contains("control.tenants_max"), "{refused}");
+        store.set_tenants_max(3);
+        store.create_tenant(&Actor::Program, new("three")).await.expect("room again");
     }
 
     async fn a_failed_change_publishes_nothing(on: Backend) {

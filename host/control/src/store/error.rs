@@ -21,6 +21,9 @@ pub enum StoreError {
         /// The driver's words.
         reason: String,
     },
+    /// PostgreSQL does not answer: neither a statement nor a new connection.
+    #[error("PostgreSQL does not answer")]
+    Away,
     /// The server is too old: a `server_version_num`.
     #[error("PostgreSQL {} is too old or lacks the fix of CVE-2025-8713: update to 15.14, 16.10, \
         17.6 or later", version(*.0))]

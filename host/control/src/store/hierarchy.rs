@@ -45,9 +45,7 @@ impl Store {
 fn line(directory: &Directory, from: Option<TenantId>) -> impl Iterator<Item = &Tenant> {
     let mut next = from;
     let step = move || {
-        let tenants = &directory.tenants;
-        let at = tenants.binary_search_by_key(&next?, |record| record.tenant.id).ok()?;
-        let tenant = &tenants.get(at)?.tenant;
+        let tenant = &directory.record(next?)?.tenant;
         next = tenant.parent;
         Some(tenant)
     };

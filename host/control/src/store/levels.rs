@@ -48,7 +48,8 @@ impl Level {
 }
 
 impl Store {
-    /// A tenant's levels; a metric that nobody reported is absent and means 0.
+    /// A tenant's levels, but the sessions, which no backend reports; a metric that nobody
+    /// reported is absent and means 0.
     ///
     /// # Errors
     /// The store failed.
@@ -179,8 +180,9 @@ pub(super) async fn set<S>(
 
 async fn read(tx: &mut TenantTx) -> Result<BTreeMap<Metric, u64>, StoreError> {
     let rows: Vec<(String, i64)> =
-        sql("SELECT metric, value FROM usage_level WHERE tenant_id = $1")
+        sql("SELECT metric, value FROM usage_level WHERE tenant_id = $1 AND metric <> $2")
             .bind(tx.tenant().0)
+            .bind(Metric::ConcurrentSessions.as_str())
             .all(tx)
             .await?;
     let level = |(name, value): (String, i64)| {

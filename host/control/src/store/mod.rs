@@ -42,13 +42,17 @@ mod rows;
 mod schema;
 mod secrets;
 mod session_guards;
+mod session_levels;
 mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod trends;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use model::{clock::Clock, directory::Directory, tenant::TenantId};
 use tokio::sync::{Mutex, watch};
@@ -85,6 +89,7 @@ pub use self::{
     pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
     reservations::{
         EdgeRun, Held, RESERVATIONS_SHOWN_MAX, ReservationRecord, Reserving, SetAside, SettleError,
+        Unresolved,
     },
     schema::{PendingMigration, Schema},
     tenants::{
@@ -96,9 +101,14 @@ pub use self::{
 };
 use self::{
     applied::Applied,
-    db::Db,
+    db::{Db, Lookout},
     publish::{Following, Published},
 };
+
+/// Tenants that may be created unless the operator says otherwise, tombstones included: an
+/// edge holds all of them in memory, about 1 KB each, and 200 MB is what it may take for
+/// them. What is there beyond it is served all the same.
+pub const TENANTS_MAX_DEFAULT: usize = 150_000;
 
 /// An open database.
 #[derive(Debug)]
@@ -110,6 +120,8 @@ pub struct Store {
     turn: Arc<Mutex<()>>,
     applied: Applied,
     following: Option<Following>,
+    lookout: Option<Lookout>,
+    tenants_max: AtomicUsize,
 }
 
 impl Store {
@@ -140,10 +152,22 @@ impl Store {
     ) -> Result<Arc<Self>, StoreError> {
         let db = Db::open(url).await?;
         let published = Arc::new(Published::open(db.clone()).await?);
-        let following = published.follow();
+        let (following, lookout) = (published.follow(), db.keep_lookout());
         let turn = Arc::new(Mutex::new(()));
         let applied = Applied::default();
-        Ok(Arc::new(Self { db, clock, authority_time, published, turn, applied, following }))
+        let tenants_max = AtomicUsize::new(TENANTS_MAX_DEFAULT);
+        let store = Self {
+            db,
+            clock,
+            authority_time,
+            published,
+            turn,
+            applied,
+            following,
+            lookout,
+            tenants_max,
+        };
+        Ok(Arc::new(store))
     }
 
     /// Tenants, keys and secrets as committed; a new value after every change.
@@ -158,11 +182,21 @@ impl Store {
         self.published.directory().borrow().tenants.len()
     }
 
+    /// Sets how many tenants may be created, tombstones included. Called at start-up.
+    pub fn set_tenants_max(&self, tenants: usize) {
+        self.tenants_max.store(tenants, Ordering::Relaxed);
+    }
+
+    /// How many tenants may be created, if there are as many as that.
+    pub(super) fn is_full(&self) -> Option<usize> {
+        let tenants_max = self.tenants_max.load(Ordering::Relaxed);
+        (self.tenant_count() >= tenants_max).then_some(tenants_max)
+    }
+
     /// Whether the directory has a tenant of this id.
     #[must_use]
     pub fn knows(&self, id: TenantId) -> bool {
-        let directory = self.published.directory().borrow();
-        directory.tenants.binary_search_by_key(&id, |record| record.tenant.id).is_ok()
+        self.published.directory().borrow().record(id).is_some()
     }
 
     /// Ends every connection after its running statement. Called once at the end, so that
@@ -170,6 +204,9 @@ impl Store {
     pub async fn close(&self) {
         if let Some(following) = &self.following {
             following.stop();
+        }
+        if let Some(lookout) = &self.lookout {
+            lookout.stop();
         }
         self.db.close().await;
     }

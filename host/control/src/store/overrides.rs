@@ -166,7 +166,7 @@ mod tests {
     /// The quota of API calls as the data plane gets it.
     fn published(control: &Control) -> u64 {
         let directory = control.store.directory();
-        let record = Arc::clone(&directory.borrow().tenants[0]);
+        let record = Arc::clone(directory.borrow().records().next().expect("a tenant"));
         let quotas = control.catalog.borrow().quotas_of(&record.tenant);
         quotas.expect("a plan").max_api_calls_per_month
     }

@@ -315,7 +315,8 @@ mod tests {
 
     fn published(control: &Control) -> (String, u64) {
         let directory = control.store.directory();
-        let tenant = &directory.borrow().tenants[0].tenant;
+        let directory = directory.borrow();
+        let tenant = &directory.records().next().expect("a tenant").tenant;
         (tenant.plan.clone(), tenant.version)
     }
 

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     StoreError,
     db::{Db, Notices, Purpose},
-    directory::{self, News},
+    directory,
 };
 
 /// How often the head is looked at without being told, in ms: changes arrive in five
@@ -26,8 +26,9 @@ use super::{
 const POLL_MS: u64 = 2_000;
 /// First wait before listening anew, in ms; doubles with every failure.
 const PAUSE_MIN_MS: u64 = 100;
-/// Longest wait before listening anew, in ms: a database that returns is soon noticed.
-const PAUSE_MAX_MS: u64 = 3_000;
+/// Longest wait before listening anew, in ms: within the second that clients are told to wait
+/// while the database is away.
+const PAUSE_MAX_MS: u64 = 1_000;
 
 /// The directory as the data plane sees it.
 #[derive(Debug)]
@@ -56,13 +57,11 @@ impl Published {
         let mut complete_to = self.complete_to.lock().await;
         let mut tx = self.db.control(Purpose::Read).await?;
         let news = directory::news(&mut tx, *complete_to).await;
-        let Some(News { head, whole, part }) = tx.end(news).await? else { return Ok(()) };
-        self.directory.send_modify(|held| {
-            let before = if whole { &Directory::default() } else { &**held };
-            let mut next = directory::with(before, part);
-            next.version = u64::try_from(head).unwrap_or(0).max(held.version + 1);
-            *held = Arc::new(next);
-        });
+        let Some(news) = tx.end(news).await? else { return Ok(()) };
+        let head = news.head;
+        // Nobody else publishes while this one knows how far it is complete.
+        let held = Arc::clone(&self.directory.borrow());
+        self.directory.send_replace(Arc::new(directory::with(&held, news)));
         *complete_to = head;
         Ok(())
     }
@@ -109,7 +108,7 @@ async fn follow(published: Arc<Published>, notices: Notices) {
     loop {
         let Err(error) = listen(&published, &notices, &mut pause).await;
         if pause == PAUSE_MIN_MS {
-            tracing::warn!(%error, "the database is away; the last directory stays in force");
+            tracing::warn!(%error, "no changes are heard of; the last directory stays in force");
         }
         tokio::time::sleep(Duration::from_millis(pause)).await;
         pause = (pause * 2).min(PAUSE_MAX_MS);
@@ -126,7 +125,7 @@ async fn listen(
     loop {
         published.catch_up().await?;
         if *pause != PAUSE_MIN_MS {
-            tracing::info!("the database is back; the directory has caught up");
+            tracing::info!("changes are heard of again; the directory has caught up");
             *pause = PAUSE_MIN_MS;
         }
         listening.heard(Duration::from_millis(POLL_MS)).await?;

@@ -93,6 +93,17 @@ pub struct SetAside {
     pub unresolved: u64,
 }
 
+/// What nobody vouches for of a metric, in all tenants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// Of what.
+    pub metric: Metric,
+    /// How many.
+    pub reservations: u64,
+    /// How much they hold back, in the metric's own unit.
+    pub amount: u64,
+}
+
 impl Store {
     /// Sets room aside, as much of what is wanted as there is; durable when answered. How
     /// much. `catalog` says the plans' quotas.
@@ -163,6 +174,25 @@ impl Store {
         .execute(&mut tx)
         .await;
         tx.end(left).await
+    }
+
+    /// What nobody vouches for, by metric; those without are absent.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn unresolved(&self) -> Result<Vec<Unresolved>, StoreError> {
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let rows = sql("SELECT metric, count(*), CAST(sum(amount) AS BIGINT)
+             FROM usage_reservation WHERE expires_at <= $1 GROUP BY metric")
+        .bind(stored(self.clock.now()))
+        .all(&mut tx)
+        .await;
+        let rows: Vec<(String, i64, i64)> = tx.end(rows).await?;
+        let of = |(name, reservations, amount): (String, i64, i64)| {
+            let (reservations, amount) = (uint(reservations), uint(amount));
+            Ok(Unresolved { metric: metric(&name)?, reservations, amount })
+        };
+        rows.into_iter().map(of).collect()
     }
 
     /// What is set aside of each level of a tenant; those without are absent.

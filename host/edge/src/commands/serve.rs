@@ -32,6 +32,9 @@ fn announce(running: &Running) {
     for addr in &running.edge {
         tracing::info!(%addr, "edge listens");
     }
+    for addr in &running.edge_tls {
+        tracing::info!(%addr, "edge listens under TLS");
+    }
     tracing::info!(addr = %running.control, "control API listens");
     if let Some(token) = &running.minted_admin_token {
         println!("admin token (shown once; store it): {}", token.expose());
@@ -56,7 +59,8 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) {
+    /// Waits for SIGINT or SIGTERM.
+    pub(super) async fn stop(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

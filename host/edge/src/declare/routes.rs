@@ -3,6 +3,8 @@
 mod meters;
 mod reserves;
 mod sessions;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Golden cases: for each policy, requests with the decision that must come out.
 //!
-//! Files `policies/<policy>/cases/*.toml`, run against the real component in the real
+//! Files `policies/<policy>/cases/*.toml` (or `.json`), run against the real component in the real
 //! sandbox by `leanvibe-edge check` and by the tests. `policies/README.md` has the
 //! format. Invariant: a case that cannot be run is a failure, never skipped.
 
@@ -21,6 +21,9 @@ use serde_json::Value;
 use crate::{declare::Declarations, declare::PolicyDeclaration, publish, strict};
 
 use self::case::Case;
+
+/// How the files of cases in JSON end; the others are TOML.
+const JSON: &str = ".json";
 
 /// One case and how it went.
 #[derive(Debug)]
@@ -53,11 +56,19 @@ impl Report {
 /// # Errors
 /// Declarations that do not hold, or a component that does not load.
 pub async fn run(dir: &Path) -> Result<Report> {
+    run_with(dir, SandboxConfig::default()).await
+}
+
+/// The same in a sandbox of these settings.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(dir: &Path, config: SandboxConfig) -> Result<Report> {
     let declared =
         Declarations::load(dir).map_err(|problems| anyhow!(publish::lines(dir, &problems)))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let rates = quota::Rates::alone(Arc::clone(&clock));
-    let sandbox = Sandbox::with_limiter(SandboxConfig::default(), clock, Some(rates))?;
+    let sandbox = Sandbox::with_limiter(config, clock, Some(rates))?;
     let mut outcomes = Vec::new();
     for (name, policy) in &declared.policies {
         let version = sandbox
@@ -145,7 +156,7 @@ fn case_files(folder: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".toml") {
+        if name.ends_with(".toml") || name.ends_with(JSON) {
             files.push(name);
         }
     }
@@ -155,10 +166,10 @@ fn case_files(folder: &Path) -> Result<Vec<String>> {
 
 fn read(path: &Path) -> Result<Case, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    strict::toml_value(&text).map_err(|error| vec![error]).and_then(strict::read).map_err(
-        |errors| {
-            let lines = errors.iter().map(|error| format!("{}: {}", error.key, error.reason));
-            lines.collect::<Vec<_>>().join("; ")
-        },
-    )
+    let is_json = path.to_string_lossy().ends_with(JSON);
+    let value = if is_json { strict::json_value(&text) } else { strict::toml_value(&text) };
+    value.map_err(|error| vec![error]).and_then(strict::read).map_err(|errors| {
+        let lines = errors.iter().map(|error| format!("{}: {}", error.key, error.reason));
+        lines.collect::<Vec<_>>().join("; ")
+    })
 }

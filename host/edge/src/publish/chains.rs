@@ -29,31 +29,34 @@ use super::{
     versions::Versions,
 };
 
-/// Makes chains for one snapshot; tenants of a plan without a link of their own share
-/// one.
+/// The chains of plans, which tenants without a link of their own share.
+pub(super) type PlanChains = HashMap<String, Arc<Chain>>;
+
+/// Makes chains for one snapshot.
 pub(super) struct Chains<'a> {
     declared: &'a Declarations,
     versions: &'a Versions,
     uploaded: &'a Uploaded,
     bindings: &'a mut Bindings,
-    by_plan: HashMap<&'a str, Arc<Chain>>,
+    by_plan: &'a mut PlanChains,
     problems: Vec<ReloadProblem>,
 }
 
 impl<'a> Chains<'a> {
-    /// For one build.
+    /// For one build. `by_plan` holds what was made from the same declarations before.
     pub(super) fn new(
         declared: &'a Declarations,
         versions: &'a Versions,
         uploaded: &'a Uploaded,
         bindings: &'a mut Bindings,
+        by_plan: &'a mut PlanChains,
     ) -> Self {
-        let (by_plan, problems) = (HashMap::new(), Vec::new());
-        Self { declared, versions, uploaded, bindings, by_plan, problems }
+        Self { declared, versions, uploaded, bindings, by_plan, problems: Vec::new() }
     }
 
     /// The chain of a tenant.
-    pub(super) async fn of(&mut self, plan: &'a Plan, record: &TenantRecord) -> Arc<Chain> {
+    pub(super) async fn of(&mut self, plan: &Plan, record: &TenantRecord) -> Arc<Chain> {
+        self.bindings.asked_for(record.tenant.slug.as_str());
         let own = self.declared.tenants.get(record.tenant.slug.as_str());
         let own = own.filter(|own| !own.chain.is_empty() || !own.rate_limit.is_empty());
         let uploads = self.uploaded.of_tenant(record.tenant.id);
@@ -83,7 +86,7 @@ impl<'a> Chains<'a> {
         policies.extend(operators.into_iter().map(|(_, policy)| policy));
         let chain = Arc::new(Chain::new(policies));
         if like_its_plan && !refers_to_secrets {
-            self.by_plan.insert(&plan.name, Arc::clone(&chain));
+            self.by_plan.insert(plan.name.clone(), Arc::clone(&chain));
         }
         chain
     }
@@ -110,7 +113,7 @@ impl<'a> Chains<'a> {
             }
         };
         let (code, refers): (Arc<dyn Plugin>, bool) = bound.unwrap_or_else(|(reason, refers)| {
-            self.bindings.failed(record.tenant.slug.as_str(), &name, &reason);
+            self.bindings.failed(&name, &reason);
             (Arc::new(Unavailable { reason }), refers)
         });
         let policy = Policy {
@@ -173,7 +176,7 @@ impl<'a> Chains<'a> {
         let (plugin, refers): (Arc<dyn Plugin>, bool) = match bound {
             Ok(bound) => bound,
             Err(Unbound { reason, refers_to_secret }) => {
-                self.bindings.failed(slug, &link.policy, &reason);
+                self.bindings.failed(&link.policy, &reason);
                 (Arc::new(Unavailable { reason }), refers_to_secret)
             }
         };

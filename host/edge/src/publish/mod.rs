@@ -4,19 +4,24 @@
 //! One task ([`task::run`]) owns it; nothing else writes a snapshot. Invariant: a reload is taken whole
 //! or not at all. A change of the declarations that does not hold leaves the last
 //! snapshot in force and is reported by file, key and reason; a change of the directory
-//! never fails for one tenant's fault: that tenant's policy then fails by its rule.
+//! never fails for one tenant's fault: that tenant's policy then fails by its rule. What a
+//! change of the directory costs depends on the tenants it changes, not on all there are.
 
 mod bindings;
 mod chains;
 mod entries;
 pub(crate) mod merge;
+mod metrics;
 mod plugins;
 mod prepare;
 pub mod task;
+#[cfg(test)]
+mod tests;
 mod unavailable;
 mod versions;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,16 +29,25 @@ use std::{
 use model::{
     catalog::{Catalog, PolicyStatus, ReloadError, ReloadProblem, ReloadStatus},
     clock::{Clock, SystemClock},
-    directory::Directory,
-    snapshot::Snapshot,
+    directory::{Directory, TenantRecord},
+    plugin::PluginScope,
+    snapshot::{Served, Snapshot},
+    tenant::TenantId,
 };
 use sandbox::{Sandbox, SandboxConfig};
 use tokio::sync::watch;
 
 use crate::{declare::Declarations, plugins::Loader};
 
-use self::{bindings::Bindings, entries::Entries, plugins::Uploaded, versions::Versions};
+use self::{
+    bindings::Bindings,
+    chains::{Chains, PlanChains},
+    entries::{Families, Join},
+    plugins::Uploaded,
+    versions::Versions,
+};
 pub use self::{
+    metrics::SnapshotMetrics,
     plugins::{Load, Loads},
     prepare::{Prepared, Preparer},
 };
@@ -67,9 +81,12 @@ pub struct Publisher {
     uploaded: Uploaded,
     /// Until the task takes it.
     loads: Option<Loads>,
-    entries: Entries,
+    /// Chains of plans, of the declarations in force.
+    plan_chains: PlanChains,
     directory: Arc<Directory>,
-    version: u64,
+    families: Families,
+    /// The snapshot in force.
+    snapshot: Arc<Snapshot>,
     status: ReloadStatus,
 }
 
@@ -90,6 +107,7 @@ impl Publisher {
         let Prepared { declared, versions } = prepared;
         let (mut uploaded, loads) = Uploaded::new(channels.plugins.clone());
         uploaded.load_all(&directory).await;
+        let _all_are_joined_below = uploaded.changed();
         let mut publisher = Self {
             dir,
             base_domain,
@@ -100,13 +118,14 @@ impl Publisher {
             bindings: Bindings::new(sandbox),
             uploaded,
             loads: Some(loads),
-            entries: Entries::default(),
+            plan_chains: PlanChains::new(),
+            families: Families::of(&directory),
             directory,
-            version: 0,
+            snapshot: Arc::default(),
             status: ReloadStatus::default(),
         };
-        let built = publisher.build(Strictness::Declarations).await?;
-        publisher.publish(built);
+        let built = publisher.build().await?;
+        publisher.publish_all(built);
         publisher.tell_unloaded();
         Ok(publisher)
     }
@@ -114,7 +133,7 @@ impl Publisher {
     /// Publishes declarations that were prepared. On a problem everything stays as it was.
     pub async fn take(&mut self, prepared: Result<Prepared, Vec<ReloadProblem>>) {
         match self.replace(prepared).await {
-            Ok(()) => tracing::info!(snapshot = self.version, "policies reloaded"),
+            Ok(()) => tracing::info!(snapshot = self.snapshot.version, "policies reloaded"),
             Err(problems) => self.refuse(problems),
         }
     }
@@ -127,32 +146,70 @@ impl Publisher {
         let Prepared { declared, versions } = prepared?;
         let declared_before = std::mem::replace(&mut self.declared, declared);
         let versions_before = std::mem::replace(&mut self.versions, versions);
-        match self.build(Strictness::Declarations).await {
+        match self.build().await {
             Ok(built) => {
                 self.status.last_error = None;
-                self.publish(built);
+                self.publish_all(built);
                 Ok(())
             }
             Err(problems) => {
                 self.declared = declared_before;
                 self.versions = versions_before;
+                self.bindings.settle();
                 Err(problems)
             }
         }
     }
 
-    /// Takes a new directory.
+    /// Takes a new directory: publishes the tenants that it changes, with those below them
+    /// and those whose uploaded plugins it changes.
     pub async fn directory_changed(&mut self, directory: Arc<Directory>) {
+        let changes = directory.tenants.changes_since(&self.directory.tenants);
+        let touched = self.families.take(&changes, &self.directory);
         self.directory = directory;
         self.uploaded.follow(&self.directory).await;
-        self.rebuild().await;
+        let gone: Vec<TenantId> =
+            changes.gone.iter().map(|listed| listed.record.tenant.id).collect();
+        self.rejoin(touched, &gone).await;
     }
 
     /// Takes the version of a plugin that was loaded beside.
     pub async fn loaded(&mut self, load: Load) {
         self.uploaded.take(load);
-        self.rebuild().await;
+        self.rejoin(BTreeSet::new(), &[]).await;
         self.tell_unloaded();
+    }
+
+    /// Where [`Publisher::loaded`] is told from; once.
+    pub(super) fn loads(&mut self) -> Option<Loads> {
+        self.loads.take()
+    }
+
+    /// Joins these tenants anew, and those that uploaded plugins changed for.
+    async fn rejoin(&mut self, mut touched: BTreeSet<TenantId>, gone: &[TenantId]) {
+        for scope in self.uploaded.changed() {
+            let plan = match &scope {
+                PluginScope::Tenant(id) => {
+                    touched.insert(*id);
+                    continue;
+                }
+                PluginScope::Plan(plan) => Some(&**plan),
+                PluginScope::Platform => None,
+            };
+            self.plan_chains.retain(|name, _| plan.is_some_and(|plan| plan != name));
+            let of_plan =
+                |record: &&Arc<TenantRecord>| plan.is_none_or(|plan| record.tenant.plan == plan);
+            touched.extend(self.directory.records().filter(of_plan).map(|it| it.tenant.id));
+        }
+        let (bindings, by_plan) = (&mut self.bindings, &mut self.plan_chains);
+        let mut chains =
+            Chains::new(&self.declared, &self.versions, &self.uploaded, bindings, by_plan);
+        let join =
+            Join { directory: &self.directory, declared: &self.declared, last: &self.snapshot };
+        let put = join.some(&touched, &mut chains).await;
+        let snapshot = self.snapshot.with(self.snapshot.version + 1, put, gone);
+        self.publish(snapshot);
+        self.bindings.settle();
     }
 
     /// Shows the operator which versions could not be loaded; they were logged before.
@@ -164,53 +221,30 @@ impl Publisher {
         }
     }
 
-    /// Where [`Publisher::loaded`] is told from; once.
-    pub(super) fn loads(&mut self) -> Option<Loads> {
-        self.loads.take()
-    }
-
-    async fn rebuild(&mut self) {
-        match self.build(Strictness::Directory).await {
-            Ok(built) => self.publish(built),
-            Err(problems) => self.refuse(problems),
-        }
-    }
-
     /// The folders outside `policies/` whose changes call for a reload.
     #[must_use]
     pub fn component_folders(&self) -> Vec<PathBuf> {
         self.declared.component_folders(&self.dir)
     }
 
-    async fn build(&mut self, strictness: Strictness) -> Result<Built, Vec<ReloadProblem>> {
+    /// Joins everything anew. Changes nothing that is in force.
+    async fn build(&mut self) -> Result<Built, Vec<ReloadProblem>> {
+        let mut plan_chains = PlanChains::new();
+        let (bindings, by_plan) = (&mut self.bindings, &mut plan_chains);
         let mut chains =
-            chains::Chains::new(&self.declared, &self.versions, &self.uploaded, &mut self.bindings);
-        if strictness == Strictness::Declarations {
-            chains.check_declared().await;
-        }
-        let entries =
-            self.entries.build(&self.directory, &self.declared, &mut chains, strictness).await;
+            Chains::new(&self.declared, &self.versions, &self.uploaded, bindings, by_plan);
+        chains.check_declared().await;
+        let join =
+            Join { directory: &self.directory, declared: &self.declared, last: &self.snapshot };
+        let served = join.all(&mut chains).await;
         let policies = chains.finish()?;
-        Ok(Built { entries: entries?, policies })
+        Ok(Built { served: served?, policies, plan_chains })
     }
 
-    fn publish(&mut self, built: Built) {
-        self.bindings.forget_unused();
-        self.version += 1;
-        let snapshot = Snapshot::new(
-            self.version,
-            &self.base_domain,
-            self.declared.plans.clone(),
-            self.declared.routes.clone(),
-            built.entries,
-            &self.directory.keys,
-        );
-        self.status = ReloadStatus {
-            snapshot_version: self.version,
-            loaded_at: self.clock.now(),
-            last_error: self.status.last_error.take(),
-            policies: built.policies,
-        };
+    /// Puts in force what was joined from the declarations as they now are.
+    fn publish_all(&mut self, built: Built) {
+        self.plan_chains = built.plan_chains;
+        self.status.policies = built.policies;
         let groups = self.declared.groups.iter().map(|(name, group)| {
             (name.clone(), group.regions.iter().map(|region| region.name.to_string()).collect())
         });
@@ -220,7 +254,24 @@ impl Publisher {
             ..Catalog::default()
         };
         self.channels.catalog.send_replace(Arc::new(catalog));
-        self.channels.snapshot.send_replace(Arc::new(snapshot));
+        self.publish(Snapshot::new(
+            self.snapshot.version + 1,
+            &self.base_domain,
+            self.declared.plans.clone(),
+            self.declared.routes.clone(),
+            built.served,
+        ));
+        let snapshot = Arc::clone(&self.snapshot);
+        self.bindings.forget_tenants(|slug| snapshot.tenant_by_slug(slug).is_some());
+        self.bindings.settle();
+    }
+
+    /// Puts a snapshot of the directory in force.
+    fn publish(&mut self, snapshot: Snapshot) {
+        self.snapshot = Arc::new(snapshot);
+        self.status.snapshot_version = self.snapshot.version;
+        self.status.loaded_at = self.clock.now();
+        self.channels.snapshot.send_replace(Arc::clone(&self.snapshot));
         self.channels.applied.send_replace(self.directory.version);
         self.channels.reload.send_replace(Arc::new(self.status.clone()));
     }
@@ -271,16 +322,8 @@ pub fn lines(dir: &Path, problems: &[ReloadProblem]) -> String {
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Whose fault a policy that cannot be bound is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strictness {
-    /// The operator's: the change is refused.
-    Declarations,
-    /// One tenant's (a secret that is gone): only its policy fails.
-    Directory,
-}
-
 struct Built {
-    entries: Vec<Arc<model::snapshot::TenantEntry>>,
+    served: Vec<Served>,
     policies: Vec<PolicyStatus>,
+    plan_chains: PlanChains,
 }

@@ -7,7 +7,7 @@
 //! before anything listens.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -53,6 +53,8 @@ pub(super) struct Uploaded {
     in_force: BTreeMap<Key, Loaded>,
     loading: HashSet<ComponentDigest>,
     failed: HashMap<ComponentDigest, String>,
+    /// Whose plugins are others since [`Uploaded::changed`] was last asked.
+    changed: BTreeSet<PluginScope>,
     // As many as there are plugins at the most: one a digest is under way.
     over: mpsc::UnboundedSender<Load>,
     by_tenant: HashMap<TenantId, Vec<Loaded>>,
@@ -70,6 +72,7 @@ impl Uploaded {
             in_force: BTreeMap::new(),
             loading: HashSet::new(),
             failed: HashMap::new(),
+            changed: BTreeSet::new(),
             over,
             by_tenant: HashMap::new(),
             by_plan: HashMap::new(),
@@ -150,12 +153,15 @@ impl Uploaded {
 
     fn enforce(&mut self, record: Arc<PluginRecord>, version: Arc<Version>) {
         self.failed.remove(&record.component);
+        self.changed.insert(record.scope.clone());
         self.in_force.insert(key(&record), Loaded { record, version });
     }
 
     /// Drops what is no longer wanted, and sorts the rest by whose it is.
     fn settle(&mut self) {
         let wanted: HashSet<Key> = self.wanted.iter().map(|record| key(record)).collect();
+        let gone = self.in_force.keys().filter(|key| !wanted.contains(*key));
+        self.changed.extend(gone.map(|(scope, _)| scope.clone()));
         self.in_force.retain(|key, _| wanted.contains(key));
         let digests: HashSet<_> = self.wanted.iter().map(|record| record.component).collect();
         self.failed.retain(|digest, _| digests.contains(digest));
@@ -171,6 +177,11 @@ impl Uploaded {
                 PluginScope::Platform => self.platform.push(loaded),
             }
         }
+    }
+
+    /// Whose plugins are others since the last time.
+    pub(super) fn changed(&mut self) -> BTreeSet<PluginScope> {
+        std::mem::take(&mut self.changed)
     }
 
     /// A tenant's own, in their order.

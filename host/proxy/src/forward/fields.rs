@@ -85,7 +85,7 @@ fn trail(exchange: &Exchange, client: &Client, host: HeaderValue, headers: &mut 
     let for_ = joined(trail, &FORWARDED_FOR, &connection.forwarded_for);
     headers.insert(FORWARDED_FOR, for_);
     headers.insert(FORWARDED, joined(trail, &FORWARDED, &connection.forwarded));
-    let proto = before(&FORWARDED_PROTO).unwrap_or(HeaderValue::from_static("http"));
+    let proto = before(&FORWARDED_PROTO).unwrap_or(HeaderValue::from_static(connection.scheme));
     headers.insert(FORWARDED_PROTO, proto);
     headers.insert(FORWARDED_HOST, before(&FORWARDED_HOST).unwrap_or(host));
     for hop in &client.via {

@@ -1,6 +1,7 @@
 //! One client connection, from its first byte to its last.
 //!
-//! The protocol is told from the first bytes: the HTTP/2 preface, or HTTP/1. Invariant:
+//! Under TLS the protocol is what ALPN agreed on; in clear text it is told from the first
+//! bytes: the HTTP/2 preface, or HTTP/1. Invariant:
 //! both protocols serve the same walk, and both hear when the edge drains.
 
 use std::{
@@ -20,9 +21,14 @@ use hyper::{
 use hyper_util::rt::TokioTimer;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::watch, task};
 
-use super::Command;
+use super::{Command, stream::Stream};
 use crate::{
-    config::Limits, connection::Connection, handle::handle, wire::io::Downstream, worker::Worker,
+    config::Limits,
+    connection::Connection,
+    handle::handle,
+    tls::{self, Handshakes},
+    wire::io::Downstream,
+    worker::Worker,
 };
 
 /// What an HTTP/2 client sends first (RFC 9113 3.4).
@@ -31,30 +37,60 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of the read that tells the protocol: a usual request head fits.
 const FIRST_READ_BYTES: usize = 4_096;
 
+/// Who was accepted.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: IpAddr,
+    /// Of an address that speaks TLS.
+    pub(crate) handshakes: Option<Handshakes>,
+}
+
 /// Serves a connection until it closes.
 pub(crate) async fn connection(
     worker: Rc<Worker>,
-    mut stream: TcpStream,
-    peer: IpAddr,
+    client: Client,
     commands: watch::Receiver<Command>,
 ) {
-    let connection = Rc::new(Connection::new(peer, &worker.config, worker.wheel.slot()));
-    let mut first = Vec::new();
-    let sniffed = sniff(&worker, &connection, &mut stream, &mut first);
-    let protocol = or_command(sniffed, commands.clone()).await;
-    match protocol.flatten() {
-        Some(Protocol::H1) => {
+    let opened = or_command(open(&worker, client), commands.clone()).await;
+    let Some(Opened { connection, stream, protocol, first }) = opened.flatten() else { return };
+    match protocol {
+        Protocol::H1 => {
             connection.close_when_idle_for(worker.config.limits.head_timeout_ms);
             let io = Downstream::new(stream, &worker, &connection, true, &first);
             drop(first);
             h1(worker, connection, io, commands).await;
         }
-        Some(Protocol::H2) => {
+        Protocol::H2 => {
             let io = Downstream::new(stream, &worker, &connection, false, &first);
             h2(worker, connection, io, commands).await;
         }
-        None => {}
     }
+}
+
+/// A connection of which the protocol is known.
+struct Opened {
+    connection: Rc<Connection>,
+    stream: Stream,
+    protocol: Protocol,
+    /// What was read of it already.
+    first: Vec<u8>,
+}
+
+async fn open(worker: &Rc<Worker>, client: Client) -> Option<Opened> {
+    let Client { mut stream, peer, handshakes } = client;
+    let connection =
+        |name| Rc::new(Connection::new(peer, name, &worker.config, worker.wheel.slot()));
+    let mut first = Vec::new();
+    let Some((tls, handshakes)) = worker.tls.as_ref().zip(handshakes) else {
+        let connection = connection(None);
+        let protocol = sniff(worker, &connection, &mut stream, &mut first).await?;
+        return Some(Opened { connection, stream: Stream::Clear(stream), protocol, first });
+    };
+    let accepted = tls::accept(tls, &handshakes, stream).await?;
+    let protocol = if accepted.is_h2 { Protocol::H2 } else { Protocol::H1 };
+    let connection = connection(Some(accepted.server_name));
+    let stream = Stream::Tls(Box::new(accepted.stream));
+    Some(Opened { connection, stream, protocol, first })
 }
 
 enum Protocol {

@@ -22,4 +22,5 @@ mod records;
 mod sessions;
 mod storage;
 mod tenants;
+mod tls;
 mod upstreams;

@@ -39,6 +39,8 @@ impl Seen {
 pub(super) struct Origin {
     pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    /// The connections that ended.
+    ended: Arc<Mutex<Vec<usize>>>,
     /// Lets a request on `/hold` go on.
     pub(super) release: mpsc::Sender<()>,
 }
@@ -51,15 +53,21 @@ impl Origin {
         let (release, held) = mpsc::channel();
         let held = Arc::new(Mutex::new(held));
         let log = Arc::clone(&seen);
+        let ended = Arc::<Mutex<Vec<usize>>>::default();
+        let book = Arc::clone(&ended);
         thread::spawn(move || {
             for (connection, stream) in listener.incoming().enumerate() {
                 let (log, held) = (Arc::clone(&log), Arc::clone(&held));
+                let book = Arc::clone(&book);
                 let stream = stream.expect("a connection");
                 stream.set_nodelay(true).expect("no delay");
-                thread::spawn(move || serve(connection, stream, &log, &held));
+                thread::spawn(move || {
+                    serve(connection, stream, &log, &held);
+                    book.lock().expect("the book").push(connection);
+                });
             }
         });
-        Self { address, seen, release }
+        Self { address, seen, ended, release }
     }
 
     /// Every request so far.
@@ -80,6 +88,18 @@ impl Origin {
             thread::sleep(Duration::from_millis(5));
         }
         panic!("the origin saw {:?}", self.seen().get(request));
+    }
+
+    /// Waits until the connection of a request has ended.
+    pub(super) fn await_end(&self, request: usize) {
+        let connection = self.seen()[request].connection;
+        for _ in 0..2_000 {
+            if self.ended.lock().expect("the book").contains(&connection) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("connection {connection} goes on");
     }
 
     /// Waits until so many requests have begun.

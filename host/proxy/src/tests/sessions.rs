@@ -1,7 +1,7 @@
 //! Sessions on the data plane: what is refused, what holds a seat, and what ends with it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -132,6 +132,14 @@ impl Sessions for FakeSessions {
 
     fn count(&self, _: TenantId) -> BoxFuture<'_, Result<u64, SessionsUnavailable>> {
         Box::pin(std::future::ready(Ok(self.counts().0 as u64)))
+    }
+
+    fn here(&self) -> BTreeMap<TenantId, u64> {
+        let mut here = BTreeMap::new();
+        for member in &self.state().alive {
+            *here.entry(member.tenant).or_default() += 1;
+        }
+        here
     }
 }
 

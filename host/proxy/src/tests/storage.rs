@@ -3,6 +3,7 @@
 mod fake;
 
 use model::{
+    loss::OnStorageLoss,
     plan::ChargeOn,
     policy::{BodyDecision, Decision, LocalResponse, OnFailure},
     quota::Metric,
@@ -218,6 +219,38 @@ fn assert_unknown(answer: &Answer) {
     assert_eq!((answer.status, answer.field("retry-after").as_deref()), (503, Some("1")));
     assert_eq!(answer.code(), "temporary-reduced-capacity");
     assert_eq!(answer.field("connection").as_deref(), Some("close"));
+}
+
+#[test]
+fn where_the_plan_allows_it_an_upload_goes_on_without_room_and_is_counted_once_it_is_stored() {
+    let storage_loss = OnStorageLoss::Allow;
+    let world = World::with(Setup { storage_loss, ..Setup::default() });
+    world.storage.go_away();
+    let counted = |world: &World| {
+        let families = world.registry.gather();
+        let is = |name: &str| name == "edge_uploads_unreserved_total";
+        let family = families.iter().find(|family| is(family.name())).expect("the series");
+        family.get_metric()[0].get_counter().get_value() as u64
+    };
+    let mut client = world.client();
+    client.write(upload("/stored/a", "Content-Length: 5\r\n\r\nhello"));
+    assert_eq!(client.read().expect("an answer").status, 200);
+    world.levels.await_storage(&[5]);
+    client.write(chunked("/stored/a"));
+    client.write("6\r\nabcdef\r\n0\r\n\r\n");
+    assert_eq!(client.read().expect("an answer").status, 200);
+    world.levels.await_storage(&[6]);
+    // Nothing is stored: nothing is counted.
+    client.write(upload("/stored/status/500", "Content-Length: 5\r\n\r\nhello"));
+    assert_eq!(client.read().expect("an answer").status, 500);
+    // What makes users or projects is not let through, whatever the plan says of bytes.
+    let mut client = world.client();
+    client.write(upload("/created/user", "Content-Length: 0\r\n"));
+    assert_unknown(&client.read().expect("an answer"));
+    assert!(world.levels.taken().iter().all(|change| change.metric != Metric::Storage));
+    assert_eq!(counted(&world), 3);
+    assert_eq!(world.storage.settled(), [], "nothing was set aside");
+    world.still_serves();
 }
 
 #[test]

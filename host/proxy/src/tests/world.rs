@@ -18,6 +18,7 @@ use model::{
     key::ApiKey,
     level::{LevelChange, LevelSink},
     limiter::{Limiter, Unlimited},
+    loss::{OnAuthorityLoss, OnStorageLoss},
     plan::{ChargeOn, Plan},
     policy::{
         BodyDecision, Chain, Decision, HookFuture, Hooks, OnFailure, Plugin, Policy,
@@ -27,7 +28,7 @@ use model::{
     region::{Backend, DEFAULT_BACKEND, Region, ResidencyGroup},
     reservation::Reserves,
     route::{Pattern, Route, RouteTable, RouteTag},
-    snapshot::{Snapshot, TenantEntry},
+    snapshot::{Served, Snapshot, TenantEntry},
     tenant::{Status, SuspendReason, Tenant, TenantId},
     window::Window,
 };
@@ -40,7 +41,7 @@ use super::{
     sessions::{self, FakeSessions},
     storage::FakeStorage,
 };
-use crate::{LocalService, Ports, Proxy, ProxyConfig, Running};
+use crate::{LocalService, Ports, Proxy, ProxyConfig, Running, StartError};
 
 /// 2026-01-15T12:00:00Z.
 pub(super) const NOW: UnixMs = UnixMs(1_768_478_400_000);
@@ -73,6 +74,7 @@ pub(super) struct Setup {
     pub(super) endpoint: Option<SocketAddr>,
     pub(super) api: Option<Arc<dyn LocalService>>,
     pub(super) limiter: Arc<dyn Limiter>,
+    pub(super) storage_loss: OnStorageLoss,
 }
 
 impl Default for Setup {
@@ -84,7 +86,8 @@ impl Default for Setup {
         };
         let chain = Arc::default();
         let limiter = Arc::new(Unlimited);
-        Self { config, chain, charge_on: ChargeOn::Answered, endpoint: None, api: None, limiter }
+        let (charge_on, storage_loss) = (ChargeOn::Answered, OnStorageLoss::Deny);
+        Self { config, chain, charge_on, endpoint: None, api: None, limiter, storage_loss }
     }
 }
 
@@ -98,6 +101,10 @@ impl World {
     }
 
     pub(super) fn with(setup: Setup) -> Self {
+        Self::try_with(setup).expect("the proxy starts")
+    }
+
+    pub(super) fn try_with(setup: Setup) -> Result<Self, StartError> {
         let (key, id, hash) = model::key::mint(&[9; 40]);
         let api_key = Arc::new(ApiKey { id, tenant: tenant_id(1), hash, expires_at: None });
         let (origin, far_origin) = (Origin::start(), Origin::start());
@@ -120,9 +127,8 @@ impl World {
             sessions: Arc::clone(&sessions) as _,
             api: setup.api.clone(),
         };
-        let running = Proxy::start(setup.config.clone(), ports, &registry);
-        let running = running.expect("the proxy starts");
-        Self {
+        let running = Proxy::start(setup.config.clone(), ports, &registry)?;
+        Ok(Self {
             address: running.addrs()[0],
             running: Some(running),
             origin,
@@ -137,7 +143,7 @@ impl World {
             key,
             setup,
             api_key,
-        }
+        })
     }
 
     /// Publishes a snapshot in which acme has another chain.
@@ -197,7 +203,7 @@ fn snapshot(
     let plans: BTreeMap<String, Arc<Plan>> =
         [("developer", 1_000), ("team", 50_000), ("enterprise", 999_999_999)]
             .into_iter()
-            .map(|(name, calls)| (name.to_owned(), Arc::new(plan(name, calls, setup.charge_on))))
+            .map(|(name, calls)| (name.to_owned(), Arc::new(plan(name, calls, setup))))
             .collect();
     let entry = |tenant: Tenant, chain: &Arc<Chain>| {
         let record = Arc::new(TenantRecord { tenant, secrets: BTreeMap::new() });
@@ -223,10 +229,15 @@ fn snapshot(
         };
         entries.push(entry(tenant, &none));
     }
-    Snapshot::new(version, "test", plans, routes(), entries, std::slice::from_ref(key))
+    let served = entries.into_iter().map(|entry| {
+        let keys = if key.tenant == entry.id() { vec![Arc::clone(key)] } else { Vec::new() };
+        Served { entry, keys: keys.into() }
+    });
+    Snapshot::new(version, "test", plans, routes(), served)
 }
 
-fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
+fn plan(name: &str, calls: u64, setup: &Setup) -> Plan {
+    let Setup { charge_on, storage_loss, .. } = *setup;
     Plan {
         name: name.to_owned(),
         quotas: Quotas {
@@ -244,7 +255,7 @@ fn plan(name: &str, calls: u64, charge_on: ChargeOn) -> Plan {
         price: None,
         plugins: Default::default(),
         trial_quotas: Default::default(),
-        on_authority_loss: Default::default(),
+        on_authority_loss: OnAuthorityLoss { storage: storage_loss, ..Default::default() },
         rate: None,
     }
 }
@@ -309,6 +320,21 @@ impl FakeLevels {
     /// What was recorded since the last look.
     pub(super) fn taken(&self) -> Vec<LevelChange> {
         std::mem::take(&mut self.0.lock().expect("the levels").0)
+    }
+
+    /// The changes of storage since the last look; they may follow their answer.
+    pub(super) fn await_storage(&self, want: &[i64]) {
+        let mut deltas = Vec::new();
+        for _ in 0..2_000 {
+            let storage =
+                self.taken().into_iter().filter(|change| change.metric == Metric::Storage);
+            deltas.extend(storage.map(|change| change.delta));
+            if deltas == want {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(deltas, want);
     }
 
     /// From now on there is no room.

@@ -14,15 +14,13 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use hyper::rt::ReadBufCursor;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::gate::Gate;
 use crate::{
     connection::Connection,
     rescue::{Flaw, Reason},
+    server::stream::Stream,
     timer::Slot,
     worker::Worker,
 };
@@ -40,7 +38,7 @@ pub(crate) fn scratch() -> Scratch {
 
 /// A client's socket.
 pub(crate) struct Downstream {
-    stream: TcpStream,
+    stream: Stream,
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     gate: Option<Gate>,
@@ -59,7 +57,7 @@ enum Linger {
 impl Downstream {
     /// Wraps a socket of which `first` was already read. `gated` for HTTP/1.
     pub(crate) fn new(
-        stream: TcpStream,
+        stream: Stream,
         worker: &Rc<Worker>,
         connection: &Rc<Connection>,
         gated: bool,
@@ -227,8 +225,10 @@ impl hyper::rt::Write for Downstream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Under TLS a record may be written in part.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| 0);
+        self.written(cx, flushed).map_ok(|_| ())
     }
 
     /// Shuts the write side. When the client may still be sending, what it sends is thrown

@@ -76,6 +76,8 @@ pub(super) struct Account {
     pub(super) retry_at: u64,
     /// Until then tokens of closed epochs may come back; on the monotonic clock, ms.
     pub(super) settles_until: u64,
+    /// Tokens in the lease at the last look.
+    pub(super) seen: u32,
     /// How often in a row others held the last tokens.
     pub(super) soft: u32,
     pub(super) rate: Rate,
@@ -144,6 +146,7 @@ impl Account {
             grace_until: 0,
             retry_at: 0,
             settles_until: 0,
+            seen: 0,
             soft: 0,
             rate: Rate { per_s: 0, tokens: 0, since: now },
             active_at: now,

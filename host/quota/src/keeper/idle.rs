@@ -13,9 +13,11 @@ use crate::redis::Recalled;
 
 /// Time after which an unused lease is given up when records run out, in ms.
 const SCARCE_IDLE_MS: u64 = 1_000;
-/// A lease that was spent from within this time is not given back on a recall, in ms: its
-/// holder would ask for it again at once.
+/// A lease that was spent from within this time is in use, in ms: on a recall only its surplus
+/// goes back, else its holder would ask for all of it again at once.
 const RECALL_IDLE_MS: u64 = 50;
+/// What a lease in use keeps on a recall lasts so long, in ms: until an answer is here.
+const KEEP_MS: u64 = 50;
 /// Pause before a renewal that brought nothing is tried again, in ms.
 const RENEW_AGAIN_MS: u64 = 1_000;
 
@@ -71,7 +73,7 @@ impl Keeper {
     pub(super) fn give_back(&mut self, account: &mut Account) {
         let shared = account.lease.as_ref().is_some_and(|lease| lease.via == Via::Shared);
         if shared {
-            self.park(account);
+            self.park(account, 0);
         }
         let Some(parked) = account.parked.filter(|_| account.leasing.is_none()) else { return };
         if account.bounds.allow(parked.epoch) && self.via(account) == Via::Shared {
@@ -107,10 +109,39 @@ impl Keeper {
             account.count(&keeper.shared, now);
             let idle = now.saturating_sub(account.active_at) >= RECALL_IDLE_MS;
             let same = account.key.window.start.0 == recalled.start;
-            if same && idle && !account.is_busy() && account.waiting() == 0 {
+            if !same || account.is_busy() || account.waiting() > 0 {
+                return;
+            }
+            if idle {
                 keeper.give_back(account);
+            } else {
+                keeper.give_back_surplus(account, now);
             }
         });
+        // Tokens of epochs that are closing come back by reports alone.
+        self.hurry_report();
+    }
+
+    /// Sends back what a lease in use does not need until the answer is here. The message asks
+    /// for one token, so that the dispatcher counts this edge among those that hold some.
+    fn give_back_surplus(&mut self, account: &mut Account, now: u64) {
+        let usable = account
+            .lease
+            .as_ref()
+            .is_some_and(|lease| lease.via == Via::Shared && account.bounds.allow(lease.epoch));
+        if !usable || self.via(account) != Via::Shared || !account.confirmed {
+            return;
+        }
+        let keep = (account.rate.at(now, 0).saturating_mul(KEEP_MS)).div_ceil(1_000);
+        // One more goes and comes back at once.
+        let but = u32::try_from(keep.saturating_sub(1)).unwrap_or(u32::MAX);
+        if account.at_hand(&self.shared).unwrap_or(0) <= but.saturating_add(1) {
+            return;
+        }
+        self.park(account, but);
+        account.slot().set_mark(but / 2);
+        self.shared.metrics.returned.inc_by(account.parked.map_or(0, |parked| parked.tokens));
+        self.send_lease(account, Via::Shared, 1);
     }
 
     /// A server of the shared dispatcher answers again: whoever was refused may ask it.

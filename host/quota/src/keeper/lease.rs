@@ -64,10 +64,17 @@ impl Keeper {
         if waiting > 0 {
             account.active_at = self.shared.clock.monotonic_ms();
         }
-        // Only to something new: a waiter that finds nothing asks again at once.
-        if waiting > 0 && tokens > 0 {
+        if self.has_more(account) && waiting > 0 {
             account.meter.refilled.notify_waiters();
         }
+    }
+
+    /// Whether there are more tokens at hand than at the last look. Who waits for the other
+    /// metric takes and gives back what it finds here, and asks for more at once: told of
+    /// nothing new it would do so again and again.
+    fn has_more(&self, account: &mut Account) -> bool {
+        let tokens = account.at_hand(&self.shared).unwrap_or(0);
+        tokens > std::mem::replace(&mut account.seen, tokens)
     }
 
     /// Brings the account up to the present window and limit.
@@ -165,7 +172,9 @@ impl Keeper {
             }
             account.leasing = None;
             keeper.take_answer(account, &leased);
-            account.meter.refilled.notify_waiters();
+            if keeper.has_more(account) || account.seen == 0 {
+                account.meter.refilled.notify_waiters();
+            }
         });
     }
 
@@ -238,6 +247,9 @@ impl Keeper {
         }
         account.slot().set_beyond(0);
         if tokens > 0 || account.pending > 0 {
+            // What the authority does not have yet may come back; its answer is told at once.
+            account.retry_at = self.shared.clock.monotonic_ms() + OPENING_MS;
+            self.retries.insert(account.id());
             return;
         }
         let now = self.shared.clock.monotonic_ms();
@@ -271,6 +283,7 @@ impl Keeper {
             account.retry_at = now + SOFT_WAIT_MS;
             self.retries.insert(account.id());
         }
+        self.hurry_report();
     }
 
     pub(super) fn believes_exhausted(&self, account: &Account) -> bool {
@@ -339,15 +352,15 @@ impl Keeper {
     fn park_expired(&mut self, account: &mut Account) {
         let now = self.shared.clock.monotonic_ms();
         if account.lease.as_ref().is_some_and(|lease| lease.expires <= now) {
-            self.park(account);
+            self.park(account, 0);
         }
     }
 
-    /// Takes all tokens out of the present lease.
-    pub(super) fn park(&mut self, account: &mut Account) {
+    /// Takes the tokens out of the present lease, but so many.
+    pub(super) fn park(&mut self, account: &mut Account, but: u32) {
         let Some(lease) = &account.lease else { return };
         let Some(record) = self.shared.map.record(lease.record) else { return };
-        let tokens = u64::from(record.withdraw(lease.generation));
+        let tokens = u64::from(record.withdraw(lease.generation, but));
         let before = account.parked.filter(|parked| parked.epoch == lease.epoch);
         let tokens = tokens + before.map_or(0, |parked| parked.tokens);
         if tokens > 0 {

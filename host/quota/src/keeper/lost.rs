@@ -2,8 +2,9 @@
 //!
 //! What a lost holder was granted of a shared epoch and did not return is told by CLOSE at
 //! the dispatcher, and counts as spent. Should the authority have ended this very holder, it
-//! stops spending and begins a new life. Invariant: figures are never guessed; without CLOSE
-//! the epoch stays charged.
+//! stops spending and begins a new life. Invariants: figures are never guessed; without CLOSE
+//! the epoch stays charged. Of registrations whose answer was lost at most one may have left
+//! a holder behind that nobody is, until it is ended by name.
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
@@ -83,6 +84,9 @@ impl Keeper {
             return;
         }
         tracing::warn!(holder = %self.holder, "the quota authority has ended this edge's holder");
+        if !self.end_unborn().await {
+            return;
+        }
         let (id, config) = (HolderId::random(), &self.shared.config);
         let boot = self.shared.boot;
         let holder = Holder { id, edge: config.edge.clone(), boot };
@@ -90,6 +94,7 @@ impl Keeper {
         match super::bounded(self.call_limit(), self.authority.register(holder)).await {
             Ok(registered) => self.shared.clock.learn(sent, registered.now),
             Err(error) => {
+                self.unborn = Some(id);
                 self.failed("register", &error);
                 return;
             }
@@ -114,6 +119,27 @@ impl Keeper {
                     keeper.serve_account(account);
                 }
             });
+        }
+    }
+
+    /// Ends the holder of a registration whose answer was lost; whether there is none now.
+    ///
+    /// Its row may be there, so the name is not used again: a row may have been ended
+    /// meanwhile, and a name is registered once. Left alone, it would be waited for by every
+    /// epoch that closes, until it is silent for long enough to be lost, and then its share of
+    /// those that are open would have to be told. It never confirmed or leased anything, so
+    /// ending it is final. Should the registration arrive even later, that is what is left.
+    async fn end_unborn(&mut self) -> bool {
+        let Some(unborn) = self.unborn else { return true };
+        match super::bounded(self.call_limit(), self.authority.end(unborn)).await {
+            Ok(()) => {
+                self.unborn = None;
+                true
+            }
+            Err(error) => {
+                self.failed("end", &error);
+                false
+            }
         }
     }
 }

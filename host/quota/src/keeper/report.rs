@@ -28,6 +28,10 @@ use super::{
 /// long.
 const REPORT_MAX: usize = 512;
 
+/// Shortest time between two reports that somebody waits for, in ms: by them tokens of closing
+/// epochs come back, and it is heard that they did.
+const HURRY_MS: u64 = 200;
+
 /// What the authority has to be told in this order.
 #[derive(Clone, Copy)]
 pub(super) enum Word {
@@ -73,6 +77,7 @@ impl Keeper {
         if due {
             let pause = Duration::from_millis(self.shared.config.report_interval_ms);
             self.report_due = now + pause;
+            self.hurried = false;
             self.running_figures(&mut sent, None);
             self.watch(&mut sent);
             sent.lost = std::mem::take(&mut self.lost.told);
@@ -85,6 +90,17 @@ impl Keeper {
             return;
         }
         self.send_report(sent);
+    }
+
+    /// Reports sooner: somebody waits for the last tokens of a window.
+    pub(super) fn hurry_report(&mut self) {
+        let usual = Duration::from_millis(self.shared.config.report_interval_ms);
+        let soon = usual.saturating_sub(Duration::from_millis(HURRY_MS));
+        // Once for each report: the next is then due a whole interval later.
+        let earliest = self.report_due.checked_sub(soon).unwrap_or(self.report_due);
+        if !std::mem::replace(&mut self.hurried, true) {
+            self.report_due = earliest;
+        }
     }
 
     fn send_report(&mut self, mut sent: SentReport) {
@@ -234,6 +250,7 @@ impl Keeper {
             account.exhausted = None;
             account.slot().clear_empty();
         }
+        account.retry_at = 0;
         if account.waiting() > 0 {
             self.serve(id);
         }

@@ -116,24 +116,24 @@ impl Record {
         added
     }
 
-    /// Takes all tokens out of the lease so that nobody spends them, to give them back.
-    /// Refunds still find it. Only the keeper calls it, before it says so to anybody.
-    pub(crate) fn withdraw(&self, generation: u32) -> u32 {
+    /// Takes the tokens out of the lease, but so many, so that nobody spends them: to give them
+    /// back. Refunds still find it. Only the keeper calls it, before it says so to anybody.
+    pub(crate) fn withdraw(&self, generation: u32, but: u32) -> u32 {
         let mut cell = self.cell.load(Ordering::Relaxed);
         loop {
-            let tokens = tokens_of(cell);
-            if generation_of(cell) != generation || tokens == 0 {
+            let surplus = tokens_of(cell).saturating_sub(but);
+            if generation_of(cell) != generation || surplus == 0 {
                 return 0;
             }
             match self.cell.compare_exchange_weak(
                 cell,
-                pack(generation, 0),
+                pack(generation, tokens_of(cell) - surplus),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
-                    self.returned.fetch_add(u64::from(tokens), Ordering::Release);
-                    return tokens;
+                    self.returned.fetch_add(u64::from(surplus), Ordering::Release);
+                    return surplus;
                 }
                 Err(now) => cell = now,
             }

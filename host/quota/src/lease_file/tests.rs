@@ -217,13 +217,13 @@ fn withdrawn_tokens_are_returned_and_a_refund_still_finds_its_lease() {
     for _ in 0..3 {
         record.take(7);
     }
-    assert_eq!(record.withdraw(7), 17);
-    assert_eq!(record.withdraw(7), 0);
+    assert_eq!(record.withdraw(7, 0), 17);
+    assert_eq!(record.withdraw(7, 0), 0);
     assert_eq!((record.take(7), record.spent()), (Taken::Dry, 3));
     assert!(record.refund(7));
     assert_eq!(record.spent(), 2);
     record.seal(7);
-    assert_eq!((record.withdraw(7), record.spent()), (0, 2), "a sealed lease keeps what it has");
+    assert_eq!((record.withdraw(7, 0), record.spent()), (0, 2), "a sealed lease keeps what it has");
 }
 
 #[test]

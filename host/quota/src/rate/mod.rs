@@ -22,7 +22,6 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use model::{
@@ -133,15 +132,14 @@ impl Rates {
     /// the current tokio runtime.
     ///
     /// # Errors
-    /// The address or the certificates of Redis cannot be used.
+    /// A counter of the same name is registered already.
     pub fn start(
         config: &QuotaConfig,
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> Result<Arc<Self>, StartError> {
-        let Some(target) = config.redis.clone() else { return Ok(Self::alone(clock)) };
-        let limit = Duration::from_millis(config.redis_timeout_ms);
-        let store = Arc::new(RedisRates::connect(target, limit)?);
+        let Some(servers) = config.redis.clone() else { return Ok(Self::alone(clock)) };
+        let store = Arc::new(RedisRates::new(servers));
         Ok(Self::shared(clock, store, &config.edge, Handle::current(), registry)?)
     }
 

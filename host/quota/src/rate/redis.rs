@@ -1,15 +1,14 @@
-//! The store of the rates in Redis, over connections of its own: what the quotas send does
-//! not wait behind it, nor it behind them.
+//! The store of the rates in Redis.
 //!
 //! Invariant: a question is sent at most once; whatever fails is "away".
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use model::BoxFuture;
 use redis::{Script, Value};
 
 use super::{RATE_SCRIPT, RateAsk, RateLoan, RateStore, RateStoreAway};
-use crate::redis::{RedisTarget, Servers};
+use crate::redis::Servers;
 
 /// Buckets in Redis.
 pub(crate) struct RedisRates {
@@ -18,9 +17,8 @@ pub(crate) struct RedisRates {
 }
 
 impl RedisRates {
-    pub(crate) fn connect(target: RedisTarget, limit: Duration) -> redis::RedisResult<Self> {
-        let servers = Servers::connect(target, limit)?;
-        Ok(Self { servers, script: Script::new(RATE_SCRIPT) })
+    pub(crate) fn new(servers: Arc<Servers>) -> Self {
+        Self { servers, script: Script::new(RATE_SCRIPT) }
     }
 
     async fn run(&self, ask: &RateAsk) -> Option<RateLoan> {

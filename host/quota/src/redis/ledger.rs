@@ -83,6 +83,12 @@ impl RedisLedger {
             if !matches!(error, LinkError::Away) {
                 tracing::debug!(%error, key = keys.first(), "a quota script has no answer");
             }
+            // Without a right to its ledgers a server is of no use here, as if it were away.
+            if matches!(error, LinkError::Forbidden(_))
+                && let Some(link) = keys.first().and_then(|key| self.servers.of(key))
+            {
+                link.give_up(&error.to_string());
+            }
             DispatcherError::Unavailable
         })?;
         let answer = Answer::read(value).ok_or(DispatcherError::Unavailable)?;

@@ -8,7 +8,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,6 +38,8 @@ pub(crate) struct Link {
     name: String,
     live: Mutex<Option<Live>>,
     lost: Notify,
+    /// Whether a missing right was logged since it was connected to.
+    complained: AtomicBool,
     /// Told whenever the server begins to answer.
     found: Arc<Notify>,
     call_limit: Duration,
@@ -63,13 +68,25 @@ pub(crate) enum LinkError {
     /// The key is another node's; nothing was done.
     #[error("the key is another node's")]
     Moved,
+    /// The user may not touch these keys, or not with this script; nothing was done. Says
+    /// nothing about anybody else's keys, so the breaker stays closed.
+    #[error("the user has no right to it: {0}")]
+    Forbidden(String),
 }
 
 impl Link {
     pub(crate) fn new(client: Client, found: Arc<Notify>, call_limit: Duration) -> Arc<Self> {
         let name = client.get_connection_info().addr().to_string();
         let live = Mutex::default();
-        Arc::new(Self { client, name, live, lost: Notify::new(), found, call_limit })
+        Arc::new(Self {
+            client,
+            name,
+            live,
+            lost: Notify::new(),
+            complained: AtomicBool::new(false),
+            found,
+            call_limit,
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -135,10 +152,20 @@ impl Link {
             Ok(Err(error)) => judge(&error),
             Err(_) => LinkError::Unknown("it took too long".to_owned()),
         };
-        if error != LinkError::Moved {
-            self.lose(live.number, &error.to_string());
+        match &error {
+            LinkError::Moved => {}
+            LinkError::Forbidden(_) => self.complain(&error, keys),
+            _ => self.lose(live.number, &error.to_string()),
         }
         Err(error)
+    }
+
+    /// Tells the operator of a missing right, once a connection.
+    fn complain(&self, error: &LinkError, keys: &[&str]) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            let (server, key) = (&self.name, keys.first());
+            tracing::error!(server, key, %error, "a right is missing in Redis; the README lists them");
+        }
     }
 
     /// Connects, and connects again whenever the server was lost. Runs until dropped.
@@ -152,11 +179,14 @@ impl Link {
                 Ok((connection, fence)) => {
                     number += 1;
                     pause = first;
+                    self.complained.store(false, Ordering::Relaxed);
                     tracing::info!(server = self.name, "a Redis server dispatches quotas");
                     let live = Live { connection, fence, number };
                     *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
                     self.found.notify_waiters();
                     self.lost.notified().await;
+                    // Many edges may have lost it at the same moment.
+                    sleep(Duration::from_millis(rand::random_range(0..=first))).await;
                 }
                 Err(reason) => {
                     tracing::debug!(server = self.name, reason, "no use of a Redis server");
@@ -196,6 +226,7 @@ impl Link {
 fn judge(error: &redis::RedisError) -> LinkError {
     match error.kind() {
         ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => LinkError::Moved,
+        ErrorKind::Server(ServerErrorKind::NoPerm) => LinkError::Forbidden(error.to_string()),
         ErrorKind::Server(_) => LinkError::Refused(error.to_string()),
         _ => LinkError::Unknown(error.to_string()),
     }

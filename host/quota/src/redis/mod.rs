@@ -1,7 +1,7 @@
 //! Redis: the ledger that several edges share, and what else runs as a script there.
 //!
-//! [`RedisTarget`] says where; [`Servers`] keeps the connections; [`RedisLedger`] is the
-//! dispatcher. Only this crate speaks to Redis. Invariant: losing Redis, or any data in it,
+//! [`RedisTarget`] says where; [`Servers`] keeps the one set of connections of an edge;
+//! [`RedisLedger`] is the dispatcher. Only this crate speaks to Redis. Invariant: losing Redis, or any data in it,
 //! can waste tokens and never create one. To add a script, put it beside the others with
 //! its keys, arguments and answers in its head, and call it through [`Servers::run`].
 
@@ -15,9 +15,11 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use self::target::{RedisTarget, RedisTls, TargetError};
 pub(crate) use self::{
     ledger::RedisLedger,
     recall::{Recalled, listen},
+};
+pub use self::{
     servers::Servers,
+    target::{RedisTarget, RedisTls, TargetError},
 };

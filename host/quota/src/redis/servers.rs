@@ -1,6 +1,7 @@
 //! Which server has a key: the master among several, or the node of a Cluster's slot.
 //!
-//! Looked at once per refill. Invariant: a key goes to a server that said it is a master;
+//! An edge has one [`Servers`]: the ledger, the sessions and the rates send their scripts over
+//! its connections, and one breaker stands before all three. Looked at once per script. Invariant: a key goes to a server that said it is a master;
 //! that it may hand out a tranche is checked again by the fence inside every script.
 
 use std::{
@@ -21,6 +22,7 @@ use super::{
     link::{Link, LinkError},
     target::RedisTarget,
 };
+use crate::start::StartError;
 
 /// Slots of a Cluster (Redis Cluster specification).
 const SLOTS: u16 = 16_384;
@@ -29,8 +31,8 @@ const LOOK_MS: u64 = 5_000;
 /// Shortest pause between two such looks, in ms: a resharding moves many slots.
 const LOOK_AGAIN_MS: u64 = 100;
 
-/// The servers of a target.
-pub(crate) struct Servers {
+/// The Redis servers of this edge, with a connection to each.
+pub struct Servers {
     target: RedisTarget,
     links: Mutex<Links>,
     moved: Notify,
@@ -50,14 +52,14 @@ struct Links {
 }
 
 impl Servers {
-    /// Begins to connect. Ends when dropped.
+    /// Begins to connect, on the current tokio runtime, and does not wait for it. Every call
+    /// ends after `call_limit`: the first that takes longer opens the breaker, so it is a
+    /// hundred round trips (25 ms is right for a Redis nearby) and no more than the first
+    /// request of an outage may have to wait. The connections end when it is dropped.
     ///
     /// # Errors
     /// A server's address or certificates cannot be used.
-    pub(crate) fn connect(
-        target: RedisTarget,
-        call_limit: Duration,
-    ) -> redis::RedisResult<Arc<Self>> {
+    pub fn connect(target: RedisTarget, call_limit: Duration) -> Result<Arc<Self>, StartError> {
         let servers = Arc::new(Self {
             links: Mutex::default(),
             moved: Notify::new(),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use model::ledger::{Dispatcher as _, DispatcherError, Fence, LeaseAnswer, WindowKey};
 use services::{Dump, Fault, FaultProxy, Redis, RedisCluster, RedisOptions};
 
-use super::{RedisLedger, RedisTarget, RedisTls, Servers};
+use super::{RedisLedger, RedisTarget, RedisTls, Servers, link::LinkError};
 use crate::contract::{self, Bench};
 
 /// Long enough for every machine that is not broken.
@@ -168,4 +168,34 @@ async fn tls_and_a_user_with_a_password_are_spoken() {
     let url = format!("rediss://edge:geheim@127.0.0.1:{}", redis.port());
     let (bench, _ledger) = bench_at(&url, tls).await;
     contract::tokens_come_back_once_and_only_to_their_own_tranche(bench).await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_for_rates_costs_the_ledger_nothing() {
+    let users = vec!["edge on >geheim ~q:* &q:* +@all -@dangerous +info".to_owned()];
+    let redis = Redis::start(RedisOptions { users, ..RedisOptions::default() });
+    let url = format!("redis://edge:geheim@127.0.0.1:{}", redis.port());
+    let target = RedisTarget::parse(&url, RedisTls::default()).expect("a target");
+    let servers = Servers::connect(target, CALL).expect("servers");
+    let ledger = Arc::new(RedisLedger::new(Arc::clone(&servers)));
+    let bench = contract::bench(Arc::clone(&ledger) as _);
+    answering(&ledger, &bench.key).await;
+    let script = redis::Script::new("return redis.call('GET', KEYS[1])");
+    let refused = servers.run(&script, &["r:{x}:y"], &[]).await.map(drop);
+    assert!(matches!(refused, Err(LinkError::Forbidden(_))), "{refused:?}");
+    assert!(ledger.fence(&bench.key).is_some(), "the breaker is closed");
+    contract::tokens_come_back_once_and_only_to_their_own_tranche(bench).await;
+}
+
+#[tokio::test]
+async fn a_server_without_the_right_to_ledgers_counts_as_away() {
+    let users = vec!["edge on >geheim ~r:* &q:* +@all -@dangerous +info".to_owned()];
+    let redis = Redis::start(RedisOptions { users, ..RedisOptions::default() });
+    let url = format!("redis://edge:geheim@127.0.0.1:{}", redis.port());
+    let ledger = ledger_at(&url, RedisTls::default(), CALL);
+    let bench = contract::bench(Arc::clone(&ledger) as _);
+    answering(&ledger, &bench.key).await;
+    assert_eq!(ledger.lease(bench.message(0, 1)).await, Err(DispatcherError::Unavailable));
+    let again = ledger.lease(bench.message(0, 1)).await;
+    assert_eq!(again, Err(DispatcherError::Unavailable), "and not of something that is wrong");
 }

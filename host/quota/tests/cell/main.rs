@@ -144,7 +144,7 @@ fn what_is_withdrawn_is_not_spent_and_nothing_is_lost() {
     loom::model(|| {
         let record = lease(2);
         let (taken, (withdrawn, figure)) = beside(&record, vec![take, take], |record| {
-            (record.withdraw(GENERATION), final_figure(record))
+            (record.withdraw(GENERATION, 0), final_figure(record))
         });
         assert_final(&record, taken, figure);
         assert!(u64::from(withdrawn) + taken <= 2, "a token was spent and given back");
@@ -160,7 +160,7 @@ fn a_refund_beside_a_withdrawal_is_withdrawn_or_stays() {
         let record = lease(2);
         assert_eq!(take(&record), 1);
         let (refunded, (withdrawn, figure)) = beside(&record, vec![refund], |record| {
-            (record.withdraw(GENERATION), final_figure(record))
+            (record.withdraw(GENERATION, 0), final_figure(record))
         });
         assert_final(&record, 1 - refunded, figure);
         assert!((1..=2).contains(&withdrawn));

@@ -12,7 +12,7 @@ use model::{
     snapshot::TenantEntry,
 };
 use prometheus::Registry;
-use quota::{Quota, QuotaConfig, RedisTarget, RedisTls};
+use quota::{Quota, QuotaConfig, RedisServers, RedisTarget, RedisTls};
 use services::{Dump, Redis, RedisOptions};
 use uuid::Uuid;
 
@@ -68,6 +68,7 @@ impl Site {
         let store = Store::open(&self.url, Arc::clone(&clock)).await.unwrap();
         let registry = Registry::new();
         let target = RedisTarget::parse(&self.redis.url(), RedisTls::default()).unwrap();
+        let servers = RedisServers::connect(target, Duration::from_secs(2)).unwrap();
         let config = QuotaConfig {
             edge: name.to_owned(),
             boot: Some(self.boot),
@@ -77,8 +78,7 @@ impl Site {
             // Nothing is given up for the time that the test machine takes.
             admit_wait_ms_max: 20_000,
             authority_timeout_ms: 60_000,
-            redis_timeout_ms: 2_000,
-            ..QuotaConfig::new(self.lease_file(file)).with_redis(target)
+            ..QuotaConfig::new(self.lease_file(file)).with_redis(servers)
         };
         let authority: Arc<dyn Authority> = Arc::clone(&store) as _;
         let quota = Quota::start(config, authority, Arc::clone(&clock), &registry).await.unwrap();

@@ -156,6 +156,44 @@ fn a_component_without_a_hook_is_refused_and_other_exports_do_not_matter() {
     assert!(sandbox().load(&module).is_ok());
 }
 
+/// Two nested components that hand a text over: wasmtime makes an adapter between them,
+/// which reads one memory and writes the other.
+const ADAPTED: &str = r#"(component
+    (component $callee
+        (core module $m
+            (memory (export "memory") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 64)
+            (func (export "f") (param i32 i32)))
+        (core instance $i (instantiate $m))
+        (func (export "f") (param "text" string)
+            (canon lift (core func $i "f")
+                (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))
+    (component $caller
+        (import "f" (func $f (param "text" string)))
+        (core module $memory (memory (export "memory") 1))
+        (core instance $memory (instantiate $memory))
+        (core func $lowered (canon lower (func $f) (memory (core memory $memory "memory"))))
+        (core module $m
+            (import "" "f" (func $f (param i32 i32)))
+            (func (export "g") (call $f (i32.const 0) (i32.const 0))))
+        (core instance $i (instantiate $m
+            (with "" (instance (export "f" (func $lowered))))))
+        (func (export "g") (canon lift (core func $i "g"))))
+    (instance $callee (instantiate $callee))
+    (instance $caller (instantiate $caller (with "f" (func $callee "f"))))
+    (export "g" (func $caller "g")))"#;
+
+#[test]
+fn nested_components_that_hand_texts_over_are_compiled() {
+    assert_eq!(refusal(ADAPTED), LoadError::NoHook);
+}
+
+#[test]
+fn a_module_with_two_memories_is_refused_before_it_is_compiled() {
+    let two = "(component (core module (memory 1) (memory 1)))";
+    assert!(matches!(refusal(two), LoadError::Invalid(reason) if reason.contains("memories")));
+}
+
 #[test]
 fn what_compile_time_grows_with_is_capped() {
     let sandbox = sandbox_with(|config| {

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::{
     api::Api,
-    store::{PoolCap, StoreError},
+    store::{PoolCap, SetAside, StoreError},
 };
 
 /// How long a check may take, in ms: a part that needs longer is not well.
@@ -55,6 +55,8 @@ pub(super) struct Figures {
     pub(super) levels: BTreeMap<Metric, u64>,
     /// What shared pools above it allow, in the place of quotas.
     caps: BTreeMap<Metric, PoolCap>,
+    /// What is set aside of levels.
+    set_aside: BTreeMap<Metric, SetAside>,
     /// Charged API calls of this UTC day, as of the last sample (a minute).
     pub(super) calls_today: u64,
 }
@@ -76,9 +78,13 @@ pub(super) async fn database(api: &Api, tenant: &Tenant) -> (Check, Option<Figur
 
 async fn figures(api: &Api, tenant: &Tenant) -> Result<Figures, StoreError> {
     let catalog = Arc::clone(&api.catalog.borrow());
+    let mut levels = api.store.levels(tenant.id).await?;
+    let sessions = api.store.levels_of(Metric::ConcurrentSessions, &[tenant.id]).await?;
+    levels.extend(sessions.into_values().map(|count| (Metric::ConcurrentSessions, count)));
     Ok(Figures {
         caps: api.store.pool_caps(tenant.id, &catalog).await?,
-        levels: api.store.levels(tenant.id).await?,
+        levels,
+        set_aside: api.store.set_aside(tenant.id).await?,
         calls_today: api.store.calls_on(tenant.id, api.clock.now()).await?,
     })
 }
@@ -118,7 +124,7 @@ pub(super) fn quota(
 ) -> Check {
     let warning = |detail: &str| Check::new(Wellness::Warning, detail, ms);
     let Some(quotas) = quotas else { return warning("the tenant's plan is no longer declared") };
-    let Some(Figures { levels, caps, .. }) = figures else {
+    let Some(Figures { levels, caps, set_aside, .. }) = figures else {
         return warning("the levels could not be read");
     };
     let Some(consumed) = consumed else { return warning("the quota authority did not answer") };
@@ -138,6 +144,7 @@ pub(super) fn quota(
         .into_iter()
         .filter(|metric| is_near(used(*metric), limit(*metric)))
         .map(|metric| format!("{} at {} %", metric.as_str(), percent(metric)))
+        .chain(set_aside.iter().filter_map(|(metric, of)| unresolved(*metric, *of)))
         .collect();
     if near.is_empty() {
         let detail = format!("every quota is below {QUOTA_WARNS_PERCENT} %");
@@ -145,6 +152,14 @@ pub(super) fn quota(
     } else {
         warning(&near.join(", "))
     }
+}
+
+/// What is held back for requests of which nobody knows what became.
+fn unresolved(metric: Metric, of: SetAside) -> Option<String> {
+    let unit = if metric == Metric::Storage { " bytes" } else { "" };
+    let SetAside { unresolved, .. } = of;
+    (unresolved > 0)
+        .then(|| format!("{unresolved}{unit} of {} set aside, outcome unknown", metric.as_str()))
 }
 
 /// Whether so much of a quota is used that it warns; exact, where a percentage is rounded.

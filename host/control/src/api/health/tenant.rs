@@ -121,14 +121,19 @@ mod tests {
     use std::collections::BTreeMap;
 
     use axum::{body::Body, http::Request};
-    use model::quota::Metric;
+    use model::{
+        quota::Metric,
+        reservation::{Amount, Wanted},
+    };
     use serde_json::{Value, json};
     use tokio::sync::watch;
+    use uuid::Uuid;
 
     use super::KEPT_MS;
     use crate::{
         Actor,
-        testing::{Backend, Control, acme, id_of, on_both, path_of},
+        store::{EdgeRun, Reserving},
+        testing::{Backend, Control, acme, guide, id_of, on_both, path_of},
     };
 
     async fn health(control: &Control, tenant: &Value) -> Value {
@@ -161,6 +166,7 @@ mod tests {
         a_tenant_that_is_well_is_shown_with_its_figures,
         a_quota_near_its_end_and_an_open_invoice_warn,
         a_part_that_does_not_answer_shows_in_its_check,
+        room_of_unknown_outcome_and_many_sessions_warn,
         an_answer_is_kept_for_two_seconds,
         every_spelling_needs_a_token_and_a_tenant,
     ];
@@ -201,6 +207,23 @@ mod tests {
         assert_eq!(statuses(&health(&control, &tenant).await), [H, H, H, H, H]);
         control.patch(&tenant, &json!({"suspend_reason": "unpaid"})).await;
         assert_eq!(statuses(&health(&control, &tenant).await), [W, H, H, H, W]);
+    }
+
+    async fn room_of_unknown_outcome_and_many_sessions_warn(on: Backend) {
+        let control = Control::start(on).await;
+        let tenant = id_of(&control.create(&acme()).await);
+        control.usage.set(0, 0);
+        let wanted = Wanted { tenant, metric: Metric::Storage, amount: Amount::exactly(7) };
+        let by = EdgeRun { edge: Uuid::from_u128(1), run: Uuid::from_u128(2) };
+        let reserving = Reserving { id: Uuid::from_u128(3), by, wanted, ttl_ms: 1 };
+        control.store.reserve(&reserving, &guide()).await.expect("room");
+        let counts = BTreeMap::from([(tenant, 80)]);
+        control.store.put_session_levels(&counts).await.expect("counts");
+        let health = health(&control, &json!({ "id": tenant })).await;
+        assert_eq!(statuses(&health), [W, H, H, W, H]);
+        let detail = &health["checks"]["quota_status"]["detail"];
+        let unknown = "7 bytes of storage set aside, outcome unknown";
+        assert_eq!(detail, &format!("concurrent_sessions at 80 %, {unknown}"));
     }
 
     async fn a_part_that_does_not_answer_shows_in_its_check(on: Backend) {

@@ -92,7 +92,8 @@ mod tests {
         let tenant = control.create(&acme()).await;
         let admission = || {
             let now = model::clock::Clock::now(&*control.clock);
-            control.store.directory().borrow().tenants[0].tenant.admission(now)
+            let directory = control.store.directory().borrow().clone();
+            directory.records().next().expect("a tenant").tenant.admission(now)
         };
         assert_eq!(admission(), Ok(()));
         let (status, suspended) = verb(&control, &tenant, "suspend").await;

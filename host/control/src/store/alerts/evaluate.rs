@@ -169,8 +169,7 @@ impl Store {
     /// A tenant's own quotas, and when their months begin.
     fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<(Quotas, Anchor)> {
         let directory = self.published.directory().borrow();
-        let at = directory.tenants.binary_search_by_key(&tenant, |held| held.tenant.id).ok()?;
-        let tenant = &directory.tenants.get(at)?.tenant;
+        let tenant = &directory.record(tenant)?.tenant;
         let goes = matches!(tenant.status, Status::Erasing | Status::Erased);
         let quotas = catalog.quotas_of(tenant).filter(|_| !goes)?;
         Some((quotas, tenant.quota_anchor))

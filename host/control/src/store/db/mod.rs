@@ -5,6 +5,7 @@
 //! file of each. Invariant: no pool and no connection leaves this folder, so that there is
 //! no statement outside a transaction whose scope is known.
 
+mod outlook;
 mod owner;
 mod postgres;
 mod roles;
@@ -12,12 +13,15 @@ mod sqlite;
 mod statement;
 mod transaction;
 
+use std::future::Future;
+
 use model::tenant::TenantId;
 use sqlx::migrate::Migrator;
 
 #[cfg(test)]
 pub(super) use self::statement::Row;
 pub(super) use self::{
+    outlook::Lookout,
     owner::{SchemaOwner, SchemaTx, Step},
     postgres::{Claim, Notices},
     statement::{Statement, locking, sql, sql_each},
@@ -134,6 +138,25 @@ impl Db {
             // There is no other process.
             Self::Sqlite(_) => Ok(()),
             Self::Postgres(_) => postgres::announce(tx).await,
+        }
+    }
+
+    /// Does `work`, unless the server is away or goes away meanwhile.
+    pub(super) async fn unless_away<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match self {
+            Self::Sqlite(_) => work.await,
+            Self::Postgres(database) => database.outlook().unless_away(work).await,
+        }
+    }
+
+    /// Looks out for the server until dropped; `None` where there is none.
+    pub(super) fn keep_lookout(&self) -> Option<Lookout> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(database) => Some(database.keep_lookout()),
         }
     }
 

@@ -102,7 +102,7 @@ impl SchemaOwner {
     /// Begins a step.
     pub(in crate::store) async fn begin(&self, step: Step) -> Result<SchemaTx, StoreError> {
         let connection = self.0.owner().acquire().await?;
-        let mut tx = Tx::begun(Connection::Postgres(connection), Schema);
+        let mut tx = Tx::begun(Connection::Postgres(connection), Schema, None);
         tx.run(step.begin()).await?;
         let (acting,): (String,) = sql("SELECT current_user::text").one(&mut tx).await?;
         if acting != OWNER {

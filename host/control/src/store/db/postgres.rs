@@ -15,7 +15,9 @@ use sqlx::{
 };
 
 use super::{
-    APPLIED, Purpose, Scope, owner, roles,
+    APPLIED, Purpose, Scope,
+    outlook::{Lookout, Outlook},
+    owner, roles,
     roles::{APPLICATION, CONTROL, OWNER},
     statement::sql,
     transaction::{Connection, Tx},
@@ -34,7 +36,8 @@ const CONTROL_CONNECTIONS: u32 = 6;
 /// Connections for quota accounts: one opens tranches, one takes reports, two to spare, so
 /// that neither lists nor changes of the directory keep a tenant waiting for tokens.
 const QUOTA_CONNECTIONS: u32 = 4;
-/// How long a caller waits for a connection, in ms: beyond it the answer is 503.
+/// How long a caller waits for a connection of a server that answers, in ms: all of them are
+/// busy; beyond it the answer is 503. A server that does not answer is `outlook.rs`' business.
 const ACQUIRE_TIMEOUT_MS: u64 = 5_000;
 /// How long a statement waits for a lock, in ms: longer than a queue of changes.
 const LOCK_TIMEOUT_MS: u32 = 5_000;
@@ -74,6 +77,7 @@ pub(in crate::store) struct Database {
     quota: PgPool,
     listener: PgPool,
     owner: PgPool,
+    outlook: Outlook,
 }
 
 /// Brings the database to this release's schema, one process at a time, and opens it.
@@ -192,6 +196,7 @@ impl Database {
             quota: pool(login, CONTROL, QUOTA_CONNECTIONS),
             listener: pool(login, CONTROL, 1),
             owner: owner::pool(login),
+            outlook: Outlook::default(),
         }
     }
 
@@ -200,11 +205,34 @@ impl Database {
         &self.owner
     }
 
+    /// Whether the server answers.
+    pub(super) fn outlook(&self) -> &Outlook {
+        &self.outlook
+    }
+
+    /// Looks out for the server until dropped.
+    pub(super) fn keep_lookout(&self) -> Lookout {
+        self.outlook.keep((*self.listener.connect_options()).clone())
+    }
+
     /// A transaction on the first connection that is alive and clean.
     pub(super) async fn begin<S: Scope>(
         &self,
         scope: S,
         purpose: Purpose,
+    ) -> Result<Tx<S>, StoreError> {
+        if purpose == Purpose::Account {
+            return self.begin_on(scope, purpose, None).await;
+        }
+        let begun = self.begin_on(scope, purpose, Some(&self.outlook));
+        self.outlook.unless_away(begun).await
+    }
+
+    async fn begin_on<S: Scope>(
+        &self,
+        scope: S,
+        purpose: Purpose,
+        outlook: Option<&Outlook>,
     ) -> Result<Tx<S>, StoreError> {
         let (pool, role) = match scope.tenant() {
             Some(_) => (&self.tenant, APPLICATION),
@@ -213,11 +241,15 @@ impl Database {
         };
         let mut attempts = 0;
         let mut tx = loop {
-            let mut tx = Tx::begun(Connection::Postgres(pool.acquire().await?), scope);
+            let connection = Connection::Postgres(pool.acquire().await?);
+            let mut tx = Tx::begun(connection, scope, outlook.cloned());
             match enter(&mut tx, role, purpose).await {
                 Ok(()) => break tx,
                 Err(error) if attempts > pool.options().get_max_connections() => return Err(error),
-                Err(error) => tracing::warn!(%error, "a connection to PostgreSQL was discarded"),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to PostgreSQL was discarded");
+                    outlook.into_iter().for_each(Outlook::doubt);
+                }
             }
             attempts += 1;
         };
@@ -229,7 +261,7 @@ impl Database {
 
     /// Where other processes' changes are announced.
     pub(super) fn notices(&self) -> Notices {
-        Notices(self.listener.clone())
+        Notices(self.listener.clone(), self.outlook.clone())
     }
 
     /// Claims the database for one dispatcher; `None` while another process has it.
@@ -319,7 +351,7 @@ pub(in crate::store) struct Claim {
 
 /// Announcements of changes, from any process.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Notices(PgPool);
+pub(in crate::store) struct Notices(PgPool, Outlook);
 
 /// A connection that hears them.
 pub(in crate::store) struct Listening(PgListener);
@@ -327,10 +359,13 @@ pub(in crate::store) struct Listening(PgListener);
 impl Notices {
     /// Listens from now on.
     pub(in crate::store) async fn listen(&self) -> Result<Listening, StoreError> {
-        let mut listener = PgListener::connect_with(&self.0).await?;
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
-        Ok(Listening(listener))
+        let listening = async {
+            let mut listener = PgListener::connect_with(&self.0).await?;
+            listener.eager_reconnect(false);
+            listener.listen(CHANNEL).await?;
+            Ok(Listening(listener))
+        };
+        self.1.unless_away(listening).await
     }
 }
 

@@ -59,7 +59,7 @@ impl Database {
                 (&self.writer, "BEGIN IMMEDIATE")
             }
         };
-        let mut tx = Tx::begun(Connection::Sqlite(pool.acquire().await?), scope);
+        let mut tx = Tx::begun(Connection::Sqlite(pool.acquire().await?), scope, None);
         tx.run(begin).await?;
         Ok(tx)
     }

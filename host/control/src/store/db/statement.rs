@@ -107,7 +107,7 @@ impl<'q> Statement<'q> {
     /// Runs it; how many rows it changed.
     pub(in crate::store) async fn execute<S>(self, tx: &mut Tx<S>) -> Result<u64, StoreError> {
         let Self { sql, postgres, values } = self;
-        let done = match tx.connection()? {
+        tx.on_connection(async |connection| match connection {
             Connection::Sqlite(connection) => bound!(sqlx::query(sql), values)
                 .execute(&mut **connection)
                 .await
@@ -116,8 +116,8 @@ impl<'q> Statement<'q> {
                 .execute(&mut **connection)
                 .await
                 .map(|done| done.rows_affected()),
-        };
-        tx.noted(done)
+        })
+        .await
     }
 
     /// Runs it; all its rows.
@@ -125,13 +125,13 @@ impl<'q> Statement<'q> {
         self,
         tx: &mut Tx<S>,
     ) -> Result<Vec<T>, StoreError> {
-        let rows = match tx.connection()? {
+        tx.on_connection(async |connection| match connection {
             Connection::Sqlite(connection) => self.sqlite::<T>().fetch_all(&mut **connection).await,
             Connection::Postgres(connection) => {
                 self.postgres::<T>().fetch_all(&mut **connection).await
             }
-        };
-        tx.noted(rows)
+        })
+        .await
     }
 
     /// Runs it; its row, if there is one.
@@ -139,15 +139,15 @@ impl<'q> Statement<'q> {
         self,
         tx: &mut Tx<S>,
     ) -> Result<Option<T>, StoreError> {
-        let row = match tx.connection()? {
+        tx.on_connection(async |connection| match connection {
             Connection::Sqlite(connection) => {
                 self.sqlite::<T>().fetch_optional(&mut **connection).await
             }
             Connection::Postgres(connection) => {
                 self.postgres::<T>().fetch_optional(&mut **connection).await
             }
-        };
-        tx.noted(row)
+        })
+        .await
     }
 
     /// Runs it; its one row.

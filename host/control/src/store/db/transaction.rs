@@ -9,6 +9,7 @@
 use model::tenant::TenantId;
 use sqlx::{Executor, PgConnection, Postgres, Sqlite, SqliteConnection, pool::PoolConnection};
 
+use super::outlook::Outlook;
 use crate::store::StoreError;
 
 /// The scope of one tenant.
@@ -35,14 +36,16 @@ pub(in crate::store) struct Tx<S> {
     /// `None` once it has ended.
     connection: Option<Connection>,
     scope: S,
+    /// Whether the server answers, if a statement is not to wait for one that does not.
+    outlook: Option<Outlook>,
     /// A statement failed: PostgreSQL would answer COMMIT with a silent rollback.
     failed: bool,
 }
 
 impl<S> Tx<S> {
     /// A transaction that was begun on `connection`.
-    pub(super) fn begun(connection: Connection, scope: S) -> Self {
-        Self { connection: Some(connection), scope, failed: false }
+    pub(super) fn begun(connection: Connection, scope: S, outlook: Option<Outlook>) -> Self {
+        Self { connection: Some(connection), scope, outlook, failed: false }
     }
 
     /// Commits what succeeded; undoes what did not, and hands the outcome on.
@@ -76,21 +79,26 @@ impl<S> Tx<S> {
     /// Runs a command that has no values and no rows.
     pub(super) async fn run(&mut self, command: &'static str) -> Result<(), StoreError> {
         let command = sqlx::raw_sql(command);
-        let done = match self.connection()? {
+        self.on_connection(async |connection| match connection {
             Connection::Sqlite(connection) => connection.execute(command).await.map(drop),
             Connection::Postgres(connection) => connection.execute(command).await.map(drop),
+        })
+        .await
+    }
+
+    /// Does something on the connection, and remembers a failure.
+    pub(super) async fn on_connection<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Connection) -> sqlx::Result<T>,
+    ) -> Result<T, StoreError> {
+        let connection = self.connection.as_mut().ok_or(StoreError::Failed)?;
+        let work = async { Ok(work(connection).await?) };
+        let outcome = match &self.outlook {
+            Some(outlook) => outlook.unless_away(work).await,
+            None => work.await,
         };
-        self.noted(done)
-    }
-
-    pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
-        self.connection.as_mut().ok_or(StoreError::Failed)
-    }
-
-    /// Remembers a failure.
-    pub(super) fn noted<T>(&mut self, outcome: sqlx::Result<T>) -> Result<T, StoreError> {
         self.failed |= outcome.is_err();
-        Ok(outcome?)
+        outcome
     }
 }
 

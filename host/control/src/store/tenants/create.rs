@@ -63,6 +63,9 @@ pub enum CreateError {
     /// A root tenant needs a residency group.
     #[error("data_residency is required for a tenant without a parent")]
     ResidencyMissing,
+    /// The installation has as many as it may have.
+    #[error("the installation may have {0} tenants (control.tenants_max), and has them")]
+    TooMany(usize),
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -148,6 +151,9 @@ async fn create(
     new: NewTenant,
     now: UnixMs,
 ) -> Result<Tenant, CreateError> {
+    if let Some(tenants_max) = change.is_full() {
+        return Err(CreateError::TooMany(tenants_max));
+    }
     let tenant = add(&mut change.tx, new, now).await?;
     change.about(tenant.id);
     change.describe(None, Some(&tenant));

@@ -1,5 +1,6 @@
 //! What only PostgreSQL can promise: walls between tenants, and several processes at once.
 
+mod away;
 mod isolation;
 mod opening;
 mod several;

@@ -97,27 +97,12 @@ fn delta(meter: &Meter, fault: &mut impl FnMut(&str, &str)) -> Option<Delta> {
 
 #[cfg(test)]
 mod tests {
-    use model::route::RouteTable;
-
-    use crate::declare::{Problems, routes};
-
-    fn load(meters: &str) -> Result<RouteTable, Vec<String>> {
-        let dir = tempfile::tempdir().expect("a folder");
-        let text = format!("[[route]]\nname = \"files\"\npath = \"/files/**\"\n{meters}");
-        std::fs::write(dir.path().join("routes.toml"), text).expect("a file");
-        let mut problems = Problems::new(dir.path());
-        let routes = routes::load(&mut problems);
-        problems
-            .into_result(routes)
-            .map_err(|all| all.into_iter().map(|problem| problem.key).collect())
-    }
+    use crate::declare::routes::testing::one;
 
     #[test]
     fn rules_are_read_with_their_defaults() {
-        let routes = load(
-            "[[route.meter]]\nmetric = \"users\"\non_status = \"201\"\ndelta = -1\n\
-             [[route.meter]]\nmetric = \"storage\"\nheader = \"X-Storage-Delta-Bytes\"\n",
-        )
+        let routes = one("[[route.meter]]\nmetric = \"users\"\non_status = \"201\"\ndelta = -1\n\
+             [[route.meter]]\nmetric = \"storage\"\nheader = \"X-Storage-Delta-Bytes\"\n")
         .expect("routes");
         let meters = &routes.0[0].meters;
         let stripped: Vec<_> = meters.iter().filter_map(|rule| rule.stripped()).collect();
@@ -142,12 +127,12 @@ mod tests {
             ("metric = \"users\"\nheader = \"x-tenant-users\"", "header"),
             ("metric = \"users\"\nheader = \"set-cookie\"", "header"),
         ] {
-            let found = load(&format!("[[route.meter]]\n{rule}\n")).expect_err(rule);
-            let named = found.iter().any(|problem| problem.contains(&format!("meter[0].{key}")));
+            let found = one(&format!("[[route.meter]]\n{rule}\n")).expect_err(rule);
+            let named = found.iter().any(|problem| problem.contains(&format!("meter[0].{key}: ")));
             assert!(named, "{key} in {found:?}");
         }
         let many = "[[route.meter]]\nmetric = \"users\"\ndelta = 1\n".repeat(9);
-        assert!(load(&many).is_err());
-        assert!(load("[[route.meter]]\nmetric = \"users\"\ndelat = 1\n").is_err());
+        assert!(one(&many).is_err());
+        assert!(one("[[route.meter]]\nmetric = \"users\"\ndelat = 1\n").is_err());
     }
 }

@@ -85,17 +85,7 @@ pub(super) fn check_ends(routes: &[Arc<Route>], problems: &mut Problems) {
 mod tests {
     use model::{route::RouteTable, sessions::SessionSource};
 
-    use crate::declare::{Problems, routes};
-
-    fn load(text: &str) -> Result<RouteTable, Vec<String>> {
-        let dir = tempfile::tempdir().expect("a folder");
-        std::fs::write(dir.path().join("routes.toml"), text).expect("a file");
-        let mut problems = Problems::new(dir.path());
-        let routes = routes::load(&mut problems);
-        problems.into_result(routes).map_err(|all| {
-            all.into_iter().map(|problem| format!("{}: {}", problem.key, problem.reason)).collect()
-        })
-    }
+    use crate::declare::routes::testing::load;
 
     fn one(session: &str) -> Result<RouteTable, Vec<String>> {
         load(&format!("[[route]]\nname = \"app\"\npath = \"/**\"\nsession = {{ {session} }}\n"))

@@ -17,7 +17,7 @@ const DAY_MS: u64 = 86_400_000;
 /// The month of quotas that the data plane sees for a tenant.
 fn month(control: &Control, tenant: &Value) -> Window {
     let directory = control.store.directory().borrow().clone();
-    let record = directory.tenants.iter().find(|held| held.tenant.id == id_of(tenant));
+    let record = directory.record(id_of(tenant));
     let anchor = record.expect("a tenant").tenant.quota_anchor;
     let now = model::clock::Clock::now(&*control.clock);
     Window::of(Metric::ApiCalls, now, anchor).expect("a window")

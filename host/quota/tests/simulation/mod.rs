@@ -1,0 +1,168 @@
+//! Deterministic simulation: the real keeper, lease file, slots and gate, the rules of the
+//! real dispatcher, and an authority in memory, on a clock that only moves when everybody
+//! waits and a network whose every message draws its fate from a seed.
+//!
+//! A schedule is its seed: two to four edges, some kinds of faults, and peace in the end.
+//! `QUOTA_SIMULATIONS` says how many are run (a seed each, from 1), `QUOTA_SIMULATION_SEED`
+//! runs one again. Invariants: see `truth` and `world`. Every rule that the world around
+//! the engine keeps is also broken in turn, and the simulation must then find it.
+
+mod books;
+mod clock;
+mod edge;
+mod faults;
+mod figures;
+mod link;
+mod network;
+mod redis;
+mod remote;
+mod rules;
+#[path = "../quota/tenants.rs"]
+#[expect(dead_code, reason = "shared with the tests of the whole engine")]
+mod tenants;
+mod truth;
+mod world;
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use self::{
+    rules::Rules,
+    world::{Outcome, World},
+};
+
+/// Schedules of a usual run; a debug build takes some seconds for them.
+const USUAL: u64 = 200;
+/// Schedules in which a broken rule has to show.
+const FOUND_WITHIN: u64 = 3_000;
+const THREADS: u64 = 2;
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text}")))
+}
+
+/// Runs something on a clock that moves when everybody waits.
+fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().unwrap().block_on(work)
+}
+
+/// Runs one schedule.
+fn simulate(seed: u64, rules: Rules, folder: &Path) -> Outcome {
+    for file in std::fs::read_dir(folder).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    in_paused_time(async { World::new(seed, rules, folder).run().await })
+}
+
+/// The first seed that breaks, if one does, and the sums of what happened.
+struct Found {
+    broken: Option<(u64, String)>,
+    schedules: u64,
+    admitted: u64,
+    faults: u64,
+    lost: u64,
+}
+
+fn search(seeds: Range<u64>, rules: Rules) -> Found {
+    let next = AtomicU64::new(seeds.start);
+    let none = Found { broken: None, schedules: 0, admitted: 0, faults: 0, lost: 0 };
+    let found = Mutex::new(none);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let folder = memory_folder();
+                while found.lock().unwrap().broken.is_none() {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let outcome = simulate(seed, rules, folder.path());
+                    let mut found = found.lock().unwrap();
+                    found.schedules += 1;
+                    found.admitted += outcome.admitted;
+                    found.faults += outcome.faults;
+                    found.lost += outcome.lost;
+                    if let Some(broken) = outcome.broken {
+                        found.broken.get_or_insert((seed, broken));
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+/// A folder for lease files, in memory where the system has one.
+fn memory_folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+#[test]
+fn no_schedule_admits_more_than_the_limit_or_wastes_more_than_promised() {
+    let seeds = match setting("QUOTA_SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 1..1 + setting("QUOTA_SIMULATIONS").unwrap_or(USUAL),
+    };
+    let found = search(seeds, Rules::ALL);
+    let Found { broken, schedules, admitted, faults, lost } = found;
+    println!(
+        "{schedules} schedules, {admitted} requests admitted, {faults} faults, {lost} holders lost"
+    );
+    if let Some((seed, broken)) = broken {
+        panic!("QUOTA_SIMULATION_SEED={seed} shows: {broken}");
+    }
+    assert!(admitted > 0 && (faults > 0 || schedules == 1), "nothing happened");
+}
+
+#[test]
+fn a_schedule_is_its_seed() {
+    let folder = memory_folder();
+    let run = |seed| {
+        let Outcome { admitted, faults, lost, .. } = simulate(seed, Rules::ALL, folder.path());
+        (admitted, faults, lost)
+    };
+    for seed in 1..8 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}
+
+fn finds(rules: Rules) {
+    let found = search(1..1 + FOUND_WITHIN, rules);
+    let (seed, broken) = found.broken.expect("the broken rule shows");
+    println!("found in schedule {seed}, after {}: {broken}", found.schedules);
+}
+
+#[test]
+fn a_restart_from_a_dump_under_the_same_fence_is_found() {
+    finds(Rules { fence: false, ..Rules::ALL });
+}
+
+#[test]
+fn an_old_message_that_is_taken_in_is_found() {
+    finds(Rules { seq_rises: false, ..Rules::ALL });
+}
+
+#[test]
+fn a_tranche_that_is_installed_twice_is_found() {
+    finds(Rules { install_once: false, ..Rules::ALL });
+}
+
+#[test]
+fn a_credit_by_timeout_is_found() {
+    finds(Rules { credit_after_seals: false, ..Rules::ALL });
+}
+
+#[test]
+fn a_lease_file_of_before_a_power_loss_is_found() {
+    finds(Rules { same_boot: false, ..Rules::ALL });
+}

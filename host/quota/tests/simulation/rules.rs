@@ -1,0 +1,32 @@
+//! Rules of the protocol that a faulty part of the world may break.
+
+use std::time::Duration;
+
+/// Which rules hold. Those are broken by the world around the engine: what the engine
+/// itself has to keep is what the simulation is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// A server that restarts from a dump has another fence.
+    pub(super) fence: bool,
+    /// A LEASE that is older than the last does nothing.
+    pub(super) seq_rises: bool,
+    /// INSTALL is sent once.
+    pub(super) install_once: bool,
+    /// A closing epoch is credited when everybody has sealed it, and not after a while.
+    pub(super) credit_after_seals: bool,
+    /// After a power loss the machine has another boot id.
+    pub(super) same_boot: bool,
+}
+
+impl Rules {
+    pub(super) const ALL: Self = Self {
+        fence: true,
+        seq_rises: true,
+        install_once: true,
+        credit_after_seals: true,
+        same_boot: true,
+    };
+}
+
+/// After how long a closing epoch is credited where [`Rules::credit_after_seals`] is not kept.
+pub(super) const CREDITED_AFTER: Duration = Duration::from_millis(500);

@@ -1,0 +1,5 @@
+//! What several edges share through one Redis.
+
+mod access;
+mod rates;
+mod sessions;
