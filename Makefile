@@ -12,7 +12,7 @@ help:
 	@echo "make lint     rustfmt and clippy, warnings are errors"
 	@echo "make bench    CPU per request beside nginx, in one run"
 	@echo "make scale    start, memory and latencies with 100,000 tenants on PostgreSQL"
-	@echo "make chaos    quotas stay exact while edges, Redis and PostgreSQL are killed (4 min)"
+	@echo "make chaos    quotas stay exact while edges, Redis and PostgreSQL are killed (7 min)"
 	@echo "make simulate quotas stay exact in 100,000 simulated schedules of faults (long)"
 	@echo "make quota-figures  Redis calls per request, usable share, an outage's latency (3 min)"
 	@echo "make fuzz-api requests made from the API's own document, against a real edge"
@@ -67,11 +67,13 @@ scale: setup-test
 	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
 	$(TARGET)/release/leanvibe-bench scale
 
-# CHAOS="--seed 7 --seconds 300" repeats a run, or makes it longer.
+# CHAOS="--seed 7 --seconds 300" repeats a run, or makes it longer; "--cluster" is another Redis.
+# Without it: a run over a master and a replica with TLS, and a shorter one over a Cluster.
 chaos:
 	@deploy/setup.sh chaos
 	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-chaos
 	$(TARGET)/release/leanvibe-chaos $(CHAOS)
+	$(if $(CHAOS),,$(TARGET)/release/leanvibe-chaos --cluster --seconds 40)
 
 # SCHEDULES=1000 runs fewer; QUOTA_SIMULATION_SEED=7 one of them again.
 SCHEDULES := 100000

@@ -9,6 +9,7 @@
 
 mod api;
 mod jobs;
+pub mod keys;
 pub mod notify;
 mod plans;
 mod reservations;

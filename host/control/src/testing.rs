@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use axum::{
@@ -37,7 +37,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::{Deps, Readiness, Store, TrialEnd, notify::NotifyConfig, router};
+use crate::{Deps, Readiness, Store, TrialEnd, keys::Keys, notify::NotifyConfig, router};
 
 pub(crate) const TOKEN: &str = "admin-token";
 /// 2024-01-01T00:00:00Z, the product guide's day.
@@ -202,7 +202,11 @@ impl Database {
 
     pub(crate) async fn open(&self) -> Arc<Store> {
         let clock = Arc::new(ManualClock::at(NEW_YEAR));
-        Store::open(&self.url(), clock).await.expect("a store")
+        self.open_at(clock).await
+    }
+
+    pub(crate) async fn open_at(&self, clock: Arc<ManualClock>) -> Arc<Store> {
+        Store::open_with_keys(&self.url(), clock, keys()).await.expect("a store")
     }
 
     /// Everything that the database holds.
@@ -222,6 +226,12 @@ impl Database {
             }
         }
     }
+}
+
+/// The keys of every test.
+pub(crate) fn keys() -> Keys {
+    static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder"));
+    Keys::of_folder(FOLDER.path()).expect("keys")
 }
 
 /// A report of leases; what is sealed of them, the holder is through with.
@@ -264,7 +274,7 @@ impl Control {
     pub(crate) async fn start_with(on: Backend, adjust: impl FnOnce(&mut Deps)) -> Self {
         let database = on.database();
         let clock = Arc::new(ManualClock::at(NEW_YEAR));
-        let store = Store::open(&database.url(), Arc::clone(&clock) as _).await.expect("a store");
+        let store = database.open_at(Arc::clone(&clock)).await;
         let token = store.ensure_admin_token(Some(Secret::new(TOKEN))).await.expect("a token");
         let usage = Arc::new(FixedUsage::default());
         let sessions = Arc::new(FixedSessions(Mutex::new(Some(0)), Mutex::default()));

@@ -245,11 +245,14 @@ impl Default for PoliciesSection {
 pub struct DataSection {
     /// Folder of the database, the lease file and local secrets.
     pub dir: PathBuf,
+    /// Folder of the keys that seal secrets and sign audit heads; `keys` in the data folder
+    /// when absent. Edges that share a database need the same keys.
+    pub keys_dir: Option<PathBuf>,
 }
 
 impl Default for DataSection {
     fn default() -> Self {
-        Self { dir: "data".into() }
+        Self { dir: "data".into(), keys_dir: None }
     }
 }
 
@@ -370,6 +373,15 @@ impl Config {
             .url
             .clone()
             .unwrap_or_else(|| format!("sqlite://{}", self.data.dir.join("edge.db").display()))
+    }
+
+    /// The keys that seal secrets and sign audit heads; those that are not there are made.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn keys(&self) -> Result<control::keys::Keys, control::keys::KeyFileError> {
+        let beside = || self.data.dir.join("keys");
+        control::keys::Keys::of_folder(&self.data.keys_dir.clone().unwrap_or_else(beside))
     }
 
     /// What a type alone cannot say.

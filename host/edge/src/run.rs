@@ -86,7 +86,8 @@ pub async fn start(
     std::fs::create_dir_all(&config.data.dir)
         .with_context(|| format!("data.dir: {} cannot be made", config.data.dir.display()))?;
     let registry = Registry::new();
-    let store = Store::open(&config.store_url(), Arc::clone(&clock)).await?;
+    let keys = config.keys().context("data.keys_dir")?;
+    let store = Store::open_with_keys(&config.store_url(), Arc::clone(&clock), keys).await?;
     store.set_tenants_max(config.control.tenants_max);
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
     let quota_config = quota_config(&config)?;

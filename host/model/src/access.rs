@@ -228,6 +228,8 @@ const PARENT_BELOW: Rights = Rights::of(&[
     Right::TenantCreate,
     Right::TenantRead,
     Right::TenantPlan,
+    Right::TokensRead,
+    Right::TokensManage,
     Right::UsageRead,
     Right::BillingRead,
     Right::PoolsRead,
@@ -335,9 +337,10 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_does_not_report_its_own_usage_and_a_parent_issues_no_tokens_below() {
+    fn a_tenant_does_not_report_its_own_usage_and_a_parent_issues_tokens_below_it_only() {
         assert!(!Role::TenantAdmin.rights(Relation::Own).contains(Right::UsageReport));
-        assert!(!Role::ParentAdmin.rights(Relation::Below).contains(Right::TokensManage));
+        assert!(Role::ParentAdmin.rights(Relation::Below).contains(Right::TokensManage));
+        assert!(!Role::ParentAdmin.rights(Relation::Own).contains(Right::TokensManage));
         assert!(Role::Service.rights(Relation::Below).is_empty());
     }
 }

@@ -18,6 +18,8 @@ pub const PLATFORM_CHAIN: TenantId = TenantId(uuid::Uuid::nil());
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Version of the canonical form; the first item of it.
 const FORM: &str = "leanvibe-audit-1";
+/// The same of a signed head.
+const HEAD_FORM: &str = "leanvibe-audit-head-1";
 
 /// One entry as it is hashed, stored and shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +77,34 @@ impl AuditEntry {
     #[must_use]
     pub const fn at(&self) -> UnixMs {
         UnixMs(self.at_ms)
+    }
+}
+
+/// What a chain ended in at some time, signed: an entry that is changed, or cut off, before
+/// it shows against it, whoever did it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// The chain.
+    pub chain: TenantId,
+    /// Number of its last entry.
+    pub seq: u64,
+    /// Hash of its last entry, in hex.
+    pub hash: String,
+    /// When it was signed, in milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    /// Public half of the Ed25519 key, 32 bytes in base64.
+    pub public_key: String,
+    /// Signature of [`AuditHead::message`], in base64.
+    pub signature: String,
+}
+
+impl AuditHead {
+    /// What is signed: the compact JSON list of the form's name and every member but the key
+    /// and the signature.
+    #[must_use]
+    pub fn message(&self) -> Vec<u8> {
+        let canonical = serde_json::json!([HEAD_FORM, self.chain, self.seq, self.hash, self.at_ms]);
+        canonical.to_string().into_bytes()
     }
 }
 

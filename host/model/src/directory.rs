@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     key::ApiKey,
     plugin::PluginRecord,
+    pool::Places,
     secret::Secret,
     shards::{Keyed, Shards},
     tenant::{Tenant, TenantId},
@@ -21,6 +22,8 @@ pub struct TenantRecord {
     pub tenant: Tenant,
     /// Secrets that its policy configs may refer to.
     pub secrets: BTreeMap<String, Secret>,
+    /// Where it stands in pools of tokens.
+    pub pools: Places,
 }
 
 /// A tenant of the directory.

@@ -46,6 +46,16 @@ pub struct QuotaStatus {
     pub remaining: u64,
     /// Whether the plan's figure stands for "unlimited": then no field is sent.
     pub unlimited: bool,
+    /// Whether it is a share of a pool and not the plan's.
+    pub pooled: bool,
+}
+
+impl QuotaStatus {
+    /// Its name in the `RateLimit` fields.
+    #[must_use]
+    pub const fn rate_limit_name(&self) -> &'static str {
+        if self.pooled { self.metric.pool_rate_limit_name() } else { self.metric.rate_limit_name() }
+    }
 }
 
 /// Why no token was given.

@@ -12,8 +12,8 @@ mod holder;
 pub mod rules;
 
 pub use authority::{
-    Authority, AuthorityError, Bounds, EpochRef, Inherited, LateRefunds, LeaseReport, LostShare,
-    OpenRequest, Opening, Registered, Report, ReportAnswer, Standing, Stranded, Will,
+    Above, Authority, AuthorityError, Bounds, EpochRef, Inherited, LateRefunds, LeaseReport,
+    LostShare, OpenRequest, Opening, Registered, Report, ReportAnswer, Standing, Stranded, Will,
     WindowAccount,
 };
 pub use dispatcher::{

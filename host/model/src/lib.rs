@@ -34,6 +34,7 @@ pub mod rate;
 pub mod region;
 pub mod reservation;
 pub mod route;
+pub mod sealing;
 pub mod secret;
 pub mod sessions;
 pub mod shards;

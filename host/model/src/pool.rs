@@ -11,11 +11,15 @@
 //! guaranteed share can always be had. Reported facts may exceed a pool; then a claim passes
 //! only where it draws nothing more from it.
 
+mod drawn;
 mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use self::terms::{Fault, Owner, SubPool, Terms, faults};
+pub use self::{
+    drawn::{Drawn, Place, Places, drawn},
+    terms::{Fault, Owner, SubPool, Terms, faults},
+};
 
 use std::collections::BTreeMap;
 
@@ -23,8 +27,9 @@ use serde::Serialize;
 
 use crate::{quota::Metric, tenant::TenantId};
 
-/// What may be shared: the product guide's two pools.
-pub const POOLED: [Metric; 2] = [Metric::Storage, Metric::Users];
+/// What may be shared: the product guide's two pools, and tokens.
+pub const POOLED: [Metric; 4] =
+    [Metric::Storage, Metric::Users, Metric::ApiCalls, Metric::AiRequests];
 
 /// What a member may have of a pool, in the metric's own unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -166,6 +171,55 @@ impl Family {
             next = self.membership(owner);
         }
         limit
+    }
+
+    /// The most that `tenant` may use more. Other than a [claim](Self::claim) it never brings
+    /// what a pool's members use above its total, not even within a guarantee: terms that
+    /// change, and members that leave with what they used, can make a guarantee larger than
+    /// what is left. `plan` is the quota of the tenant above all pools.
+    #[must_use]
+    pub fn room(&self, tenant: TenantId, plan: u64) -> u64 {
+        let Some(counted) = self.0.get(&tenant) else { return 0 };
+        let demand = counted.demand();
+        let Some(Membership { owner, share }) = counted.member.membership else {
+            let used = counted.member.used.saturating_add(counted.used_below);
+            return plan.saturating_sub(demand.max(used));
+        };
+        let Some(above) = self.0.get(&owner) else { return 0 };
+        let total = above.member.pool.unwrap_or(0);
+        let shared = total.saturating_sub(above.committed).min(self.room(owner, plan));
+        let set_aside = share.guaranteed.saturating_sub(demand);
+        let unused = self.unused(owner, plan);
+        share.max.saturating_sub(demand).min(set_aside.saturating_add(shared)).min(unused)
+    }
+
+    /// What nobody has used of a pool and of those above it.
+    fn unused(&self, owner: TenantId, plan: u64) -> u64 {
+        let Some(counted) = self.0.get(&owner) else { return 0 };
+        let left = counted.member.pool.unwrap_or(0).saturating_sub(counted.used_below);
+        let above = match counted.member.membership {
+            Some(held) => self.unused(held.owner, plan),
+            None => plan.saturating_sub(counted.member.used.saturating_add(counted.used_below)),
+        };
+        left.min(above)
+    }
+
+    /// Whether a member demands less than its share allows.
+    #[must_use]
+    pub fn leaves_share(&self, tenant: TenantId) -> bool {
+        let counted = self.0.get(&tenant);
+        let share = self.membership(tenant).map(|held| held.share);
+        counted.zip(share).is_none_or(|(counted, share)| counted.demand() < share.max)
+    }
+
+    /// How many members of a tenant's pool use something.
+    #[must_use]
+    pub fn active_in(&self, owner: TenantId) -> usize {
+        let draws = |counted: &&Counted| {
+            counted.member.membership.is_some_and(|held| held.owner == owner)
+                && (counted.member.used > 0 || counted.used_below > 0)
+        };
+        self.0.values().filter(draws).count()
     }
 
     /// Whether `tenant` may use `amount` more; `plan` is the quota of the tenant above all

@@ -103,6 +103,16 @@ impl Metric {
         }
     }
 
+    /// The same of a share of a pool: `monthly-api-pool`.
+    #[must_use]
+    pub const fn pool_rate_limit_name(self) -> &'static str {
+        match self {
+            Self::ApiCalls => "monthly-api-pool",
+            Self::AiRequests => "daily-ai-pool",
+            other => other.rate_limit_name(),
+        }
+    }
+
     /// Title of a refusal, in the guide's words where it has them.
     #[must_use]
     pub const fn exceeded_title(self) -> &'static str {

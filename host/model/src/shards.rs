@@ -152,7 +152,6 @@ fn hash_of<T: Keyed>(item: &T) -> u64 {
     HASHER.hash_one(item.key())
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the mask keeps ten bits")]
 const fn shard_of(hash: u64) -> usize {
     (hash >> SHARD_SHIFT) as usize & (SHARDS - 1)
 }

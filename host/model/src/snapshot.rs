@@ -29,7 +29,8 @@ use crate::{
     limiter::{Bucket, Limiter},
     plan::Plan,
     policy::Chain,
-    quota::Quotas,
+    pool::Drawn,
+    quota::{Metric, Quotas},
     rate::Rate,
     region::{Region, ResidencyGroup},
     route::RouteTable,
@@ -42,8 +43,10 @@ pub struct TenantEntry {
     pub record: Arc<TenantRecord>,
     /// Its plan.
     pub plan: Arc<Plan>,
-    /// The plan's quotas with the tenant's overrides.
+    /// The plan's quotas with the tenant's overrides, and what its pools put in their place.
     pub quotas: Quotas,
+    /// The pools of tokens that it draws from, one place for each of [`Metric::CONSUMABLE`].
+    pub drawn: [Option<Drawn>; Metric::CONSUMABLE.len()],
     /// Its own rate, or the plan's; `None` is no such limit.
     pub rate: Option<Rate>,
     /// Where its requests may go.
@@ -80,6 +83,7 @@ impl TenantEntry {
             record,
             plan,
             quotas,
+            drawn: Default::default(),
             rate,
             group,
             home,
@@ -95,6 +99,17 @@ impl TenantEntry {
     #[must_use]
     pub fn under(self, rate: Option<Rate>) -> Self {
         Self { rate: rate.or(self.rate), ..self }
+    }
+
+    /// The same with what the tenant draws from in the place of its quotas.
+    #[must_use]
+    pub fn in_pools(mut self, drawn: [Option<Drawn>; Metric::CONSUMABLE.len()]) -> Self {
+        for (metric, drawn) in Metric::CONSUMABLE.iter().zip(&drawn) {
+            if let Some(drawn) = drawn {
+                self.quotas.set_by_name(metric.quota_name(), drawn.limit);
+            }
+        }
+        Self { drawn, ..self }
     }
 
     /// Position among the entries made in this process: of two entries of one tenant the

@@ -163,7 +163,8 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         created_at: UnixMs(0),
         version: 1,
     };
-    let record = Arc::new(TenantRecord { tenant, secrets: BTreeMap::new() });
+    let record =
+        Arc::new(TenantRecord { tenant, secrets: BTreeMap::new(), pools: Default::default() });
     let chain = Arc::new(Chain::default());
     let entry =
         TenantEntry::new(record, Arc::clone(&plan), Arc::new(group), home, chain, Vec::new());

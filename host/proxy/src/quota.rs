@@ -70,7 +70,7 @@ pub(crate) fn append_fields(
     let now = exchange.worker.now();
     let (mut policy, mut limit) = (String::new(), String::new());
     for quota in quotas.iter().filter(|quota| !quota.unlimited) {
-        let name = quota.metric.rate_limit_name();
+        let name = quota.rate_limit_name();
         let separator = if policy.is_empty() { "" } else { ", " };
         let (size, seconds) = (quota.limit, quota.window.seconds());
         let _ = write!(policy, "{separator}\"{name}\";q={size};w={seconds}");
@@ -130,7 +130,12 @@ fn jitter_s(exchange: &Exchange) -> u64 {
 fn exceeded(exchange: &Exchange, quota: QuotaStatus, retry_after_s: u64) -> Problem {
     let metric = quota.metric;
     let resets_at = quota.window.end.rfc3339();
-    let upgrades = upgrade_options(&exchange.snapshot().plans, quota.limit, metric);
+    // A larger plan does not enlarge a share of a pool.
+    let upgrades = if quota.pooled {
+        Vec::new()
+    } else {
+        upgrade_options(&exchange.snapshot().plans, quota.limit, metric)
+    };
     let row = Reason::QuotaExhausted.row();
     Problem::new(row.status.as_u16(), row.code, metric.exceeded_title())
         .of_type(QUOTA_EXCEEDED)
@@ -146,7 +151,7 @@ fn exceeded(exchange: &Exchange, quota: QuotaStatus, retry_after_s: u64) -> Prob
                 | Metric::Projects => "API calls",
             }
         ))
-        .with("violated-policies", vec![metric.rate_limit_name()])
+        .with("violated-policies", vec![quota.rate_limit_name()])
         .with("resets_at", resets_at)
         .with("retry_after", retry_after_s)
         .with("upgrade_options", upgrades)

@@ -17,7 +17,7 @@ use std::{
 use model::{
     clock::UnixMs,
     gate::{Denial, Meter, Permit, QuotaStatus, Take, Token, Tokens},
-    ledger::BootId,
+    ledger::{Above, BootId},
     loss::OnLoss,
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
@@ -118,17 +118,21 @@ impl TenantMeter {
     }
 
     /// Puts an entry's limits in force, unless a newer entry was seen. A limit that fell
-    /// ends the lease at once: the next take waits for one under the new limit.
+    /// ends the lease at once, and other pools above too: the next take waits for one under
+    /// the new limit.
     pub(crate) fn apply(&self, entry: &TenantEntry) {
         let ordinal = entry.ordinal();
         if self.ordinal.fetch_max(ordinal, Ordering::SeqCst) >= ordinal {
             return;
         }
-        for (index, slot) in self.slots.iter().enumerate() {
-            slot.set_anchor(entry.record.tenant.quota_anchor);
+        for (index, (slot, drawn)) in self.slots.iter().zip(&entry.drawn).enumerate() {
+            let own = entry.record.tenant.quota_anchor;
+            slot.set_anchor(drawn.map_or(own, |drawn| drawn.anchor));
+            let above = drawn.map(|drawn| Above { tenant: drawn.top, limit: drawn.above });
+            let moved = slot.set_above(above);
             slot.set_allows(entry.plan.on_authority_loss.of(slot.metric) == OnLoss::Allow);
             let unlimited = entry.quotas.shown_as_unlimited(slot.metric);
-            if slot.set_limit(entry.quotas.of(slot.metric), unlimited) {
+            if slot.set_limit(entry.quotas.of(slot.metric), unlimited, moved) {
                 slot.seal(&self.shared.map);
                 slot.set_beyond(0);
                 self.demand(index);

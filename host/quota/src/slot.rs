@@ -7,12 +7,16 @@
 //! the generation in the cell. A lease of a shared dispatcher also ends on the monotonic
 //! clock; the keeper takes its tokens out soon after.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+};
 
 use model::{
     anchor::Anchor,
     clock::UnixMs,
     gate::{QuotaStatus, Token},
+    ledger::Above,
     quota::Metric,
     window::Window,
 };
@@ -25,13 +29,21 @@ use crate::{
 /// The end of a lease that ends with its window only.
 pub(crate) const NEVER: u64 = u64::MAX;
 
+/// The limit stands for "unlimited".
+const UNLIMITED: u8 = 1;
+/// The limit is a share of a pool.
+const POOLED: u8 = 2;
+
 /// A metric that the hot path takes tokens of.
 pub(crate) struct Slot {
     pub(crate) metric: Metric,
     limit: AtomicU64,
     /// Rises with every change of the limit.
     limit_version: AtomicU32,
-    unlimited: AtomicBool,
+    /// How the limit is shown: [`UNLIMITED`], [`POOLED`].
+    shown: AtomicU8,
+    /// What lies above the pools that the tenant draws from; for the keeper alone.
+    above: Mutex<Option<Above>>,
     /// `generation:32 | record:32`; 0 when there is no lease.
     lease: AtomicU64,
     /// The window that lease and figures belong to, ms.
@@ -77,7 +89,8 @@ impl Slot {
             metric,
             limit: AtomicU64::new(0),
             limit_version: AtomicU32::new(0),
-            unlimited: AtomicBool::new(false),
+            shown: AtomicU8::new(0),
+            above: Mutex::new(None),
             lease: AtomicU64::new(0),
             since: AtomicU64::new(0),
             until: AtomicU64::new(0),
@@ -204,15 +217,32 @@ impl Slot {
         }
     }
 
-    /// Puts a new limit in force; true when it fell.
-    pub(crate) fn set_limit(&self, limit: u64, unlimited: bool) -> bool {
-        self.unlimited.store(unlimited, Ordering::Relaxed);
+    /// Puts a new limit in force; true when it fell, or holds in other pools (`moved`).
+    pub(crate) fn set_limit(&self, limit: u64, unlimited: bool, moved: bool) -> bool {
+        let pooled = self.above().is_some();
+        let shown = if pooled { POOLED } else { 0 } | if unlimited { UNLIMITED } else { 0 };
+        self.shown.store(shown, Ordering::Relaxed);
         let before = self.limit.swap(limit, Ordering::SeqCst);
-        if before != limit {
+        if before != limit || moved {
             self.limit_version.fetch_add(1, Ordering::SeqCst);
             self.empty_until.store(0, Ordering::SeqCst);
         }
-        limit < before
+        limit < before || moved
+    }
+
+    /// What lies above the pools that the tenant draws from.
+    pub(crate) fn above(&self) -> Option<Above> {
+        *self.above.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the tenant into pools, out of them, or under another top. Before
+    /// [`Self::set_limit`]; true when it was elsewhere.
+    pub(crate) fn set_above(&self, above: Option<Above>) -> bool {
+        let mut held = self.above.lock().unwrap_or_else(PoisonError::into_inner);
+        let top = |above: Option<Above>| above.map(|above| above.tenant);
+        let moved = top(*held) != top(above);
+        *held = above;
+        moved
     }
 
     /// Version and value of the limit in force.
@@ -315,12 +345,14 @@ impl Slot {
             .map_or(0, u64::from);
         let remaining = if current { at_hand + self.beyond.load(Ordering::Relaxed) } else { 0 };
         let limit = self.limit.load(Ordering::Relaxed);
+        let shown = self.shown.load(Ordering::Relaxed);
         Some(QuotaStatus {
             metric: self.metric,
             limit,
             window,
             remaining: remaining.min(limit),
-            unlimited: self.unlimited.load(Ordering::Relaxed),
+            unlimited: shown & UNLIMITED != 0,
+            pooled: shown & POOLED != 0,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::actors::{ADMIN_TOKEN, TenantActor, World, WorldOptions, binary};
+use crate::actors::{ADMIN_TOKEN, TenantActor, World, WorldOptions, binary, eventually};
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -392,6 +392,31 @@ async fn a_chain_is_verified_and_a_changed_entry_is_found() {
     sql(format!("UPDATE edge.audit_entry SET actor = 'nobody' {of} AND seq = 2"));
     let broken = edge(&world, "audit verify --tenant acme").await.fails(1);
     assert!(broken.contains("entry 2 was changed"), "{broken}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signed_heads_are_verified_with_the_public_key_and_no_other() {
+    let mut world = World::start().await;
+    let acme = acme(&world).await;
+    // Heads are signed at the start, and every hour from then on.
+    world.stop().await;
+    world.resume().await;
+    let heads = format!("/api/v1/tenants/{}/audit/heads", acme.id);
+    eventually("the chain is signed", || async {
+        let page = world.admin("GET", &heads, None).await.expect(200).json();
+        page["items"].as_array().is_some_and(|items| !items.is_empty()).then_some(())
+    })
+    .await;
+    let key = world.admin("GET", "/api/v1/audit/key", None).await.expect(200).json();
+    let key = key["public_key"].as_str().expect("a key").to_owned();
+    for of in ["--tenant acme", ""] {
+        let verify = format!("audit verify {of} --public-key {key}");
+        let verified = edge(&world, &verify).await.ok();
+        assert!(verified.contains("1 signed heads verified"), "{verified}");
+    }
+    let other = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let refused = edge(&world, &format!("audit verify --tenant acme --public-key {other}")).await;
+    assert!(refused.fails(1).contains("another key"));
 }
 
 /// The guide's tree: slug, plan, and the parent's place in this list.

@@ -40,8 +40,23 @@ async fn a_small_quota_is_exact_on_postgresql_and_a_restart_keeps_its_count() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_edge_on_one_postgresql_is_refused_in_one_line() {
     let url = services::postgres().database();
-    let _first = World::with(on(&url)).await;
-    let refused = World::start_error(on(&url)).await;
+    let keys = tempfile::tempdir().expect("a folder");
+    let with_keys = || WorldOptions {
+        config: format!("{}\n[data]\nkeys_dir = \"{}\"", on(&url).config, keys.path().display()),
+        prepare: None,
+    };
+    let _first = World::with(with_keys()).await;
+    let refused = World::start_error(with_keys()).await;
     assert!(refused.contains("another edge process"), "{refused}");
+    assert_eq!(refused.lines().count(), 1, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_with_other_keys_than_the_databases_is_refused_in_one_line() {
+    let url = services::postgres().database();
+    let mut first = World::with(on(&url)).await;
+    first.stop().await;
+    let refused = World::start_error(on(&url)).await;
+    assert!(refused.contains("data.keys_dir"), "{refused}");
     assert_eq!(refused.lines().count(), 1, "{refused}");
 }

@@ -6,6 +6,7 @@ use crate::actors::{TenantActor, World, eventually};
 
 mod outage;
 mod plans;
+mod pools;
 mod rate;
 mod sessions;
 mod shared;

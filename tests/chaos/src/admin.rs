@@ -43,6 +43,16 @@ pub fn is_ready(control: SocketAddr) -> bool {
     exchange(control, "GET /readyz", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
+/// What the product's own audit finds: accounts that do not add up.
+///
+/// # Errors
+/// The control API refused, or does not answer.
+pub fn audit(control: SocketAddr) -> Result<Vec<String>> {
+    let answer = call(control, "GET", "/api/v1/admin/quotas/audit", &Value::Null)?;
+    let found = answer.get("violations").and_then(Value::as_array).context("violations")?;
+    Ok(found.iter().map(Value::to_string).collect())
+}
+
 /// The metrics page of an edge.
 ///
 /// # Errors
@@ -52,7 +62,8 @@ pub fn metrics(control: SocketAddr) -> Result<String> {
 }
 
 fn call(control: SocketAddr, method: &str, path: &str, body: &Value) -> Result<Value> {
-    let answer = exchange(control, &format!("{method} {path}"), &body.to_string())?;
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = exchange(control, &format!("{method} {path}"), &body)?;
     ensure!(answer.starts_with("HTTP/1.1 20"), "{method} {path}: {answer}");
     let (_, body) = answer.split_once("\r\n\r\n").context("a body")?;
     Ok(serde_json::from_str(body)?)

@@ -39,6 +39,16 @@ pub struct Denied {
     pub at: UnixMs,
 }
 
+/// How long an answer took.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    pub wait: Duration,
+    /// Which edge gave it.
+    pub edge: usize,
+    /// Whether that edge was neither killed nor frozen meanwhile.
+    pub calm: bool,
+}
+
 /// Counts per tenant.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -61,6 +71,10 @@ pub struct Answers {
     kept: Mutex<Vec<Denied>>,
     latest: Mutex<BTreeMap<(usize, Metric), UnixMs>>,
     waits: Mutex<Vec<Duration>>,
+    /// Of edges that were neither killed nor frozen.
+    calm: Mutex<Vec<Duration>>,
+    /// The longest of these, told.
+    worst: Mutex<(Duration, String)>,
     violations: Arc<Violations>,
 }
 
@@ -74,12 +88,14 @@ impl Answers {
             kept: Mutex::default(),
             latest: Mutex::default(),
             waits: Mutex::default(),
+            calm: Mutex::default(),
+            worst: Mutex::default(),
             violations,
         }
     }
 
     /// One answer.
-    pub fn take(&self, tenant: usize, status: StatusCode, headers: &HeaderMap, wait: Duration) {
+    pub fn take(&self, tenant: usize, status: StatusCode, headers: &HeaderMap, took: Wait) {
         let (Some(tally), Some(of)) = (self.tallies.get(tenant), TENANTS.get(tenant)) else {
             return;
         };
@@ -100,7 +116,16 @@ impl Answers {
             }
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        let Wait { wait, edge, calm } = took;
         self.waits.lock().unwrap_or_else(PoisonError::into_inner).push(wait);
+        if calm {
+            self.calm.lock().unwrap_or_else(PoisonError::into_inner).push(wait);
+            let mut worst = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
+            if wait > worst.0 {
+                let at = time::stamp();
+                *worst = (wait, format!("{status} for {} at edge {edge}, {at}", of.name));
+            }
+        }
     }
 
     /// A request without an answer; `excused` when its edge was being killed.
@@ -141,9 +166,14 @@ impl Answers {
     /// The waits for answers so far, shortest first.
     #[must_use]
     pub fn waits(&self) -> Vec<Duration> {
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        waits.sort_unstable();
-        waits
+        sorted(&self.waits)
+    }
+
+    /// The same of edges that were neither killed nor frozen, and which was the longest.
+    #[must_use]
+    pub fn calm_waits(&self) -> (Vec<Duration>, String) {
+        let worst = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
+        (sorted(&self.calm), worst.1.clone())
     }
 
     fn check_unavailable(&self, tenant: &Tenant, headers: &HeaderMap) {
@@ -172,6 +202,12 @@ impl Answers {
     }
 }
 
+fn sorted(waits: &Mutex<Vec<Duration>>) -> Vec<Duration> {
+    let mut waits = waits.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    waits.sort_unstable();
+    waits
+}
+
 /// `Retry-After` as whole seconds; `None` when absent or a date.
 fn retry_after_s(headers: &HeaderMap) -> Option<u64> {
     headers.get("retry-after")?.to_str().ok()?.parse().ok()
@@ -195,7 +231,8 @@ mod tests {
         let answers = Answers::new(Arc::clone(&violations));
         let take = |status: u16, fields: &[_]| {
             let status = StatusCode::from_u16(status).expect("a status");
-            answers.take(0, status, &headers(fields), Duration::ZERO);
+            let took = Wait { wait: Duration::ZERO, edge: 0, calm: true };
+            answers.take(0, status, &headers(fields), took);
         };
         take(200, &[]);
         take(503, &[(MARK, "1")]);

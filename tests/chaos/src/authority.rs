@@ -164,6 +164,17 @@ impl Authority {
         lines.lines().filter_map(Book::parse).collect()
     }
 
+    /// What a tenant's storage counts for: used, and set aside.
+    #[must_use]
+    pub fn stored(&self, tenant: &str) -> (u64, u64) {
+        let line = self.sql(&format!(
+            "SELECT l.value, l.reserved FROM edge.usage_level l JOIN edge.tenant t ON t.id = l.tenant_id
+             WHERE t.slug = '{tenant}' AND l.metric = 'storage'"
+        ));
+        let mut columns = line.split('|').map(|column| column.parse().unwrap_or(0));
+        (columns.next().unwrap_or(0), columns.next().unwrap_or(0))
+    }
+
     /// A line per window with epochs that are not reconciled: what is still out.
     #[must_use]
     pub fn unreconciled(&self) -> Vec<String> {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, bail};
 use services::{FaultProxy, Process};
 
-use crate::admin;
+use crate::{admin, stores::Stores, visitors};
 
 /// Longest start of an edge on a busy machine.
 const START_MAX: Duration = Duration::from_secs(90);
@@ -47,8 +47,8 @@ pub struct Setup<'a> {
     pub backend: SocketAddr,
     /// `store.url`.
     pub store: &'a str,
-    /// Ports of the Redis servers; none is the dispatcher in the process.
-    pub redis: &'a [u16],
+    /// The Redis servers; none is the dispatcher in the process.
+    pub redis: Option<&'a Stores>,
     /// `plans.toml`.
     pub plans: &'a str,
 }
@@ -170,8 +170,9 @@ impl Edge {
         std::fs::create_dir_all(&folder)?;
         let proxies: Vec<FaultProxy> = setup
             .redis
-            .iter()
-            .map(|port| FaultProxy::start(SocketAddr::from(([127, 0, 0, 1], *port))))
+            .map_or_else(Vec::new, Stores::ports)
+            .into_iter()
+            .map(|port| FaultProxy::start(SocketAddr::from(([127, 0, 0, 1], port))))
             .collect();
         let (addr, control) = (free_addr()?, free_addr()?);
         let env: Vec<(String, String)> = [
@@ -181,12 +182,17 @@ impl Edge {
             ("POLICIES__DIR", policies.display().to_string()),
             ("POLICIES__WATCH", "false".into()),
             ("DATA__DIR", folder.join("data").display().to_string()),
+            ("DATA__KEYS_DIR", setup.dir.join("keys").display().to_string()),
             ("STORE__URL", setup.store.to_owned()),
-            ("QUOTA__URL", quota_url(&proxies)),
+            (
+                "QUOTA__URL",
+                setup.redis.map_or_else(|| "memory:".into(), |redis| redis.url(&proxies)),
+            ),
             ("SANDBOX__SLOTS", "4".into()),
             ("LOG__LEVEL", "info,access=off".into()),
         ]
         .into_iter()
+        .chain(setup.redis.and_then(Stores::ca).map(|ca| ("QUOTA__TLS_CA", ca)))
         .map(|(key, value): (_, String)| (format!("LEANVIBE_EDGE__{key}"), value))
         .chain([("LEANVIBE_EDGE_ADMIN_TOKEN".to_owned(), admin::TOKEN.to_owned())])
         .collect();
@@ -227,11 +233,6 @@ fn last(log: &str) -> String {
     lines.iter().skip(lines.len().saturating_sub(5)).copied().collect::<Vec<_>>().join(" | ")
 }
 
-fn quota_url(proxies: &[FaultProxy]) -> String {
-    let servers: Vec<String> = proxies.iter().map(|proxy| proxy.addr().to_string()).collect();
-    if servers.is_empty() { "memory:".into() } else { format!("redis://{}", servers.join(",")) }
-}
-
 /// A port that was free a moment ago.
 fn free_addr() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
@@ -245,8 +246,11 @@ fn declare(policies: &Path, setup: Setup<'_>) -> Result<()> {
         "[[region]]\nname = \"here-1\"\nupstreams = [\"{backend}\"]\n\
          [[group]]\nname = \"here\"\nregions = [\"here-1\"]\n"
     );
-    let routes = "[[route]]\nname = \"ai\"\npath = \"/v1/ai/**\"\ntags = [\"ai\"]\n\
-                  [[route]]\nname = \"default\"\npath = \"/**\"\n";
+    let routes = format!(
+        "{}[[route]]\nname = \"ai\"\npath = \"/v1/ai/**\"\ntags = [\"ai\"]\n\
+         [[route]]\nname = \"default\"\npath = \"/**\"\n",
+        visitors::ROUTES
+    );
     std::fs::write(policies.join("regions.toml"), regions)?;
     std::fs::write(policies.join("routes.toml"), routes)?;
     Ok(std::fs::write(policies.join("plans.toml"), setup.plans)?)

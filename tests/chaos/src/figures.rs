@@ -29,6 +29,7 @@ use crate::{
     authority::Authority,
     edges::{Edges, Setup},
     load,
+    options::Dispatch,
     stores::Stores,
     verdict,
 };
@@ -66,14 +67,14 @@ pub fn run(binary: &Path) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let backend = runtime.block_on(backend())?;
     let authority = Authority::start();
-    let stores = Stores::start();
-    let (ports, plans) = (stores.ports(), plans());
+    let stores = Stores::start(Dispatch::Pair { tls: false })?.context("a Redis")?;
+    let plans = plans();
     let setup = Setup {
         dir: dir.path(),
         binary,
         backend,
         store: authority.url(),
-        redis: &ports,
+        redis: Some(&stores),
         plans: &plans,
     };
     let edges = Edges::start(EDGES, setup)?;
@@ -198,9 +199,9 @@ impl Measure {
         let healthy = Instant::now();
         sleep(lasts).await;
         let frozen = Instant::now();
-        self.stores.pair().0.sigstop();
+        self.stores.target().sigstop();
         sleep(lasts).await;
-        self.stores.pair().0.sigcont();
+        self.stores.target().sigcont();
         let whole = Instant::now();
         sleep(lasts).await;
         let counts = Arc::clone(&clients.counts);

@@ -15,12 +15,12 @@ use std::{
 use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, client::conn::http1::SendRequest, header::HOST};
+use hyper::{Request, body::Body, client::conn::http1::SendRequest, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::sleep};
 
 use crate::{
-    answers::Answers,
+    answers::{Answers, Wait},
     edges::Edges,
     random::Random,
     tenants::{TENANTS, Tenant},
@@ -104,8 +104,9 @@ impl Load {
             match exchange(&mut sender, request).await {
                 Ok((status, headers)) => {
                     let wait = began.elapsed();
-                    self.answers.take(index, status, &headers, wait);
-                    if wait > WAIT_MAX && !self.edges.disturbed(edge, wait) {
+                    let calm = !self.edges.disturbed(edge, wait);
+                    self.answers.take(index, status, &headers, Wait { wait, edge, calm });
+                    if wait > WAIT_MAX && calm {
                         let line = format!("{}: an answer ({status}) took {wait:?}", tenant.name);
                         self.violations.once("long wait", line);
                     }
@@ -150,7 +151,11 @@ pub fn request(name: &str, ai: bool) -> Option<Request<Empty<Bytes>>> {
 ///
 /// # Errors
 /// Nobody listens.
-pub async fn connect(addr: SocketAddr) -> Result<SendRequest<Empty<Bytes>>> {
+pub async fn connect<B>(addr: SocketAddr) -> Result<SendRequest<B>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

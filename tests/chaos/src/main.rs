@@ -17,17 +17,20 @@ mod authority;
 mod edges;
 mod figures;
 mod limits;
+mod live;
 mod load;
 mod options;
 mod perform;
 mod random;
 mod scenario;
+mod stored;
 mod stores;
 mod tenants;
 mod time;
 mod truth;
 mod verdict;
 mod violations;
+mod visitors;
 
 use std::{
     path::PathBuf,
@@ -52,6 +55,7 @@ use crate::{
     tenants::TENANTS,
     truth::Truth,
     violations::Violations,
+    visitors::Visitors,
 };
 
 /// What starting everything takes, in seconds, about.
@@ -63,6 +67,9 @@ const QUIET_MAX: Duration = Duration::from_secs(100);
 const NOTHING: Duration = Duration::from_secs(34);
 /// After that, nothing more may pass for so long, and no refusal may cost a call of Redis.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Longest time until all of the quota of sessions is in use: a guard, the slots of edges that
+/// are gone, and some time to come.
+const SESSIONS_MAX: Duration = Duration::from_secs(45);
 /// Reports come every second.
 const REPORTS: Duration = Duration::from_secs(3);
 /// Script calls that the settled time may cost: edges ask again every 30 s per account, and
@@ -118,6 +125,7 @@ struct Run {
     stage: Stage,
     answers: Arc<Answers>,
     load: Arc<Load>,
+    visitors: Arc<Visitors>,
 }
 
 impl Run {
@@ -133,38 +141,46 @@ impl Run {
             Arc::new(Truth::new(options.seed, Arc::clone(&limits), Arc::clone(&violations)));
         let backend = runtime.block_on(truth.serve())?;
         let authority = Arc::new(Authority::start());
-        let stores = (!options.embedded).then(|| Arc::new(Stores::start()));
-        let ports = stores.as_ref().map(|stores| stores.ports());
+        let stores = Stores::start(options.dispatch)?.map(Arc::new);
         let plans = tenants::plans();
-        let redis = ports.as_ref().map_or(&[][..], |ports| &ports[..]);
+        let redis = stores.as_deref();
         let setup = Setup { dir, binary, backend, store: authority.url(), redis, plans: &plans };
         let edges = Arc::new(Edges::start(options.edges(), setup)?);
         authority.watch();
         let control = edges.controls().next().context("an edge")?;
         let ids = TENANTS.iter().map(|tenant| admin::create(control, tenant.name));
         let ids = ids.collect::<Result<Vec<String>>>()?;
+        for tenant in [live::TENANT, stored::TENANT] {
+            admin::create(control, tenant)?;
+        }
         let answers = Arc::new(Answers::new(Arc::clone(&violations)));
         // Every edge learns of the tenants before clients ask for them.
         sleep(Duration::from_secs(2));
+        let _inside = runtime.enter();
+        let visitors = {
+            let truth = (Arc::clone(&truth.live), Arc::clone(&truth.stored));
+            Visitors::start(Arc::clone(&edges), truth, Arc::clone(&violations), options.seed)
+        };
         let load = {
-            let _inside = runtime.enter();
             let shared = (Arc::clone(&edges), Arc::clone(&answers), Arc::clone(&violations));
             Load::start(shared.0, shared.1, shared.2, (options.seed, options.rate))
         };
         let losses = Losses::default();
         let stage = Stage { edges, stores, authority, limits, truth, violations, ids, losses };
-        Ok(Self { stage, answers, load })
+        Ok(Self { stage, answers, load, visitors })
     }
 
     /// Faults, then quiet, then the verdict.
     fn go(&self, options: &Options) -> Result<()> {
         let stage = &self.stage;
-        let steps =
-            scenario::steps(options.seed, options.edges(), stage.stores.is_some(), &options.only);
+        let steps = scenario::steps(options.seed, options.edges(), options.dispatch, &options.only);
         let mut random = Random::new(options.seed, u64::MAX - 1);
         let performed = stage.perform(steps, Duration::from_secs(options.seconds), &mut random)?;
         println!("{} {performed} faults; now quiet", time::stamp());
         self.quiet();
+        self.check_sessions();
+        self.visitors.pause();
+        sleep(REPORTS);
         self.settle();
         self.load.set_rate(0);
         // The last figures reach the books.
@@ -188,6 +204,21 @@ impl Run {
             }
         }
         println!("{} quiet for {} s; settling", time::stamp(), began.elapsed().as_secs());
+    }
+
+    /// With everything whole, all of the quota of sessions is usable.
+    fn check_sessions(&self) {
+        let (live, began) = (&self.stage.truth.live, Instant::now());
+        self.visitors.linger();
+        let mut peak = 0;
+        while peak < live::LIMIT && began.elapsed() < SESSIONS_MAX {
+            sleep(Duration::from_millis(200));
+            peak = live.opened_and_peak().1;
+        }
+        if peak < live::LIMIT {
+            let line = format!("UNUSABLE: {peak} of {} sessions were alive at once", live::LIMIT);
+            self.stage.violations.add(line);
+        }
     }
 
     /// Refusals only: they are definite, and cost no call of Redis.
@@ -246,9 +277,22 @@ impl Run {
         if let Some(stores) = &stage.stores {
             let (calls, admitted) = (stores.scripts(), stage.truth.arrivals());
             let each = admitted.checked_div(calls).unwrap_or(0);
-            println!("Redis: {calls} script calls for {admitted} admitted requests, 1 for {each}");
+            println!(
+                "Redis: {calls} script calls, those of sessions too, for {admitted} admitted requests, 1 for {each}"
+            );
         }
         println!("answers: {}; {performed} faults", verdict::waits(&self.answers.waits()));
+        let (calm, worst) = self.answers.calm_waits();
+        println!("of edges not killed or frozen: {} ({worst})", verdict::waits(&calm));
+        let (opened, _) = stage.truth.live.opened_and_peak();
+        println!("sessions: {}; {opened} streams", self.visitors.sessions);
+        let (bytes, uploads, deletes) = stage.truth.stored.figures();
+        let (used, reserved) = stage.authority.stored(stored::TENANT);
+        println!(
+            "storage: {}; {uploads} stored, {deletes} deleted, {bytes} bytes; in the books {used}, \
+             set aside {reserved}",
+            self.visitors.uploads
+        );
         println!("changes of accounts noted: {}", stage.authority.history().len());
     }
 }

@@ -2,6 +2,17 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// What dispatches quotas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispatch {
+    /// The edge itself; there is one.
+    InProcess,
+    /// A Redis master with a replica.
+    Pair { tls: bool },
+    /// A Redis Cluster of three masters.
+    Cluster,
+}
+
 /// How the run is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -11,13 +22,13 @@ pub struct Options {
     pub seconds: u64,
     /// Requests a second that all connections together try.
     pub rate: u64,
-    /// One edge with the dispatcher inside it, in place of four on Redis.
-    pub embedded: bool,
+    /// What dispatches.
+    pub dispatch: Dispatch,
     /// Only these faults, by name; all when empty.
     pub only: Vec<String>,
 }
 
-const USAGE: &str = "usage: leanvibe-chaos [--seed N] [--seconds N] [--rate N] [--embedded] \
+const USAGE: &str = "usage: leanvibe-chaos [--seed N] [--seconds N] [--rate N] [--embedded | --cluster | --plain] \
     [--only FAULT,FAULT…] | leanvibe-chaos figures";
 /// Long enough for every kind of fault to happen, several of them twice.
 const SECONDS: u64 = 90;
@@ -30,8 +41,9 @@ impl Options {
     /// # Errors
     /// An unknown argument, or a value that is none.
     pub fn parse(arguments: impl Iterator<Item = String>, random: u64) -> Result<Self> {
+        let dispatch = Dispatch::Pair { tls: true };
         let mut options =
-            Self { seed: random, seconds: SECONDS, rate: RATE, embedded: false, only: Vec::new() };
+            Self { seed: random, seconds: SECONDS, rate: RATE, dispatch, only: Vec::new() };
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().context(USAGE);
@@ -39,7 +51,9 @@ impl Options {
                 "--seed" => options.seed = value()?.parse().context(USAGE)?,
                 "--seconds" => options.seconds = value()?.parse().context(USAGE)?,
                 "--rate" => options.rate = value()?.parse().context(USAGE)?,
-                "--embedded" => options.embedded = true,
+                "--embedded" => options.dispatch = Dispatch::InProcess,
+                "--cluster" => options.dispatch = Dispatch::Cluster,
+                "--plain" => options.dispatch = Dispatch::Pair { tls: false },
                 "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
                 _ => bail!("{USAGE}"),
             }
@@ -51,7 +65,10 @@ impl Options {
     /// Edge processes.
     #[must_use]
     pub const fn edges(&self) -> usize {
-        if self.embedded { 1 } else { 4 }
+        match self.dispatch {
+            Dispatch::InProcess => 1,
+            Dispatch::Pair { .. } | Dispatch::Cluster => 4,
+        }
     }
 }
 

@@ -163,22 +163,24 @@ impl Stage {
             Fault::RedisKill { down } => stores.crash(down, Dump::Keep),
             Fault::RedisWipe { down } => stores.crash(down, Dump::Delete),
             Fault::RedisFreeze { time } => stores.freeze(time),
-            Fault::RedisSave => stores.pair().0.save(),
-            Fault::Flush => stores.pair().0.flush(),
+            Fault::RedisSave => stores.target().save(),
+            Fault::Flush => stores.target().flush(),
             Fault::Failover { edge, unseen, split } => {
+                self.truth.live.split();
                 stores.fail_over(unseen);
                 self.take_sides(stores, edge, split);
             }
             Fault::SplitBrain { edge, split } => {
+                self.truth.live.split();
                 stores.split();
                 self.take_sides(stores, edge, split);
             }
             Fault::DebugSleep { time } => {
                 let seconds = time.as_secs_f64().to_string();
-                stores.pair().0.cli(&["DEBUG", "SLEEP", &seconds])?;
+                stores.target().cli(&["DEBUG", "SLEEP", &seconds])?;
             }
             Fault::ClientPause { time } => {
-                stores.pair().0.client_pause(u64::try_from(time.as_millis())?);
+                stores.target().client_pause(u64::try_from(time.as_millis())?);
                 sleep(time);
             }
             Fault::LostReplies { edge, time } => self.on_lines(edge, Line::DropReplies, time),
@@ -223,6 +225,7 @@ impl Stage {
         }
         sleep(split);
         stores.heal();
+        self.truth.live.healed();
         cut.iter().for_each(|proxy| proxy.set(Line::None));
     }
 

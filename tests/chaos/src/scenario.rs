@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::random::Random;
+use crate::{options::Dispatch, random::Random};
 
 /// One fault with its figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,24 +64,27 @@ pub struct Step {
     pub calm: Duration,
 }
 
-/// Names of the faults that need Redis, then of those that do not.
-const ON_REDIS: [&str; 16] = [
+/// Names of the faults that need Redis, of those that need proxies before a master and its
+/// replica, and of those that need neither.
+const ON_REDIS: [&str; 9] = [
     "redis-kill",
     "redis-wipe",
     "redis-freeze",
     "redis-save",
     "flush",
-    "failover",
-    "split-brain",
     "debug-sleep",
     "client-pause",
+    "double-loss",
+    "machine-loss",
+];
+const ON_PAIR: [&str; 7] = [
+    "failover",
+    "split-brain",
     "lost-replies",
     "slow-replies",
     "cut-replies",
     "stall",
     "cut-connections",
-    "double-loss",
-    "machine-loss",
 ];
 const ALWAYS: [&str; 5] =
     ["edge-kill", "edge-freeze", "postgres-restart", "postgres-kill", "limit-change"];
@@ -91,11 +94,14 @@ const ALWAYS: [&str; 5] =
 pub fn steps(
     seed: u64,
     edges: usize,
-    redis: bool,
+    dispatch: Dispatch,
     only: &[String],
 ) -> impl Iterator<Item = Step> + use<> {
     let mut random = Random::new(seed, u64::MAX);
-    let names = ALWAYS.iter().chain(ON_REDIS.iter().filter(|_| redis));
+    let redis = dispatch != Dispatch::InProcess;
+    let pair = matches!(dispatch, Dispatch::Pair { .. });
+    let names = ALWAYS.iter().chain(ON_REDIS.iter().filter(move |_| redis));
+    let names = names.chain(ON_PAIR.iter().filter(move |_| pair));
     let picked = |name: &&&str| only.is_empty() || only.iter().any(|one| one == **name);
     let mut names: Vec<&str> = names.filter(picked).copied().collect();
     std::iter::repeat_with(move || {
@@ -143,24 +149,27 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_its_steps_and_every_round_has_every_fault() {
-        let first = |seed| steps(seed, 4, true, &[]).take(42).collect::<Vec<_>>();
+        let first =
+            |seed| steps(seed, 4, Dispatch::Pair { tls: true }, &[]).take(42).collect::<Vec<_>>();
         assert_eq!(first(1), first(1));
         assert_ne!(first(1), first(2));
         let kinds: std::collections::HashSet<_> =
             first(3).iter().take(21).map(|step| std::mem::discriminant(&step.fault)).collect();
-        assert_eq!(kinds.len(), ON_REDIS.len() + ALWAYS.len());
+        assert_eq!(kinds.len(), ON_REDIS.len() + ON_PAIR.len() + ALWAYS.len());
     }
 
     #[test]
     fn without_redis_nothing_of_it_fails_and_some_can_be_picked() {
-        let kinds = |redis, only: &[String]| {
-            let steps = steps(5, 1, redis, only).take(100);
+        let kinds = |dispatch, only: &[String]| {
+            let steps = steps(5, 1, dispatch, only).take(100);
             steps
                 .map(|step| std::mem::discriminant(&step.fault))
                 .collect::<std::collections::HashSet<_>>()
         };
-        assert_eq!(kinds(false, &[]).len(), ALWAYS.len());
-        assert_eq!(kinds(true, &["flush".into(), "failover".into()]).len(), 2);
-        assert_eq!(kinds(true, &["no-such".into()]).len(), 0);
+        assert_eq!(kinds(Dispatch::InProcess, &[]).len(), ALWAYS.len());
+        assert_eq!(kinds(Dispatch::Cluster, &[]).len(), ON_REDIS.len() + ALWAYS.len());
+        let pair = Dispatch::Pair { tls: false };
+        assert_eq!(kinds(pair, &["flush".into(), "failover".into()]).len(), 2);
+        assert_eq!(kinds(pair, &["no-such".into()]).len(), 0);
     }
 }

@@ -89,5 +89,5 @@ pub fn plans() -> String {
             tenant.name, tenant.calls, tenant.ai
         )
     };
-    TENANTS.iter().map(plan).collect()
+    TENANTS.iter().map(plan).chain([crate::visitors::plans()]).collect()
 }

@@ -17,9 +17,9 @@ use std::{
 
 use anyhow::Result;
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
+    Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::TokioIo;
 use model::{clock::UnixMs, quota::Metric, window::Window};
@@ -27,7 +27,9 @@ use tokio::net::TcpListener;
 
 use crate::{
     limits::Limits,
+    live::{self, Live},
     random::Random,
+    stored::Stored,
     tenants::{TENANTS, metrics},
     time,
     violations::Violations,
@@ -35,6 +37,9 @@ use crate::{
 
 /// Marks the backend's own 503, so that it is not taken for the edge's.
 pub const MARK: &str = "x-chaos-backend";
+
+/// What the backend answers with.
+type Answer = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
 
 /// What arrived in one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +69,8 @@ pub struct Truth {
     counts: Mutex<BTreeMap<Account, BTreeMap<Window, Count>>>,
     limits: Arc<Limits>,
     violations: Arc<Violations>,
+    pub live: Arc<Live>,
+    pub stored: Arc<Stored>,
 }
 
 impl Truth {
@@ -71,7 +78,10 @@ impl Truth {
     #[must_use]
     pub fn new(seed: u64, limits: Arc<Limits>, violations: Arc<Violations>) -> Self {
         let counts = Mutex::new(BTreeMap::new());
-        Self { seed, requests: AtomicU64::new(0), counts, limits, violations }
+        let live = Arc::new(Live::new(Arc::clone(&violations)));
+        let stored = Arc::new(Stored::new(Arc::clone(&violations)));
+        let requests = AtomicU64::new(0);
+        Self { seed, requests, counts, limits, violations, live, stored }
     }
 
     /// Serves on a free port until the program ends.
@@ -86,8 +96,8 @@ impl Truth {
             while let Ok((stream, _)) = listener.accept().await {
                 let truth = Arc::clone(&truth);
                 let service = service_fn(move |request| {
-                    let answer = truth.answer(&request);
-                    std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+                    let truth = Arc::clone(&truth);
+                    async move { truth.dispatch(request).await }
                 });
                 let connection =
                     http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -95,6 +105,45 @@ impl Truth {
             }
         });
         Ok(addr)
+    }
+
+    /// By what the path is about: sessions, storage, or a tenant whose calls are counted.
+    async fn dispatch(&self, request: Request<Incoming>) -> Result<Answer, hyper::Error> {
+        let mut parts = request.uri().path().trim_start_matches('/').split('/');
+        let (first, name) = (parts.next().unwrap_or(""), parts.next().and_then(|n| n.parse().ok()));
+        let whole = |response: Response<Full<Bytes>>| Ok(response.map(BodyExt::boxed_unsync));
+        match (first, name) {
+            ("live", Some(edge)) => {
+                let stream = self.live.open(usize::try_from(edge).unwrap_or(0));
+                let number = stream.number();
+                let mut response = Response::new(stream.boxed_unsync());
+                response.headers_mut().insert(live::NUMBER, number.into());
+                Ok(response)
+            }
+            ("logout", None) => whole(Response::new(Full::default())),
+            ("stored", Some(name)) => whole(self.store(name, request).await?),
+            _ => whole(self.answer(&request)),
+        }
+    }
+
+    /// Keeps a body that arrives whole, or deletes one.
+    async fn store(
+        &self,
+        name: u64,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, hyper::Error> {
+        let is_delete = request.method() == Method::DELETE;
+        let bytes = request.into_body().collect().await?.to_bytes().len() as u64;
+        let mut response = Response::new(Full::default());
+        if is_delete {
+            let gone = self.stored.delete(name).to_string();
+            if let Ok(delta) = format!("-{gone}").parse() {
+                response.headers_mut().insert("x-storage-delta-bytes", delta);
+            }
+        } else {
+            self.stored.put(name, bytes);
+        }
+        Ok(response)
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {

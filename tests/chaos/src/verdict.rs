@@ -6,11 +6,13 @@ use std::{fmt::Write as _, time::Duration};
 use model::{quota::Metric, window::Window};
 
 use crate::{
+    admin,
     answers::Answers,
     authority::Authority,
     limits::Limits,
     load,
     perform::{Loss, Losses, Stage},
+    stored,
     tenants::TENANTS,
     time,
     truth::Truth,
@@ -79,6 +81,14 @@ pub fn check(stage: &Stage, answers: &Answers) {
     for line in stage.authority.audit() {
         stage.violations.add(format!("AUDIT: {line}"));
     }
+    match stage.edges.controls().next().map(admin::audit) {
+        Some(Ok(found)) => {
+            found.iter().for_each(|line| stage.violations.add(format!("AUDIT: {line}")));
+        }
+        Some(Err(error)) => stage.violations.add(format!("the audit failed: {error:#}")),
+        None => {}
+    }
+    check_storage(stage);
     check_windows(stage);
     check_books(stage);
     let history = stage.authority.history();
@@ -111,6 +121,18 @@ fn check_windows(stage: &Stage) {
                 }
             }
         }
+    }
+}
+
+/// What is stored is in the books: as used, or as set aside where nobody knows what became of
+/// an upload.
+fn check_storage(stage: &Stage) {
+    let (bytes, _, _) = stage.truth.stored.figures();
+    let (used, reserved) = stage.authority.stored(stored::TENANT);
+    if bytes > used + reserved {
+        stage.violations.add(format!(
+            "AUDIT: {bytes} bytes are stored, {used} and {reserved} set aside in the books"
+        ));
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
-    http::{HeaderMap, header},
+    http::{HeaderMap, header, request::Parts},
 };
 use serde_json::{Map, Value};
 
@@ -19,10 +19,9 @@ pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long a body may take to arrive, in ms: a slow sender holds a connection, not us.
 const BODY_TIMEOUT_MS: u64 = 10_000;
 
-/// A JSON object, and the bytes it came as.
+/// A JSON object.
 #[derive(Debug)]
 pub(crate) struct Document {
-    pub(crate) bytes: Bytes,
     pub(crate) members: Map<String, Value>,
 }
 
@@ -32,7 +31,7 @@ impl FromRequest<Api> for Document {
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
         let is_json = says_json(request.headers());
         let bytes = read(request, api).await?;
-        if is_json { parse(bytes) } else { Err(ApiError::MediaType) }
+        if is_json { parse(&bytes) } else { Err(ApiError::MediaType) }
     }
 }
 
@@ -48,10 +47,17 @@ impl FromRequest<Api> for MaybeDocument {
         let bytes = read(request, api).await?;
         match (bytes.is_empty(), is_json) {
             (true, _) => Ok(Self(None)),
-            (false, true) => parse(bytes).map(Some).map(Self),
+            (false, true) => parse(&bytes).map(Some).map(Self),
             (false, false) => Err(ApiError::MediaType),
         }
     }
+}
+
+/// A request's head, and the whole of its body.
+pub(super) async fn take(request: Request, api: &Api) -> Result<(Parts, Bytes), ApiError> {
+    let (parts, body) = request.into_parts();
+    let bytes = read(Request::from_parts(parts.clone(), body), api).await?;
+    Ok((parts, bytes))
 }
 
 async fn read(request: Request, api: &Api) -> Result<Bytes, ApiError> {
@@ -64,9 +70,9 @@ async fn read(request: Request, api: &Api) -> Result<Bytes, ApiError> {
     }
 }
 
-fn parse(bytes: Bytes) -> Result<Document, ApiError> {
-    match serde_json::from_slice(&bytes).map_err(ApiError::MalformedJson)? {
-        Value::Object(members) => Ok(Document { bytes, members }),
+fn parse(bytes: &[u8]) -> Result<Document, ApiError> {
+    match serde_json::from_slice(bytes).map_err(ApiError::MalformedJson)? {
+        Value::Object(members) => Ok(Document { members }),
         _ => Err(ApiError::NotAnObject),
     }
 }

@@ -5,9 +5,11 @@
 //! a tenant outside the caller's scope is answered like one that is not there (404), a
 //! missing right inside it with 403. Tokens are compared in constant time.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{FromRequestParts, RawPathParams, Request, State},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, Method, header, request::Parts},
     middleware::Next,
     response::Response,
 };
@@ -17,8 +19,12 @@ use model::{
     tenant::TenantId,
 };
 
-use super::{Api, problem::ApiError};
-use crate::store::{Actor, TokenRecord};
+use super::{
+    Api,
+    once::{self, IDEMPOTENCY_KEY},
+    problem::ApiError,
+};
+use crate::store::{Actor, Attempt, TokenRecord};
 
 /// Tokens that are looked up at once: a third of the control plane's connections.
 pub(super) const LOOKUPS_MAX: usize = 2;
@@ -47,6 +53,11 @@ impl Caller {
             tenant: token.tenant,
             scopes: token.scopes.unwrap_or(Rights::ALL),
         }
+    }
+
+    /// The same caller, whose changes are those of `attempt` and happen once.
+    pub(super) fn once(self, attempt: Arc<Attempt>) -> Self {
+        Self { actor: Actor::Once(Box::new(self.actor), attempt), ..self }
     }
 
     /// For the audit chain.
@@ -86,12 +97,22 @@ impl Caller {
         self.tenant.is_none()
     }
 
-    /// The first right that a token of this role and scopes would have and this caller lacks:
-    /// on the tenant itself or below it. Nobody gives, renews or takes away more than it has.
-    pub(crate) fn lacks(&self, role: Role, scopes: Option<Rights>) -> Option<Right> {
+    /// The first right that a token of this role and scopes for `tenant` would have and this
+    /// caller lacks: on that tenant or below it. Nobody gives, renews or takes away more
+    /// than it has.
+    pub(crate) fn lacks(
+        &self,
+        tenant: Option<TenantId>,
+        role: Role,
+        scopes: Option<Rights>,
+    ) -> Option<Right> {
         let scopes = scopes.unwrap_or(Rights::ALL);
+        let own = self.tenant.is_none() || self.tenant == tenant;
         [Relation::Own, Relation::Below].into_iter().find_map(|relation| {
-            let held = self.role.rights(relation).or(self.role.gives()).and(self.scopes);
+            // Whatever lies below another tenant of the subtree lies below the caller's too.
+            let mine = if own { relation } else { Relation::Below };
+            let gives = if own { self.role.gives() } else { Rights::NONE };
+            let held = self.role.rights(mine).or(gives).and(self.scopes);
             role.rights(relation).and(scopes).without(held).iter().next()
         })
     }
@@ -122,7 +143,7 @@ pub(super) struct Guard {
 }
 
 /// Headers by which a client relies on something: where it is not there, it is told.
-const RELIED_ON: [&str; 2] = ["If-Match", "Idempotency-Key"];
+const RELIED_ON: [&str; 2] = ["If-Match", IDEMPOTENCY_KEY];
 
 /// Lets a request on, with its [`Caller`], or refuses it.
 pub(super) async fn authorize(
@@ -132,16 +153,23 @@ pub(super) async fn authorize(
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
     let caller = authenticate(&guard.api, &parts.headers).await?;
+    let mut about = None;
     if guard.of_tenant {
         let tenant = tenant_of(&mut parts).await.ok_or(ApiError::NotFound)?;
         caller.must(&guard.api, guard.right, tenant)?;
+        about = Some(tenant);
     } else if !caller.rights().contains(guard.right) {
         return Err(ApiError::Forbidden(guard.right));
     }
+    let creates = parts.method == Method::POST;
     for name in RELIED_ON {
-        if parts.headers.contains_key(name) && !guard.headers.contains(&name) {
+        let honoured = guard.headers.contains(&name) || (creates && name == IDEMPOTENCY_KEY);
+        if parts.headers.contains_key(name) && !honoured {
             return Err(ApiError::HeaderNotHonoured(name));
         }
+    }
+    if creates {
+        return once::run(guard.api, caller, about, (parts, body), next).await;
     }
     parts.extensions.insert(caller);
     Ok(next.run(Request::from_parts(parts, body)).await)
@@ -226,15 +254,11 @@ mod tests {
         let tenant = control.create(&acme()).await;
         let id = tenant["id"].as_str().expect("an id");
         let kind = ("content-type", "application/json");
-        let pools = format!("/api/v1/tenants/{id}/pools");
-        let keys = format!("/api/v1/admin/tenants/{id}/keys");
-        for (method, path, field) in
-            [("PUT", &pools, ("if-match", "\"1\"")), ("POST", &keys, ("idempotency-key", "1"))]
-        {
-            let answer = control.with((method, path), &[kind, field], "{}").await;
+        let levels = format!("/api/v1/tenants/{id}/usage/levels");
+        for field in [("if-match", "\"1\""), ("idempotency-key", "1")] {
+            let answer = control.with(("PUT", &levels), &[kind, field], "{}").await;
             assert_eq!((answer.status, &answer.json["code"]), (400, &"header-not-honoured".into()));
         }
-        assert_eq!(control.get(&keys).await.json["items"], serde_json::json!([]));
     }
 
     async fn the_scheme_is_read_in_any_case(on: Backend) {

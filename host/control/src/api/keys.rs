@@ -5,7 +5,7 @@
 
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use model::clock::UnixMs;
@@ -18,6 +18,7 @@ use super::{
     caller::Caller,
     fields::Fields,
     json,
+    page::{self, Asked, Page},
     path::{KeyPath, TenantPath},
     problem::ApiError,
     rules,
@@ -46,7 +47,7 @@ pub(super) struct Issued<'a> {
 /// A key without its text.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Key")]
-struct Listed {
+pub(super) struct Listed {
     id: Box<str>,
     created_at: String,
     expires_at: Option<String>,
@@ -54,11 +55,7 @@ struct Listed {
 }
 
 /// Keys, oldest first.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "KeyList")]
-pub(super) struct List {
-    items: Vec<Listed>,
-}
+pub(super) type List = Page<Listed>;
 
 pub(super) async fn issue(
     caller: Caller,
@@ -83,18 +80,17 @@ pub(super) async fn issue(
 pub(super) async fn list(
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
+    uri: Uri,
 ) -> Result<Response, ApiError> {
+    let asked = Asked::read(&uri)?;
     let keys = api.store.api_keys(tenant).await?;
-    let items = keys
-        .into_iter()
-        .map(|key| Listed {
-            id: key.id,
-            created_at: key.created_at.rfc3339(),
-            expires_at: key.expires_at.map(UnixMs::rfc3339),
-            revoked_at: key.revoked_at.map(UnixMs::rfc3339),
-        })
-        .collect();
-    Ok(json(List { items }))
+    let page = asked.cut(keys, |key| page::in_time(key.created_at, &key.id));
+    Ok(json(page.map(|key| Listed {
+        id: key.id,
+        created_at: key.created_at.rfc3339(),
+        expires_at: key.expires_at.map(UnixMs::rfc3339),
+        revoked_at: key.revoked_at.map(UnixMs::rfc3339),
+    })))
 }
 
 pub(super) async fn revoke(

@@ -19,8 +19,10 @@ mod fields;
 mod health;
 mod hierarchy;
 mod keys;
+mod once;
 mod openapi;
 mod overrides;
+mod page;
 mod partitions;
 mod path;
 mod plan_changes;
@@ -31,6 +33,7 @@ mod pools;
 mod problem;
 mod quotas;
 mod rules;
+mod tags;
 mod tenants;
 mod tokens;
 mod usage;
@@ -133,8 +136,6 @@ fn endpoints() -> Vec<Endpoint> {
 
 /// Those that are written out one by one.
 fn listed() -> Vec<Endpoint> {
-    const IDEMPOTENCY_KEY: (&str, &str) =
-        ("Idempotency-Key", "A repeated request with the same key gets the first answer.");
     const IF_MATCH: (&str, &str) = ("If-Match", "Only this version (ETag) is changed.");
     vec![
         Endpoint::get("/openapi.json", openapi::read)
@@ -150,7 +151,6 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::post("/admin/tenants", tenants::create::create)
             .right(Right::TenantCreate)
             .summary("Create a tenant in its trial")
-            .header(IDEMPOTENCY_KEY.0, IDEMPOTENCY_KEY.1)
             .body::<tenants::create::NewTenantBody>()
             .answers::<tenants::view::TenantView<'_>>(201),
         Endpoint::get("/admin/tenants/{tenant_id}", tenants::read::read)
@@ -177,6 +177,7 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::get("/admin/tenants/{tenant_id}/keys", keys::list)
             .right(Right::KeysRead)
             .summary("Data-plane keys of a tenant")
+            .query::<page::PageQuery>()
             .answers::<keys::List>(200),
         Endpoint::post("/admin/tenants/{tenant_id}/keys", keys::issue)
             .right(Right::KeysManage)
@@ -191,6 +192,7 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::get("/tenants/{tenant_id}/tokens", tokens::list)
             .right(Right::TokensRead)
             .summary("Tokens of a tenant")
+            .query::<page::PageQuery>()
             .answers::<tokens::TokenList>(200),
         Endpoint::post("/tenants/{tenant_id}/tokens", tokens::issue)
             .right(Right::TokensManage)
@@ -209,6 +211,7 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::get("/admin/tokens", tokens::list_platform)
             .right(Right::PlatformRead)
             .summary("The operator's tokens")
+            .query::<page::PageQuery>()
             .answers::<tokens::TokenList>(200),
         Endpoint::post("/admin/tokens", tokens::issue_platform)
             .right(Right::PlatformManage)
@@ -249,6 +252,7 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::get("/tenants/{tenant_id}/usage/reservations", usage::reservations::list)
             .right(Right::UsageRead)
             .summary("Room set aside for requests under way, or of unknown outcome")
+            .query::<page::PageQuery>()
             .answers::<usage::reservations::List>(200),
         Endpoint::post(
             "/tenants/{tenant_id}/usage/reservations/{reservation_id}",
@@ -266,6 +270,7 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::put("/tenants/{tenant_id}/pools", pools::put)
             .right(Right::PoolsManage)
             .summary("Set what a tenant shares with its children")
+            .header(IF_MATCH.0, IF_MATCH.1)
             .body::<pools::PoolsBody>()
             .answers::<pools::Pools>(200),
         // Alerts.
@@ -300,6 +305,20 @@ fn listed() -> Vec<Endpoint> {
             .summary("The audit chain of the platform")
             .query::<audit::AuditQuery>()
             .answers::<audit::AuditPage>(200),
+        Endpoint::get("/tenants/{tenant_id}/audit/heads", audit::heads::of_tenant)
+            .right(Right::AuditRead)
+            .summary("The signed heads of a tenant's audit chain, the latest first")
+            .query::<page::PageQuery>()
+            .answers::<audit::heads::HeadPage>(200),
+        Endpoint::get("/admin/audit/heads", audit::heads::of_all)
+            .right(Right::PlatformRead)
+            .summary("The latest signed head of every audit chain")
+            .query::<page::PageQuery>()
+            .answers::<audit::heads::HeadPage>(200),
+        Endpoint::get("/audit/key", audit::heads::key)
+            .open()
+            .summary("The public key that heads of audit chains are signed with")
+            .answers::<audit::heads::KeyView<'_>>(200),
         // Plans and dates of a tenant.
         Endpoint::get("/admin/tenants/{tenant_id}/overrides", overrides::read)
             .right(Right::TenantRead)
@@ -314,6 +333,7 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::get("/admin/tenants/{tenant_id}/plan-changes", plan_changes::list)
             .right(Right::TenantRead)
             .summary("Changes of a tenant's plan at a later time")
+            .query::<page::PageQuery>()
             .answers::<plan_changes::PlanChangesView>(200),
         Endpoint::post("/admin/tenants/{tenant_id}/plan-changes", plan_changes::schedule)
             .right(Right::TenantPlan)
@@ -330,6 +350,7 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::get("/admin/plans", plans::list)
             .right(Right::PlatformRead)
             .summary("The plans in force")
+            .query::<page::PageQuery>()
             .answers::<plans::PlansView<'_>>(200),
         Endpoint::get("/admin/plans/{plan}/versions", plans::versions)
             .right(Right::PlatformRead)
@@ -359,6 +380,7 @@ fn listed() -> Vec<Endpoint> {
         Endpoint::put("/tenants/{tenant_id}/billing", billing::settings::put)
             .right(Right::BillingManage)
             .summary("Consolidate the bills of a tenant and its subtree")
+            .header(IF_MATCH.0, IF_MATCH.1)
             .body::<billing::settings::BillingBody>()
             .answers::<billing::settings::Billing>(200),
         Endpoint::get("/tenants/{tenant_id}/billing/invoices", billing::invoices::show)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::{
     body::Bytes,
     extract::State,
-    http::{HeaderValue, header},
+    http::{HeaderValue, Method, header},
     response::{IntoResponse, Response},
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
@@ -18,6 +18,7 @@ use super::{
     Api,
     caller::TENANT_PARAMETER,
     endpoint::{Answer, Body, Endpoint},
+    once::{self, IDEMPOTENCY_KEY},
 };
 
 /// Where components refer to each other.
@@ -171,7 +172,10 @@ fn parameters(endpoint: &Endpoint, schemas: &mut Schemas) -> Vec<Value> {
         Some(json!({ "name": name, "in": "path", "required": true, "schema": schema }))
     });
     let mut parameters: Vec<_> = in_path.collect();
-    for (name, description) in &endpoint.document.headers {
+    // Every POST of a known caller goes through `once.rs`.
+    let creates = endpoint.method == Method::POST && endpoint.right.is_some();
+    let once = creates.then_some((IDEMPOTENCY_KEY, once::DESCRIPTION));
+    for (name, description) in endpoint.document.headers.iter().copied().chain(once) {
         let schema = json!({ "type": "string" });
         parameters.push(json!({
             "name": name, "in": "header", "description": description, "schema": schema,

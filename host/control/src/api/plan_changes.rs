@@ -6,7 +6,7 @@
 
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use model::clock::UnixMs;
@@ -20,6 +20,7 @@ use super::{
     caller::Caller,
     fields::Fields,
     json,
+    page::{self, Asked, Page},
     path::{PlanChangePath, TenantPath},
     problem::ApiError,
     rules,
@@ -54,11 +55,7 @@ pub(super) struct PlanChangeView {
 }
 
 /// A tenant's changes of plan, the latest time first.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "PlanChanges")]
-pub(super) struct PlanChangesView {
-    items: Vec<PlanChangeView>,
-}
+pub(super) type PlanChangesView = Page<PlanChangeView>;
 
 impl From<PlanChange> for PlanChangeView {
     fn from(change: PlanChange) -> Self {
@@ -77,9 +74,13 @@ impl From<PlanChange> for PlanChangeView {
 pub(super) async fn list(
     State(api): State<Api>,
     TenantPath(id): TenantPath,
+    uri: Uri,
 ) -> Result<Response, ApiError> {
+    let asked = Asked::read(&uri)?;
     let changes = api.store.plan_changes(id).await?.ok_or(ApiError::NotFound)?;
-    Ok(json(PlanChangesView { items: changes.into_iter().map(Into::into).collect() }))
+    let page = asked
+        .cut(changes, |change| page::latest_first(change.effective_at, &change.id.to_string()));
+    Ok(json(page.map(PlanChangeView::from)))
 }
 
 pub(super) async fn schedule(
@@ -133,7 +134,10 @@ mod tests {
         assert_eq!(scheduled.json["state"], "scheduled");
         assert_eq!(scheduled.json["effective_at"], "2024-02-01T00:00:00.5Z");
         assert_eq!(scheduled.json["created_at"], "2024-01-01T00:00:00Z");
-        assert_eq!(control.get(&path).await.json, json!({"items": [scheduled.json]}));
+        assert_eq!(
+            control.get(&path).await.json,
+            json!({"items": [scheduled.json], "next_cursor": null})
+        );
         let one = format!("{path}/{}", scheduled.json["id"].as_str().expect("an id"));
         assert_eq!(control.with(("DELETE", &one), &[], "").await.status, 204);
         assert_eq!(control.with(("DELETE", &one), &[], "").await.status, 404);

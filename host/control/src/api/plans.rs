@@ -22,6 +22,7 @@ use super::{
     Api,
     fields::{Fields, query},
     json,
+    page::Asked,
     path::PlanPath,
     problem::ApiError,
     rules,
@@ -48,6 +49,8 @@ pub(super) struct VersionsQuery {
 #[schemars(rename = "Plans")]
 pub(super) struct PlansView<'a> {
     items: Vec<PlanView<'a>>,
+    /// `null` on the last page.
+    next_cursor: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -94,9 +97,12 @@ struct VersionView {
     plan: Value,
 }
 
-pub(super) async fn list(State(api): State<Api>) -> Response {
+pub(super) async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, ApiError> {
+    let asked = Asked::read(&uri)?;
     let catalog = Arc::clone(&api.catalog.borrow());
-    json(PlansView { items: catalog.plans.values().map(|plan| shown(plan, &catalog)).collect() })
+    let page = asked.cut(catalog.plans.values().collect(), |plan| plan.name.clone());
+    let page = page.map(|plan| shown(plan, &catalog));
+    Ok(json(PlansView { items: page.items, next_cursor: page.next_cursor }))
 }
 
 fn shown<'a>(plan: &'a Plan, catalog: &Catalog) -> PlanView<'a> {

@@ -185,7 +185,7 @@ impl ApiError {
             }
             Self::KeyReused => {
                 Problem::new(422, "idempotency-key-reused", "The idempotency key is used")
-                    .detail("The Idempotency-Key was sent with another body before.")
+                    .detail("The Idempotency-Key was sent with another request before.")
             }
             Self::NeedsPostgresql(capability) => capability
                 .missing(Problem::new(501, "needs-postgresql", "This needs PostgreSQL"))
@@ -222,8 +222,8 @@ fn list(names: &[&str]) -> String {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         match &self {
-            // Said once by the look-out, and then by every answer.
-            Self::Store(StoreError::Away) => {}
+            // Said once by the look-out, and then by every answer; or no failure of the store.
+            Self::Store(StoreError::Away | StoreError::KeyUsed) => {}
             Self::Store(error) => tracing::error!(%error, "the store failed"),
             _ => {}
         }
@@ -261,7 +261,6 @@ impl From<CreateError> for ApiError {
             }
             CreateError::ResidencyMissing => Self::field("data_residency", error.to_string()),
             CreateError::TooMany(_) => Self::TooMany(error.to_string()),
-            CreateError::KeyReused => Self::KeyReused,
             CreateError::Store(error) => Self::Store(error),
         }
     }

@@ -6,7 +6,7 @@
 
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use model::{
@@ -24,6 +24,7 @@ use super::{
     caller::Caller,
     fields::{Fields, Ruled},
     json,
+    page::{self, Asked, Page},
     path::{TenantPath, TokenPath},
     problem::ApiError,
     rules,
@@ -94,10 +95,7 @@ pub(super) struct IssuedTokenView {
 }
 
 /// Tokens, oldest first.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct TokenList {
-    items: Vec<TokenView>,
-}
+pub(super) type TokenList = Page<TokenView>;
 
 impl TokenView {
     fn new(record: TokenRecord) -> Self {
@@ -141,7 +139,7 @@ async fn issue_for(
     document: Document,
 ) -> Result<Response, ApiError> {
     let new = read(api, tenant, document)?;
-    not_beyond(caller, new.role, new.scopes)?;
+    not_beyond(caller, tenant, new.role, new.scopes)?;
     created(api.store.issue_token(caller.actor(), new).await?)
 }
 
@@ -161,8 +159,13 @@ fn read(api: &Api, tenant: Option<TenantId>, document: Document) -> Result<NewTo
 }
 
 /// Refuses a token that can do what the caller cannot.
-fn not_beyond(caller: &Caller, role: Role, scopes: Option<Rights>) -> Result<(), ApiError> {
-    match caller.lacks(role, scopes) {
+fn not_beyond(
+    caller: &Caller,
+    tenant: Option<TenantId>,
+    role: Role,
+    scopes: Option<Rights>,
+) -> Result<(), ApiError> {
+    match caller.lacks(tenant, role, scopes) {
         None => Ok(()),
         Some(right) => Err(ApiError::Forbidden(right)),
     }
@@ -177,26 +180,29 @@ async fn within_reach(
 ) -> Result<(), ApiError> {
     let tokens = api.store.tokens(tenant).await?;
     let held = tokens.iter().find(|held| *held.id == *token).ok_or(ApiError::NotFound)?;
-    not_beyond(caller, held.role, held.scopes)
+    not_beyond(caller, tenant, held.role, held.scopes)
 }
 
 pub(super) async fn list(
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
+    uri: Uri,
 ) -> Result<Response, ApiError> {
     if !api.store.knows(tenant) {
         return Err(ApiError::NotFound);
     }
-    list_of(&api, Some(tenant)).await
+    list_of(&api, Some(tenant), &uri).await
 }
 
-pub(super) async fn list_platform(State(api): State<Api>) -> Result<Response, ApiError> {
-    list_of(&api, None).await
+pub(super) async fn list_platform(State(api): State<Api>, uri: Uri) -> Result<Response, ApiError> {
+    list_of(&api, None, &uri).await
 }
 
-async fn list_of(api: &Api, tenant: Option<TenantId>) -> Result<Response, ApiError> {
+async fn list_of(api: &Api, tenant: Option<TenantId>, uri: &Uri) -> Result<Response, ApiError> {
+    let asked = Asked::read(uri)?;
     let records = api.store.tokens(tenant).await?;
-    Ok(json(TokenList { items: records.into_iter().map(TokenView::new).collect() }))
+    let page = asked.cut(records, |token| page::in_time(token.created_at, &token.id));
+    Ok(json(page.map(TokenView::new)))
 }
 
 pub(super) async fn rotate(

@@ -10,6 +10,7 @@
 pub(super) mod claims;
 pub(super) mod levels;
 pub(super) mod reservations;
+mod subtree;
 #[cfg(test)]
 mod tests;
 pub(super) mod trends;
@@ -24,8 +25,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
-use self::reservations::Reserved;
-use super::{Api, json, path::TenantPath, problem::ApiError};
+use self::{reservations::Reserved, subtree::Subtree};
+use super::{Api, caller::Caller, json, path::TenantPath, problem::ApiError};
 use crate::store::PoolCap;
 
 /// Usage and quotas of a tenant.
@@ -44,6 +45,10 @@ pub(super) struct Usage {
     /// Where a share of the parent's pool replaces a quota.
     #[serde(skip_serializing_if = "Pools::is_empty")]
     pools: Pools,
+    /// The tenant and all those below it together, when there are any whose usage the caller
+    /// may read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subtree: Option<Subtree>,
 }
 
 /// Shares in the place of quotas, in the units of these.
@@ -54,6 +59,10 @@ struct Pools {
     max_users: Option<Share>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_storage_mb: Option<Share>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_api_calls_per_month: Option<Share>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_ai_requests_per_day: Option<Share>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
@@ -91,13 +100,14 @@ struct Percentages {
 }
 
 pub(super) async fn read(
+    caller: Caller,
     State(api): State<Api>,
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {
     let stored = api.store.tenant(id).await?.ok_or(ApiError::NotFound)?;
     let metered = api
         .usage
-        .usage(id, stored.tenant.quota_anchor)
+        .usage(id, api.store.quota_anchor(&stored.tenant))
         .await
         .map_err(|_| ApiError::UsageUnavailable)?;
     let sessions = api.sessions.count(id).await.map_err(|_| ApiError::UsageUnavailable)?;
@@ -114,6 +124,7 @@ pub(super) async fn read(
         last_calculated_at: metered.as_of.rfc3339(),
         reserved: Reserved::new(&api.store.set_aside(id).await?),
         pools,
+        subtree: Subtree::of(&caller, &api, id, current).await?,
     }))
 }
 
@@ -129,18 +140,32 @@ impl Pools {
         Self {
             max_users: share(Metric::Users, 1),
             max_storage_mb: share(Metric::Storage, BYTES_PER_MB),
+            max_api_calls_per_month: share(Metric::ApiCalls, 1),
+            max_ai_requests_per_day: share(Metric::AiRequests, 1),
         }
     }
 
     const fn is_empty(&self) -> bool {
-        self.max_users.is_none() && self.max_storage_mb.is_none()
+        self.max_users.is_none()
+            && self.max_storage_mb.is_none()
+            && self.max_api_calls_per_month.is_none()
+            && self.max_ai_requests_per_day.is_none()
     }
 
     /// The quotas with what the pools allow in their place.
     fn replace(&self, quotas: Quotas) -> Quotas {
+        let limit = |share: Option<Share>, plan| share.map_or(plan, |share| share.limit);
         Quotas {
-            max_users: self.max_users.map_or(quotas.max_users, |share| share.limit),
-            max_storage_mb: self.max_storage_mb.map_or(quotas.max_storage_mb, |share| share.limit),
+            max_users: limit(self.max_users, quotas.max_users),
+            max_storage_mb: limit(self.max_storage_mb, quotas.max_storage_mb),
+            max_api_calls_per_month: limit(
+                self.max_api_calls_per_month,
+                quotas.max_api_calls_per_month,
+            ),
+            max_ai_requests_per_day: limit(
+                self.max_ai_requests_per_day,
+                quotas.max_ai_requests_per_day,
+            ),
             ..quotas
         }
     }

@@ -7,6 +7,7 @@
 
 mod alerts;
 mod deliver;
+mod heads;
 mod holders;
 mod lifecycle;
 mod partitions;
@@ -51,6 +52,7 @@ impl Jobs {
         let channels = Channels::new(&deps.notify);
         jobs.every(&deps, "partitions", partitions::EVERY_MS, partitions::run);
         jobs.every(&deps, "quotas", quotas::EVERY_MS, quotas::run);
+        jobs.every(&deps, "heads", heads::EVERY_MS, heads::run);
         jobs.every(&deps, "tokens", tokens::EVERY_MS, tokens::run);
         jobs.every(&deps, "alerts", alerts::EVERY_MS, alerts::run);
         jobs.every(&deps, "deliver", deliver::EVERY_MS, move |deps| {

@@ -5,7 +5,7 @@
 //! Invariant: entries of one chain are appended one at a time, each naming the hash of the
 //! one before; none is ever changed.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use model::{
     audit::{self, AuditEntry, GENESIS, PLATFORM_CHAIN},
@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Store, StoreError,
     db::{Purpose, Tx, sql, sql_each},
+    idempotency::{self, Attempt},
     rows::stored,
 };
 
@@ -36,6 +37,8 @@ pub enum Actor {
     Job(&'static str),
     /// The program itself: seeds and start-up.
     Program,
+    /// One of these, in a request that takes effect once.
+    Once(Box<Self>, Arc<Attempt>),
 }
 
 impl fmt::Display for Actor {
@@ -45,6 +48,7 @@ impl fmt::Display for Actor {
             Self::Token(id) => write!(f, "token:{id}"),
             Self::Job(name) => write!(f, "job:{name}"),
             Self::Program => f.write_str("program"),
+            Self::Once(actor, _) => actor.fmt(f),
         }
     }
 }
@@ -54,6 +58,7 @@ impl fmt::Display for Actor {
 pub(super) struct Act {
     actor: String,
     by_job: bool,
+    once: Option<Arc<Attempt>>,
     action: &'static str,
     target: String,
     before: Option<String>,
@@ -67,6 +72,10 @@ impl Act {
         Self {
             actor: by.to_string(),
             by_job: matches!(by, Actor::Job(_)),
+            once: match by {
+                Actor::Once(_, attempt) => Some(Arc::clone(attempt)),
+                _ => None,
+            },
             action,
             target: target.into(),
             before: None,
@@ -131,13 +140,17 @@ fn changed(before: Option<&Value>, after: Option<&Value>) -> Vec<String> {
     names
 }
 
-/// Appends an entry to the chain of `chain`, within the transaction of the act itself.
+/// Appends an entry to the chain of `chain`, within the transaction of the act itself. An
+/// act whose request took effect before is refused, and with it everything it did.
 pub(super) async fn append<S>(
     tx: &mut Tx<S>,
     chain: TenantId,
     act: &Act,
     now: UnixMs,
 ) -> Result<(), StoreError> {
+    if let Some(attempt) = &act.once {
+        idempotency::note(tx, attempt, now).await?;
+    }
     // One appender of a chain at a time; on SQLite there is only one writer anyway.
     let lock = sql_each(
         "SELECT 1 WHERE $1 IS NOT NULL",

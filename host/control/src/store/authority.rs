@@ -18,6 +18,7 @@ mod late;
 mod lives;
 mod lost;
 mod open;
+mod pooled;
 mod recall;
 mod reconcile;
 mod report;
@@ -65,7 +66,16 @@ impl Authority for Store {
     }
 
     fn open(&self, holder: HolderId, requests: Vec<OpenRequest>) -> Answer<'_, Vec<Opening>> {
-        self.answer(Open { holder, requests })
+        Box::pin(async move {
+            let opened = committed(self, &Open { holder, requests }).await.map_err(failed)?;
+            for release in opened.releases {
+                // Whoever asks again releases again.
+                if let Err(error) = committed(self, &release).await {
+                    tracing::warn!(%error, "tokens parked in a pool were not recalled");
+                }
+            }
+            Ok(opened.openings)
+        })
     }
 
     fn report(&self, report: Report) -> Answer<'_, ReportAnswer> {

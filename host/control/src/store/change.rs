@@ -14,6 +14,7 @@ use super::{
     Store, StoreError,
     audit::{self, Act, Shown},
     db::{ControlTx, Installation, OneTenant, Purpose, Tx, sql},
+    sealed::Sealer,
 };
 
 /// A transaction that holds the turn to change, on the rows of one tenant or of all.
@@ -98,6 +99,11 @@ impl<S> Change<S> {
         self.act.target(target);
     }
 
+    /// Seals secrets.
+    pub(super) fn sealer(&self) -> Sealer {
+        self.store.sealer.clone()
+    }
+
     /// Says that there was nothing to change: no entry is written.
     pub(super) fn unchanged(&mut self) {
         self.unchanged = true;
@@ -128,6 +134,20 @@ impl<S> Change<S> {
         self.store.db.announce(&mut self.tx).await?;
         self.published = true;
         Ok(revision)
+    }
+
+    /// Has a tenant and its children published at the end, under one number.
+    pub(super) async fn publish_with_children(
+        &mut self,
+        tenant: TenantId,
+    ) -> Result<(), StoreError> {
+        self.publish_tenant(tenant).await?;
+        sql("UPDATE tenant SET revision = (SELECT revision FROM directory_head)
+             WHERE parent = $1")
+        .bind(tenant.0)
+        .execute(&mut self.tx)
+        .await
+        .map(drop)
     }
 
     /// Commits a success and publishes what it asked for; undoes a failure. An error after

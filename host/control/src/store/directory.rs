@@ -16,8 +16,9 @@ use super::{
     StoreError,
     db::{ControlTx, Tx, sql},
     plugins::{self, PluginNews},
-    rows,
+    pools, rows,
     rows::Span,
+    sealed::Sealer,
     secrets,
 };
 
@@ -37,7 +38,11 @@ pub(super) struct News {
 
 /// What has changed since `known`, if anything; all of it when `known` is 0, or lies
 /// beyond the head because the database was restored from a backup.
-pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>, StoreError> {
+pub(super) async fn news(
+    tx: &mut ControlTx,
+    sealer: &Sealer,
+    known: i64,
+) -> Result<Option<News>, StoreError> {
     let head = head(tx).await?;
     if head == known {
         return Ok(None);
@@ -45,17 +50,22 @@ pub(super) async fn news(tx: &mut ControlTx, known: i64) -> Result<Option<News>,
     let whole = known == 0 || head < known;
     let plugins = plugins::news(tx, if whole { 0 } else { known }).await?;
     if whole {
-        return Ok(Some(News { head, whole, tenants: load(tx, Span::ALL).await?, plugins }));
+        return Ok(Some(News {
+            head,
+            whole,
+            tenants: load(tx, sealer, Span::ALL).await?,
+            plugins,
+        }));
     }
     let changed: Vec<(Uuid,)> =
         sql("SELECT id FROM tenant WHERE revision > $1 ORDER BY id").bind(known).all(tx).await?;
     let mut tenants = Vec::new();
     if changed.len() <= SINGLY_MAX {
         for (id,) in changed {
-            tenants.extend(load(tx, Span::one(TenantId(id))).await?);
+            tenants.extend(load(tx, sealer, Span::one(TenantId(id))).await?);
         }
     } else if let (Some((first,)), Some((last,))) = (changed.first(), changed.last()) {
-        tenants = load(tx, Span { first: *first, last: *last }).await?;
+        tenants = load(tx, sealer, Span { first: *first, last: *last }).await?;
     }
     Ok(Some(News { head, whole, tenants, plugins }))
 }
@@ -67,15 +77,17 @@ pub(super) async fn head(tx: &mut ControlTx) -> Result<i64, StoreError> {
 }
 
 /// Reads a span of tenants with their secrets and live keys.
-async fn load<S>(tx: &mut Tx<S>, span: Span) -> Result<Vec<Listed>, StoreError> {
-    let mut secrets = secrets::values(tx, span).await?;
+async fn load<S>(tx: &mut Tx<S>, sealer: &Sealer, span: Span) -> Result<Vec<Listed>, StoreError> {
+    let mut secrets = secrets::values(tx, sealer, span).await?;
+    let mut places = pools::places(tx, span).await?;
     let tenants = rows::tenants(tx, span).await?;
     let mut keys = keys(tx, span).await?;
     let none: Arc<[Arc<ApiKey>]> = Arc::default();
     let listed = |tenant: Tenant| {
         let keys = keys.remove(&tenant.id).map_or_else(|| Arc::clone(&none), Arc::from);
         let secrets = secrets.remove(&tenant.id).unwrap_or_default();
-        Listed { record: Arc::new(TenantRecord { tenant, secrets }), keys }
+        let pools = places.remove(&tenant.id).unwrap_or_default();
+        Listed { record: Arc::new(TenantRecord { tenant, secrets, pools }), keys }
     };
     Ok(tenants.into_iter().map(listed).collect())
 }

@@ -102,6 +102,25 @@ pub enum StoreError {
     /// A stored value that this release cannot read.
     #[error("a stored value is not readable: {0}")]
     Decode(String),
+    /// The store was opened without keys, so it can neither write nor read secrets.
+    #[error("the store was opened without keys, which secrets need")]
+    NoKeys,
+    /// Something is sealed under a key that this process does not have.
+    #[error(
+        "secrets in the database are sealed under the key {key}, which this process does not \
+        have: give every process of one database the same keys (data.keys_dir), and keep old \
+        keys in secrets.key"
+    )]
+    UnknownKey {
+        /// The key's id.
+        key: String,
+    },
+    /// A sealed value was changed, or belongs elsewhere.
+    #[error("a sealed value does not open: {0}")]
+    Unsealable(String),
+    /// The request's idempotency key took effect in another request meanwhile.
+    #[error("the idempotency key is used")]
+    KeyUsed,
     /// The system gave no randomness.
     #[error("the system gave no randomness: {0}")]
     Randomness(String),

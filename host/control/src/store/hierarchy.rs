@@ -13,7 +13,7 @@ mod read;
 mod tests;
 
 use model::{
-    directory::Directory,
+    directory::{Directory, TenantRecord},
     tenant::{FAMILY_DEPTH_MAX, Status, Tenant, TenantId},
 };
 
@@ -43,11 +43,19 @@ impl Store {
 
 /// A tenant and its ancestors, upwards.
 fn line(directory: &Directory, from: Option<TenantId>) -> impl Iterator<Item = &Tenant> {
+    records(directory, from).map(|record| &record.tenant)
+}
+
+/// The same with what belongs to them.
+pub(super) fn records(
+    directory: &Directory,
+    from: Option<TenantId>,
+) -> impl Iterator<Item = &TenantRecord> {
     let mut next = from;
     let step = move || {
-        let tenant = &directory.record(next?)?.tenant;
-        next = tenant.parent;
-        Some(tenant)
+        let record = directory.record(next?)?;
+        next = record.tenant.parent;
+        Some(&**record)
     };
     // While another process's change arrives, two records may not fit: never walk for ever.
     std::iter::from_fn(step).take(FAMILY_DEPTH_MAX as usize)

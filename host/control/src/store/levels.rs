@@ -76,6 +76,16 @@ impl Store {
         tx.end(levels).await
     }
 
+    /// The levels of a tenant and all those below it, added up.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn levels_below(&self, root: TenantId) -> Result<BTreeMap<Metric, u64>, StoreError> {
+        let mut tx = self.db.control(Purpose::Read).await?;
+        let sums = sums(&mut tx, root).await;
+        tx.end(sums).await
+    }
+
     /// Sets levels to what a backend counted, and answers all of them.
     ///
     /// # Errors
@@ -91,6 +101,17 @@ impl Store {
         let outcome = put(&mut tx, act, facts, self.clock.now()).await;
         tx.end(outcome).await
     }
+}
+
+async fn sums(tx: &mut ControlTx, root: TenantId) -> Result<BTreeMap<Metric, u64>, StoreError> {
+    let rows: Vec<(String, i64)> = sql("SELECT l.metric, CAST(SUM(l.value) AS BIGINT)
+         FROM tenant_closure c JOIN usage_level l ON l.tenant_id = c.tenant_id
+         WHERE c.ancestor = $1 GROUP BY l.metric")
+    .bind(root.0)
+    .all(tx)
+    .await?;
+    let sum = |(name, sum): (String, i64)| Some((Metric::from_name(&name)?, uint(sum)));
+    Ok(rows.into_iter().filter_map(sum).collect())
 }
 
 async fn of_tenants(

@@ -12,6 +12,7 @@ mod admin;
 pub(crate) mod alerts;
 mod applied;
 mod audit;
+mod audit_heads;
 mod authority;
 mod billing;
 mod change;
@@ -40,6 +41,7 @@ mod random;
 mod reservations;
 mod rows;
 mod schema;
+mod sealed;
 mod secrets;
 mod session_guards;
 mod session_levels;
@@ -72,7 +74,7 @@ pub use self::{
     dispatch::DispatchClaim,
     error::StoreError,
     hierarchy::{ChildPage, Family, Member, MoveError},
-    idempotency::{IdempotencyKey, Seen, StoredAnswer},
+    idempotency::{Attempt, GivenAnswer, Seen},
     keys::{IssuedKey, KEYS_MAX, KeyRecord},
     levels::{Claim, ClaimError, ClaimTaken},
     lifecycle::{GRACE_DAYS, InvalidTransition, StatusChange},
@@ -86,15 +88,17 @@ pub use self::{
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
     plugins::{Activation, NewVersion, PluginError, StoredPlugin, StoredVersion},
-    pools::{NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport},
+    pools::{
+        NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport,
+        tag as pools_tag,
+    },
     reservations::{
-        EdgeRun, Held, RESERVATIONS_SHOWN_MAX, ReservationRecord, Reserving, SetAside, SettleError,
-        Unresolved,
+        EdgeRun, Held, ReservationRecord, Reserving, SetAside, SettleError, Unresolved,
     },
     schema::{PendingMigration, Schema},
     tenants::{
-        Answer, ChangeError, CreateError, Created, Members, NewTenant, Once, StoredTenant,
-        TenantFilter, TenantPage, TenantPatch,
+        ChangeError, CreateError, Members, NewTenant, StoredTenant, TenantFilter, TenantPage,
+        TenantPatch,
     },
     tokens::{IssuedToken, NewToken, TOKENS_MAX, TokenError, TokenRecord},
     trends::{BucketLength, Sampled, Series, Span as TrendSpan},
@@ -103,7 +107,9 @@ use self::{
     applied::Applied,
     db::{Db, Lookout},
     publish::{Following, Published},
+    sealed::Sealer,
 };
+use crate::keys::{HeadKey, Keys};
 
 /// Tenants that may be created unless the operator says otherwise, tombstones included: an
 /// edge holds all of them in memory, about 1 KB each, and 200 MB is what it may take for
@@ -117,6 +123,8 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     authority_time: AuthorityTime,
     published: Arc<Published>,
+    sealer: Sealer,
+    heads: Option<Arc<HeadKey>>,
     turn: Arc<Mutex<()>>,
     applied: Applied,
     following: Option<Following>,
@@ -135,6 +143,8 @@ impl Store {
     /// a time), `application_user` and `control_plane` (everything else); with CREATEROLE it
     /// makes these roles itself.
     ///
+    /// Such a store has no keys: it neither writes nor reads secrets.
+    ///
     /// # Errors
     /// One line that says what is wrong with the URL, the file or the server.
     pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
@@ -150,8 +160,33 @@ impl Store {
         clock: Arc<dyn Clock>,
         authority_time: AuthorityTime,
     ) -> Result<Arc<Self>, StoreError> {
+        Self::open_all(url, clock, authority_time, None).await
+    }
+
+    /// As [`Store::open`], with the keys that secrets are sealed under and audit heads are
+    /// signed with. Secrets that an earlier release left as they were are sealed now.
+    ///
+    /// # Errors
+    /// As [`Store::open`], or the database's secrets are sealed under other keys.
+    pub async fn open_with_keys(
+        url: &str,
+        clock: Arc<dyn Clock>,
+        keys: Keys,
+    ) -> Result<Arc<Self>, StoreError> {
+        Self::open_all(url, clock, AuthorityTime::USUAL, Some(keys)).await
+    }
+
+    async fn open_all(
+        url: &str,
+        clock: Arc<dyn Clock>,
+        authority_time: AuthorityTime,
+        keys: Option<Keys>,
+    ) -> Result<Arc<Self>, StoreError> {
         let db = Db::open(url).await?;
-        let published = Arc::new(Published::open(db.clone()).await?);
+        let (sealing, heads) = keys.map(|keys| (keys.sealing, keys.heads)).unzip();
+        let sealer = Sealer::new(sealing);
+        sealed::adopt(&db, &sealer, clock.now()).await?;
+        let published = Arc::new(Published::open(db.clone(), sealer.clone()).await?);
         let (following, lookout) = (published.follow(), db.keep_lookout());
         let turn = Arc::new(Mutex::new(()));
         let applied = Applied::default();
@@ -161,6 +196,8 @@ impl Store {
             clock,
             authority_time,
             published,
+            sealer,
+            heads,
             turn,
             applied,
             following,

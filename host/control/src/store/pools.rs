@@ -2,29 +2,37 @@
 //!
 //! The rules are `model::pool`'s; here they are applied to rows, under the lock of the
 //! family's root, so that no two changes of one family's pools cross. Claims lock the pools
-//! only. Use that exists when a pool is made, a claim under way included, counts as a fact.
+//! only; of tokens the quota authority decides, and `tokens` keeps its accounts in order. Use that exists when a pool is made, a claim under way included, counts as a fact.
 //! Invariant: stored shares keep every rule of `model::pool::faults` at every level.
 
 pub(in crate::store) mod family;
+mod places;
 mod put;
 #[cfg(test)]
 mod tests;
+pub(in crate::store) mod tokens;
 
 use std::collections::BTreeMap;
 
 use model::{
+    anchor::Anchor,
     catalog::Catalog,
+    clock::UnixMs,
     pool::{Family, POOLED, Share, Terms},
     quota::Metric,
-    tenant::TenantId,
+    tenant::{Tenant, TenantId},
+    window::Window,
 };
 use uuid::Uuid;
 
+use self::family::Use;
+pub(in crate::store) use self::places::places;
 pub use self::put::{NewPool, PoolFault, PoolRule, PoolsError};
 use super::{
     Store, StoreError,
     authority::uint,
     db::{ControlTx, Purpose, Tx, sql},
+    hierarchy,
     rows::{self, Span},
 };
 
@@ -33,7 +41,8 @@ use super::{
 pub struct PoolReport {
     /// Its size.
     pub total: u64,
-    /// What its members use, those of pools further down included.
+    /// What its members use, those of pools further down included, and of tokens what former
+    /// members took in this window.
     pub used: u64,
     /// Guaranteed shares in full, and use beyond them; facts may bring it above the total.
     pub committed: u64,
@@ -63,6 +72,23 @@ pub struct PoolCap {
     pub limit: u64,
 }
 
+/// Names pools as they are set, whatever is used of them: the same tag, the same pools.
+#[must_use]
+pub fn tag(pools: &BTreeMap<Metric, PoolReport>) -> String {
+    let set: Vec<_> = pools
+        .iter()
+        .map(|(metric, pool)| {
+            let share = |report: &ShareReport| {
+                (report.slug.clone(), report.share.guaranteed, report.share.max)
+            };
+            let shares: Option<Vec<_>> =
+                pool.shares.as_ref().map(|shares| shares.iter().map(share).collect());
+            (metric.as_str(), pool.total, shares)
+        })
+        .collect();
+    model::audit::digest(serde_json::json!(set).to_string().as_bytes())
+}
+
 impl Store {
     /// The pools of a tenant, by metric.
     ///
@@ -70,8 +96,26 @@ impl Store {
     /// The store failed.
     pub async fn pools(&self, owner: TenantId) -> Result<BTreeMap<Metric, PoolReport>, StoreError> {
         let mut tx = self.db.control(Purpose::Read).await?;
-        let reports = reports(&mut tx, owner).await;
+        let reports = reports(&mut tx, owner, self.clock.now()).await;
         tx.end(reports).await
+    }
+
+    /// When the months of a tenant's quotas begin: as those of the tenant above the pools of
+    /// API calls that it draws from, as published.
+    #[must_use]
+    pub fn quota_anchor(&self, tenant: &Tenant) -> Anchor {
+        let directory = self.published.directory().borrow();
+        let mut anchor = tenant.quota_anchor;
+        let mut line = hierarchy::records(&directory, Some(tenant.id)).peekable();
+        while let (Some(held), Some(parent)) = (line.next(), line.peek()) {
+            let share = held.pools.of(Metric::ApiCalls).share;
+            let total = parent.pools.of(Metric::ApiCalls).total;
+            if share.is_none() || total.is_none() {
+                break;
+            }
+            anchor = parent.tenant.quota_anchor;
+        }
+        anchor
     }
 
     /// Where a pool replaces the quota of a tenant's plan, by metric. A quota that is not
@@ -142,11 +186,13 @@ impl Bounds {
 async fn reports(
     tx: &mut ControlTx,
     owner: TenantId,
+    now: UnixMs,
 ) -> Result<BTreeMap<Metric, PoolReport>, StoreError> {
     let mut reports = BTreeMap::new();
     for metric in POOLED {
         if let Some(terms) = terms(tx, owner, metric).await? {
-            reports.insert(metric, report(tx, owner, metric, terms).await?);
+            let window = tokens::window(tx, owner, metric, now).await?;
+            reports.insert(metric, report(tx, owner, metric, terms, window).await?);
         }
     }
     Ok(reports)
@@ -157,8 +203,14 @@ async fn report(
     owner: TenantId,
     metric: Metric,
     terms: Terms,
+    window: Option<Window>,
 ) -> Result<PoolReport, StoreError> {
-    let family = family::below(tx, owner, metric).await?;
+    let used = window.map_or(Use::Levels, Use::Charged);
+    let family = family::below(tx, owner, metric, used).await?;
+    let carried = match window {
+        Some(window) => tokens::carried(tx, owner, metric, window).await?,
+        None => 0,
+    };
     let mut shares = None;
     if terms.shares.is_some() {
         let slugs = slugs(tx, owner).await?;
@@ -173,8 +225,8 @@ async fn report(
     }
     Ok(PoolReport {
         total: terms.total,
-        used: family.used_below(owner),
-        committed: family.committed(owner),
+        used: family.used_below(owner).saturating_add(carried),
+        committed: family.committed(owner).saturating_add(carried),
         shares,
     })
 }

@@ -19,6 +19,7 @@ use super::{
     StoreError,
     db::{Db, Notices, Purpose},
     directory,
+    sealed::Sealer,
 };
 
 /// How often the head is looked at without being told, in ms: changes arrive in five
@@ -34,6 +35,7 @@ const PAUSE_MAX_MS: u64 = 1_000;
 #[derive(Debug)]
 pub(super) struct Published {
     db: Db,
+    sealer: Sealer,
     directory: watch::Sender<Arc<Directory>>,
     /// The revision up to which the directory is complete; 0 before the first load.
     complete_to: Mutex<i64>,
@@ -41,9 +43,9 @@ pub(super) struct Published {
 
 impl Published {
     /// Reads the whole directory.
-    pub(super) async fn open(db: Db) -> Result<Self, StoreError> {
+    pub(super) async fn open(db: Db, sealer: Sealer) -> Result<Self, StoreError> {
         let directory = watch::Sender::new(Arc::new(Directory::default()));
-        let published = Self { db, directory, complete_to: Mutex::new(0) };
+        let published = Self { db, sealer, directory, complete_to: Mutex::new(0) };
         published.catch_up().await?;
         Ok(published)
     }
@@ -56,7 +58,7 @@ impl Published {
     pub(super) async fn catch_up(&self) -> Result<(), StoreError> {
         let mut complete_to = self.complete_to.lock().await;
         let mut tx = self.db.control(Purpose::Read).await?;
-        let news = directory::news(&mut tx, *complete_to).await;
+        let news = directory::news(&mut tx, &self.sealer, *complete_to).await;
         let Some(news) = tx.end(news).await? else { return Ok(()) };
         let head = news.head;
         // Nobody else publishes while this one knows how far it is complete.

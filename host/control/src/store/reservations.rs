@@ -31,9 +31,6 @@ use super::{
     rows::{instant, stored},
 };
 
-/// Reservations of a tenant in one list (500): more are not looked through by hand.
-pub const RESERVATIONS_SHOWN_MAX: u32 = 500;
-
 /// One run of one edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdgeRun {
@@ -208,16 +205,19 @@ impl Store {
         tx.end(sums).await
     }
 
-    /// The reservations of a tenant, the oldest first; [`RESERVATIONS_SHOWN_MAX`] at most.
+    /// Up to `limit` reservations of a tenant, the oldest first, after the one that was made
+    /// at a time under an id.
     ///
     /// # Errors
     /// The store failed.
     pub async fn reservations(
         &self,
         tenant: TenantId,
+        after: Option<(UnixMs, Uuid)>,
+        limit: u32,
     ) -> Result<Vec<ReservationRecord>, StoreError> {
         let mut tx = self.db.tenant(tenant, Purpose::Read).await?;
-        let records = list(&mut tx, self.clock.now()).await;
+        let records = list(&mut tx, after, limit, self.clock.now()).await;
         tx.end(records).await
     }
 }
@@ -311,12 +311,21 @@ async fn sums(tx: &mut TenantTx, now: UnixMs) -> Result<BTreeMap<Metric, SetAsid
     rows.into_iter().map(sum).collect()
 }
 
-async fn list(tx: &mut TenantTx, now: UnixMs) -> Result<Vec<ReservationRecord>, StoreError> {
+async fn list(
+    tx: &mut TenantTx,
+    after: Option<(UnixMs, Uuid)>,
+    limit: u32,
+    now: UnixMs,
+) -> Result<Vec<ReservationRecord>, StoreError> {
+    let (at, id) = after.unwrap_or((UnixMs(0), Uuid::nil()));
     let rows: Vec<(Uuid, String, i64, i64, i64)> =
         sql("SELECT id, metric, amount, created_at, expires_at FROM usage_reservation
-             WHERE tenant_id = $1 ORDER BY created_at, id LIMIT $2")
+             WHERE tenant_id = $1 AND (created_at, id) > ($2, $3)
+             ORDER BY created_at, id LIMIT $4")
         .bind(tx.tenant().0)
-        .bind(i64::from(RESERVATIONS_SHOWN_MAX))
+        .bind(stored(at))
+        .bind(id)
+        .bind(i64::from(limit))
         .all(tx)
         .await?;
     let record = |(id, name, amount, created_at, expires_at): (Uuid, String, i64, i64, i64)| {

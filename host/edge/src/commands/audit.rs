@@ -3,13 +3,17 @@
 //! Invariant: nothing that the server says about the chain is believed; it only hands out
 //! the entries. A break names the first entry that does not follow from those before it.
 
-use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow, bail};
 use clap::Subcommand;
+use control::keys::verifies;
 use model::{
-    audit::{AuditEntry, GENESIS, PLATFORM_CHAIN},
+    audit::{AuditEntry, AuditHead, GENESIS, PLATFORM_CHAIN},
     tenant::TenantId,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     output::{self, Progress},
@@ -45,6 +49,10 @@ struct Verify {
     /// A head that was printed before, as NUMBER:HASH; the chain must go through it.
     #[arg(long, value_name = "HEAD", value_parser = head)]
     through: Option<Head>,
+    /// Public key of the installation, in base64, as `/api/v1/audit/key` showed it when it
+    /// was trusted: every signed head must be signed by it, and the chain go through it.
+    #[arg(long, value_name = "KEY")]
+    public_key: Option<String>,
 }
 
 /// The last entry of a chain, as far as it was read.
@@ -66,11 +74,13 @@ fn head(text: &str) -> Result<Head, String> {
 struct Walk {
     chain: TenantId,
     head: Head,
-    through: Option<Head>,
+    /// Entries that the chain must have: number and hash.
+    through: BTreeMap<u64, String>,
 }
 
 impl Walk {
-    fn new(chain: TenantId, through: Option<Head>) -> Self {
+    fn new(chain: TenantId, through: impl IntoIterator<Item = Head>) -> Self {
+        let through = through.into_iter().map(|kept| (kept.seq, kept.hash)).collect();
         Self { chain, head: Head { seq: 0, hash: GENESIS.to_owned() }, through }
     }
 
@@ -86,7 +96,7 @@ impl Walk {
         if entry.hash != entry.expected_hash(self.chain) {
             return Err(format!("entry {next} was changed: its hash does not cover what it says"));
         }
-        if self.through.as_ref().is_some_and(|kept| kept.seq == next && kept.hash != entry.hash) {
+        if self.through.get(&next).is_some_and(|kept| *kept != entry.hash) {
             return Err(format!("entry {next} is another than the head that was kept"));
         }
         self.head = Head { seq: next, hash: entry.hash.clone() };
@@ -95,10 +105,10 @@ impl Walk {
 
     /// Ends the walk at the end of the chain.
     fn end(self) -> Result<Head, String> {
-        match self.through {
-            Some(kept) if kept.seq > self.head.seq => Err(format!(
-                "the chain ends at entry {}, before the head that was kept ({})",
-                self.head.seq, kept.seq
+        match self.through.keys().next_back() {
+            Some(kept) if *kept > self.head.seq => Err(format!(
+                "the chain ends at entry {}, before the head that was kept ({kept})",
+                self.head.seq
             )),
             _ => Ok(self.head),
         }
@@ -121,7 +131,19 @@ impl Verify {
                 (Call::get(&["tenants", &id, "audit"]), chain)
             }
         };
-        let mut walk = Walk::new(chain, self.through);
+        let signed = match &self.public_key {
+            Some(key) => signed_heads(session, chain, key).await?,
+            None => Vec::new(),
+        };
+        let signatures = self.public_key.as_ref().map(|_| signed.len());
+        let mut kept = signed;
+        if let Some(head) = self.through {
+            if kept.iter().any(|signed| signed.seq == head.seq && signed.hash != head.hash) {
+                bail!("the chain is broken: entry {} was signed as another one", head.seq);
+            }
+            kept.push(head);
+        }
+        let mut walk = Walk::new(chain, kept);
         let mut pages = Pages::numbered(&session.client, call);
         let progress = Progress::new();
         while let Some(page) = pages.next(Some(PAGE)).await? {
@@ -136,17 +158,58 @@ impl Verify {
         }
         drop(progress);
         match walk.end() {
-            Ok(head) => output::text(&shown(&head, session.json)),
+            Ok(head) => output::text(&shown(&head, signatures, session.json)),
             Err(broken) => bail!("the chain is broken: {broken}"),
         }
     }
 }
 
-fn shown(head: &Head, json: bool) -> String {
-    if json {
-        return format!("{}\n", serde_json::json!({"verified": head.seq, "head": head}));
+/// The heads of a chain that were signed, when all of them are by `key`.
+async fn signed_heads(session: &Session, chain: TenantId, key: &str) -> Result<Vec<Head>> {
+    let id = chain.to_string();
+    // Of the platform's chain the API shows the latest head only.
+    let (call, of_all) = match chain {
+        PLATFORM_CHAIN => (Call::get(&["admin", "audit", "heads"]), true),
+        _ => (Call::get(&["tenants", &id, "audit", "heads"]), false),
+    };
+    let mut pages = Pages::new(&session.client, call);
+    let mut heads = Vec::new();
+    while let Some(page) = pages.next(Some(PAGE)).await? {
+        for item in page.items()? {
+            let head =
+                AuditHead::deserialize(item).map_err(|_| ClientError::Unreadable("signed head"))?;
+            if head.chain == chain {
+                heads.push(checked(head, key).map_err(|why| anyhow!("a signed head: {why}"))?);
+            }
+        }
+        if of_all && !heads.is_empty() {
+            break;
+        }
     }
-    format!("{} entries verified\nhead {}:{}\n", head.seq, head.seq, head.hash)
+    Ok(heads)
+}
+
+/// What a signed head says, if it is signed by `key`.
+fn checked(head: AuditHead, key: &str) -> Result<Head, String> {
+    if head.public_key != key {
+        return Err(format!("entry {} is signed with another key: {}", head.seq, head.public_key));
+    }
+    if !verifies(key, &head.message(), &head.signature) {
+        return Err(format!("the signature of entry {} does not hold", head.seq));
+    }
+    Ok(Head { seq: head.seq, hash: head.hash })
+}
+
+fn shown(head: &Head, signatures: Option<usize>, json: bool) -> String {
+    if json {
+        let mut shown = Map::new();
+        shown.insert("verified".to_owned(), head.seq.into());
+        shown.insert("head".to_owned(), serde_json::json!(head));
+        shown.extend(signatures.map(|signatures| ("signatures".to_owned(), signatures.into())));
+        return format!("{}\n", Value::Object(shown));
+    }
+    let signed = signatures.map_or_else(String::new, |n| format!("{n} signed heads verified\n"));
+    format!("{} entries verified\n{signed}head {}:{}\n", head.seq, head.seq, head.hash)
 }
 
 #[cfg(test)]
@@ -212,6 +275,30 @@ mod tests {
         assert!(walk(&entries[..2], Some(kept)).expect_err("a break").contains("ends at entry 2"));
         let other = Head { seq: 2, hash: GENESIS.into() };
         assert!(walk(&entries, Some(other)).expect_err("a break").contains("entry 2 is another"));
+    }
+
+    #[test]
+    fn a_signed_head_is_believed_with_its_own_key_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = |name| control::keys::HeadKey::open(&folder.path().join(name)).expect("a key");
+        let (key, other) = (open("a"), open("b"));
+        let entries = chain(3);
+        let mut signed = AuditHead {
+            chain: PLATFORM_CHAIN,
+            seq: 3,
+            hash: entries[2].hash.clone(),
+            at_ms: 7,
+            public_key: key.public().to_owned(),
+            signature: String::new(),
+        };
+        signed.signature = key.sign(&signed.message());
+        let kept = checked(signed.clone(), key.public()).expect("a head");
+        assert_eq!(walk(&entries, Some(kept.clone())), Ok(kept.clone()));
+        assert!(walk(&entries[..2], Some(kept)).expect_err("a break").contains("ends at entry 2"));
+        let refused = checked(signed.clone(), other.public()).expect_err("a refusal");
+        assert!(refused.contains("another key"), "{refused}");
+        let forged = AuditHead { seq: 2, hash: entries[1].hash.clone(), ..signed };
+        assert!(checked(forged, key.public()).expect_err("a refusal").contains("does not hold"));
     }
 
     #[test]

@@ -11,14 +11,16 @@ use model::secret::Secret;
 use reqwest::Url;
 
 use crate::{
-    client::{Answer, Call, Client, ClientError, DEFAULT_SERVER},
+    client::{Answer, Call, Client, ClientError, DEFAULT_SERVER, Pages},
     config::ENV_ADMIN_TOKEN,
 };
 
-use super::output;
+use super::output::{self, Progress};
 
 /// The token that commands send.
 const ENV_TOKEN: &str = "LEANVIBE_EDGE_TOKEN";
+/// Items of a page, as many as the API gives.
+const PAGE_MAX: usize = 200;
 /// Longest file of a token, in bytes: a token has a hundred, a wrong file millions.
 const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 
@@ -119,6 +121,28 @@ impl Session {
     ) -> Result<()> {
         let answer = self.client.send(call).await?;
         self.print_answer(&answer, show)
+    }
+
+    /// Reads a list to its end, and shows it: page by page as it came, or as `show` makes it
+    /// of all items together.
+    pub(super) async fn print_all(
+        &self,
+        call: Call,
+        show: impl FnOnce(&serde_json::Value) -> String,
+    ) -> Result<()> {
+        let mut pages = Pages::new(&self.client, call);
+        let mut items = Vec::new();
+        let progress = Progress::new();
+        while let Some(page) = pages.next(Some(PAGE_MAX)).await? {
+            if self.json {
+                output::line(&page.text)?;
+            } else {
+                items.extend_from_slice(page.items()?);
+                progress.say(format_args!("{} read", items.len()));
+            }
+        }
+        drop(progress);
+        if self.json { Ok(()) } else { output::text(&show(&serde_json::json!({ "items": items }))) }
     }
 
     /// Shows an answer.

@@ -148,7 +148,7 @@ impl Rotate {
 
 async fn list(session: &Session, of: &Of) -> Result<()> {
     let path = of.path(session, &[]).await?;
-    session.print(&Call::get(&path), listed).await
+    session.print_all(Call::get(&path), listed).await
 }
 
 fn listed(page: &Value) -> String {

@@ -9,7 +9,7 @@ mod seed;
 
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use control::Store;
 use model::clock::{Clock, SystemClock};
 
@@ -42,7 +42,8 @@ pub async fn start(config: &Config) -> Result<Running> {
 
 /// Seeds before the program starts, so that it never sees half a tenant.
 async fn seeded(config: &Config, clock: Arc<dyn Clock>) -> Result<seed::Keys> {
-    let store = Store::open(&config.store_url(), clock).await?;
+    let keys = config.keys().context("data.keys_dir")?;
+    let store = Store::open_with_keys(&config.store_url(), clock, keys).await?;
     let keys = seed::seed(&store, &config.data.dir).await;
     store.close().await;
     keys

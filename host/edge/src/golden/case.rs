@@ -158,7 +158,7 @@ impl Case {
             version: 1,
         };
         Ok(TenantEntry::new(
-            Arc::new(TenantRecord { tenant, secrets: part.secrets() }),
+            Arc::new(TenantRecord { tenant, secrets: part.secrets(), pools: Default::default() }),
             Arc::clone(plan),
             Arc::clone(group),
             Arc::clone(home),

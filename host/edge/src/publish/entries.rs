@@ -12,6 +12,8 @@ use std::{
 use model::{
     catalog::ReloadProblem,
     directory::{Directory, Listed, TenantRecord},
+    pool::{self, Drawn},
+    quota::Metric,
     shards::Changes,
     snapshot::{Served, Snapshot, TenantEntry},
     tenant::{FAMILY_DEPTH_MAX, Status, TenantId},
@@ -94,7 +96,7 @@ impl<'a> Join<'a> {
             Arc::clone(&last.chain),
             ancestors(record, self.directory),
         );
-        Some(Arc::new(entry.under(last.rate)))
+        Some(Arc::new(entry.under(last.rate).in_pools(last.drawn)))
     }
 
     async fn entry(
@@ -122,6 +124,7 @@ impl<'a> Join<'a> {
             .ok_or_else(|| missing("regions.toml", "group.regions", &tenant.data_residency))?;
         let chain = chains.of(plan, record).await;
         let ancestors = ancestors(record, self.directory);
+        let drawn = drawn(record, &ancestors, declared);
         let own_rate = declared.tenants.get(tenant.slug.as_str()).and_then(|own| own.rate);
         if let Some(last) = self.last.tenant(tenant.id)
             && Arc::ptr_eq(&last.record, record)
@@ -129,6 +132,7 @@ impl<'a> Join<'a> {
             && Arc::ptr_eq(&last.group, group)
             && last.chain.is_same(&chain)
             && last.rate == own_rate.or(plan.rate)
+            && last.drawn == drawn
             && last.ancestors.len() == ancestors.len()
             && last.ancestors.iter().zip(&ancestors).all(|(a, b)| Arc::ptr_eq(a, b))
         {
@@ -142,7 +146,7 @@ impl<'a> Join<'a> {
             chain,
             ancestors,
         );
-        Ok(Arc::new(entry.under(own_rate)))
+        Ok(Arc::new(entry.under(own_rate).in_pools(drawn)))
     }
 }
 
@@ -151,9 +155,24 @@ fn of(entry: Arc<TenantEntry>, listed: &Listed) -> Served {
 }
 
 async fn give_way(done: usize) {
-    if done % TENANTS_PER_TURN == 0 {
+    if done.is_multiple_of(TENANTS_PER_TURN) {
         tokio::task::yield_now().await;
     }
+}
+
+/// What the pools above a tenant allow. A plan of the top that is gone bounds nothing here:
+/// the pool was within it when it was set.
+fn drawn(
+    record: &TenantRecord,
+    ancestors: &[Arc<TenantRecord>],
+    declared: &Declarations,
+) -> [Option<Drawn>; Metric::CONSUMABLE.len()] {
+    Metric::CONSUMABLE.map(|metric| {
+        pool::drawn(metric, record, ancestors, |top| {
+            let plan = declared.plans.get(&top.tenant.plan);
+            plan.map_or(u64::MAX, |plan| plan.quotas_of(&top.tenant).of(metric))
+        })
+    })
 }
 
 /// The parents of a tenant upwards; a path that is too long is cut.

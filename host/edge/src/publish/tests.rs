@@ -130,7 +130,11 @@ fn apply(directory: &mut Directory, step: &Step) {
     match *step {
         Step::Create(tenant) => {
             if directory.record(id(tenant)).is_none() {
-                let record = TenantRecord { tenant: new(tenant), secrets: BTreeMap::new() };
+                let record = TenantRecord {
+                    tenant: new(tenant),
+                    secrets: BTreeMap::new(),
+                    pools: Default::default(),
+                };
                 let listed = Listed { record: Arc::new(record), keys: Arc::default() };
                 directory.tenants.insert(listed);
             }
@@ -326,7 +330,11 @@ async fn a_tenant_whose_plan_is_unknown_keeps_the_one_it_had_and_a_new_one_is_le
     let mut publisher = world.publisher(&directory).await;
     for tenant in [0, 1] {
         let unknown = Tenant { plan: "gone".to_owned(), ..new(tenant) };
-        let record = Arc::new(TenantRecord { tenant: unknown, secrets: BTreeMap::new() });
+        let record = Arc::new(TenantRecord {
+            tenant: unknown,
+            secrets: BTreeMap::new(),
+            pools: Default::default(),
+        });
         directory.tenants.insert(Listed { record, keys: Arc::default() });
     }
     publisher.directory_changed(Arc::new(directory)).await;

@@ -5,7 +5,7 @@
 //! and the caller must behave as if the tranche was debited and the credit was not made.
 
 use super::{BootId, Fence, Holder, HolderId, InstallPermit, WindowKey};
-use crate::{BoxFuture, clock::UnixMs};
+use crate::{BoxFuture, clock::UnixMs, tenant::TenantId};
 
 /// The authority failed or did not answer; the caller tries again later.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +67,20 @@ pub struct OpenRequest {
     pub latest: u64,
     /// The limit in force.
     pub limit: u64,
+    /// The quota above the pools that the tenant draws from, as far as the caller knows;
+    /// `None` when it knows of none. Then the terms of the pools decide, not `limit`.
+    pub above: Option<Above>,
     /// Tokens that the tenant spends per second, as observed; sizes the tranche.
     pub rate_per_s: u64,
+}
+
+/// The tenant above all pools that another one draws from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Above {
+    /// Who.
+    pub tenant: TenantId,
+    /// Its quota.
+    pub limit: u64,
 }
 
 /// Answer to one [`OpenRequest`].
@@ -81,8 +93,12 @@ pub enum Opening {
         /// The latest epoch of the kind that was asked for.
         latest: u64,
     },
-    /// The limit is granted. Nothing was debited.
+    /// The limit is granted, or a pool above has no more; or the caller does not know the
+    /// pools as they are now. Nothing was debited.
     Exhausted,
+    /// A pool above has no more, but other members hold tokens of it that they may not need;
+    /// their tranches start closing. Nothing was debited.
+    Parked,
 }
 
 /// What a holder spent of one lease so far: of one tranche it may have several, one after

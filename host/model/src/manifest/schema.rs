@@ -115,7 +115,7 @@ impl Problems {
                 "required" if !is_list_of_texts(value) => {
                     self.add(&place, "must be a list of names");
                 }
-                "enum" if !value.as_array().is_some_and(|values| !values.is_empty()) => {
+                "enum" if value.as_array().is_none_or(Vec::is_empty) => {
                     self.add(&place, "must be a list with an entry");
                 }
                 "minimum" | "maximum" if !value.is_number() => {

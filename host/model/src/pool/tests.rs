@@ -128,6 +128,50 @@ proptest! {
     }
 
     #[test]
+    fn within_its_room_nobody_takes_more_than_a_pool_has_and_a_guarantee_can_be_had(
+        mut setting in setting(), steps in prop::collection::vec((0_usize..7, 0_u64..9), 0..60),
+    ) {
+        for (n, amount) in steps {
+            let room = setting.family().room(id(n), setting.plan);
+            setting.members[n].used += amount.min(room);
+            let family = setting.family();
+            for (n, member) in setting.members.iter().enumerate() {
+                let room = family.room(id(n), setting.plan);
+                prop_assert_eq!(family.claim(id(n), room, setting.plan), Ok(()));
+                prop_assert!(family.claim(id(n), room + 1, setting.plan).is_err());
+                if let Some(Membership { share, .. }) = member.membership {
+                    prop_assert!(setting.demand(n) + room >= share.guaranteed);
+                }
+                prop_assert!(family.used_below(id(n)) <= member.pool.unwrap_or(0));
+            }
+        }
+    }
+
+    #[test]
+    fn room_is_never_more_than_what_the_pools_have_left_whatever_they_were_before(
+        mut setting in setting(), facts in prop::collection::vec(0_u64..20, 7),
+    ) {
+        for (member, used) in setting.members.iter_mut().zip(facts) {
+            member.used = used;
+        }
+        for n in 0..setting.members.len() {
+            let room = setting.family().room(id(n), setting.plan);
+            if room == 0 {
+                continue;
+            }
+            let mut after = setting.clone();
+            after.members[n].used += room;
+            let family = after.family();
+            let mut owner = family.membership(id(n)).map(|held| held.owner);
+            while let Some(above) = owner {
+                let pool = after.members.iter().find(|member| member.tenant == above);
+                prop_assert!(family.used_below(above) <= pool.and_then(|pool| pool.pool).unwrap_or(0));
+                owner = family.membership(above).map(|held| held.owner);
+            }
+        }
+    }
+
+    #[test]
     fn facts_may_exceed_a_pool_and_then_claims_draw_nothing_more_from_it(
         mut setting in setting(), steps in steps(true),
     ) {

@@ -206,7 +206,8 @@ fn snapshot(
             .map(|(name, calls)| (name.to_owned(), Arc::new(plan(name, calls, setup))))
             .collect();
     let entry = |tenant: Tenant, chain: &Arc<Chain>| {
-        let record = Arc::new(TenantRecord { tenant, secrets: BTreeMap::new() });
+        let record =
+            Arc::new(TenantRecord { tenant, secrets: BTreeMap::new(), pools: Default::default() });
         let plan = Arc::clone(&plans["developer"]);
         let (group, near) = (Arc::clone(&group), Arc::clone(&near));
         Arc::new(TenantEntry::new(record, plan, group, near, Arc::clone(chain), Vec::new()))
@@ -456,7 +457,7 @@ impl Meter for FakeMeter {
         let window = Window::of(metric, now, Default::default())?;
         let limit = if metric == Metric::ApiCalls { 1_000 } else { 100 };
         let unlimited = self.mode() == Mode::Unlimited;
-        Some(QuotaStatus { metric, limit, window, remaining: limit - 1, unlimited })
+        Some(QuotaStatus { metric, limit, window, remaining: limit - 1, unlimited, pooled: false })
     }
 }
 

@@ -15,7 +15,7 @@ const KEYS_MAX: usize = 256;
 
 /// Time in which tokens of closed epochs come back, in ms: every edge seals at its next
 /// report but one. Requests meanwhile are told to come again soon.
-const SETTLE_MS: u64 = 3_000;
+pub(super) const SETTLE_MS: u64 = 3_000;
 
 /// Confirmations: wanted, and under way.
 #[derive(Default)]

@@ -203,13 +203,13 @@ impl Keeper {
             return;
         }
         account.soft = 0;
+        let left = account.key.window.end.ms_since(self.shared.clock.latest());
+        let end = self.shared.clock.monotonic_ms().saturating_add(left);
         let expires = match via {
-            Via::Direct => NEVER,
-            Via::Shared => {
-                let left = account.key.window.end.ms_since(self.shared.clock.latest());
-                let end = self.shared.clock.monotonic_ms().saturating_add(left);
-                leased.sent_at.saturating_add(grant.ttl_ms).min(end)
-            }
+            Via::Direct if self.common.is_none() => NEVER,
+            // Whoever shares windows leaves them early, by all tokens.
+            Via::Direct => end,
+            Via::Shared => leased.sent_at.saturating_add(grant.ttl_ms).min(end),
         };
         self.credit(account, via, grant, expires);
         if via == Via::Shared {
@@ -246,6 +246,9 @@ impl Keeper {
             return;
         }
         account.slot().set_beyond(0);
+        if via == Via::Shared && tokens == 0 {
+            self.leave_own(account);
+        }
         if tokens > 0 || account.pending > 0 {
             // What the authority does not have yet may come back; its answer is told at once.
             account.retry_at = self.shared.clock.monotonic_ms() + OPENING_MS;
@@ -348,11 +351,16 @@ impl Keeper {
         true
     }
 
-    /// Takes the tokens out of a lease that expired; they go back with the next message.
+    /// Takes the tokens out of a shared lease that expired; they go back with the next message.
+    /// An own one expires with its window, a little before the next is entered.
     fn park_expired(&mut self, account: &mut Account) {
         let now = self.shared.clock.monotonic_ms();
-        if account.lease.as_ref().is_some_and(|lease| lease.expires <= now) {
-            self.park(account, 0);
+        match account.lease.as_ref().filter(|lease| lease.expires <= now).map(|lease| lease.via) {
+            Some(Via::Shared) => self.park(account, 0),
+            Some(Via::Direct) => {
+                self.retries.insert(account.id());
+            }
+            None => {}
         }
     }
 
@@ -384,6 +392,15 @@ impl Keeper {
         if let Some(lease) = account.lease.take() {
             self.finish(account, &lease);
         }
+    }
+
+    /// Gives up own tranches of which nothing is at hand: the shared dispatcher is asked now,
+    /// so that nobody would look at them as long as it has nothing to grant.
+    fn leave_own(&mut self, account: &mut Account) {
+        if account.lease.as_ref().is_some_and(|lease| lease.via == Via::Direct) {
+            self.end_lease(account);
+        }
+        self.forget_own(account);
     }
 
     /// Seals the account's own tranches: what was not granted of them comes back.

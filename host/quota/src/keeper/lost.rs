@@ -20,11 +20,17 @@ use super::{
 
 /// CLOSE calls under way at once: they are cheap, and nothing waits for them.
 const CALLS_MAX: usize = 64;
+/// Epochs of which a dispatcher has forgotten everything that are remembered; beyond it some
+/// are asked about once more.
+const FORGOTTEN_MAX: usize = 4_096;
 
 /// Shares that are asked for, and those that were told.
 #[derive(Default)]
 pub(super) struct Lost {
     asked: BTreeSet<(EpochRef, HolderId)>,
+    /// Of which the dispatcher knows nothing: nor will it ever, since an epoch is installed
+    /// once. The authority names them with every report until their window is over.
+    forgotten: BTreeSet<EpochRef>,
     pub(super) told: Vec<LostShare>,
 }
 
@@ -38,7 +44,9 @@ pub(super) struct LostAnswer {
 impl Keeper {
     /// Asks the dispatcher what a lost holder had.
     pub(super) fn ask_lost(&mut self, of: EpochRef, fence: Fence, holder: HolderId) {
-        let asked = self.lost.asked.len() >= CALLS_MAX || self.lost.asked.contains(&(of, holder));
+        let asked = self.lost.asked.len() >= CALLS_MAX
+            || self.lost.asked.contains(&(of, holder))
+            || self.lost.forgotten.contains(&of);
         let Some(common) = self.common.clone().filter(|_| !asked) else { return };
         if common.fence(&of.key) != Some(fence) {
             return;
@@ -54,6 +62,12 @@ impl Keeper {
     pub(super) fn on_lost_answer(&mut self, lost: LostAnswer) {
         let LostAnswer { of, holder, answer } = lost;
         self.lost.asked.remove(&(of, holder));
+        if let Ok(None) = answer {
+            if self.lost.forgotten.len() >= FORGOTTEN_MAX {
+                self.lost.forgotten.pop_first();
+            }
+            self.lost.forgotten.insert(of);
+        }
         if let Ok(Some(shares)) = answer {
             let share = shares.iter().find(|(of, _)| *of == holder);
             let tokens = share.map_or(0, |(_, tokens)| *tokens);

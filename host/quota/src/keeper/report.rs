@@ -228,6 +228,19 @@ impl Keeper {
         for id in touched {
             self.credited(id, credited);
         }
+        if credited {
+            self.pools_may_have_more();
+        }
+    }
+
+    /// What came back of one account may be another's of the same pool.
+    fn pools_may_have_more(&mut self) {
+        let exhausted = |(id, account): (&Id, &Account)| {
+            let waits = account.exhausted.is_some() && account.slot().above().is_some();
+            waits.then_some(*id)
+        };
+        let ids: Vec<Id> = self.accounts.iter().filter_map(exhausted).collect();
+        ids.into_iter().for_each(|id| self.credited(id, true));
     }
 
     fn take_standings(&mut self, sent: &SentReport, standings: &[Option<Standing>]) {

@@ -17,6 +17,7 @@ use super::{
     Answered, CallFailed, Id, Keeper,
     account::{Account, Via},
     bounded,
+    bounds::SETTLE_MS,
     report::Word,
 };
 
@@ -63,9 +64,10 @@ impl Keeper {
         }
     }
 
-    /// For whom, and after which epoch, a tranche of the account is opened.
+    /// For whom, and after which epoch, a tranche of the account is opened. While an own one
+    /// may have been opened without anybody's knowledge, only such a call tells of it.
     fn opening_of(&self, account: &Account, via: Via) -> (Via, Fence, u64) {
-        let shared = self.common.as_ref().filter(|_| via == Via::Shared);
+        let shared = self.common.as_ref().filter(|_| via == Via::Shared && !account.doubt);
         match shared.and_then(|common| common.fence(&account.key)) {
             Some(fence) => (Via::Shared, fence, account.bounds.latest),
             None => (Via::Direct, Fence::Holder(self.holder), account.direct_latest),
@@ -95,7 +97,8 @@ impl Keeper {
             let rate_per_s = account.rate.at(now, account.waiting());
             let (via, fence, latest) = self.opening_of(account, via);
             let key = account.key;
-            requests.push(OpenRequest { key, fence, latest, limit, rate_per_s });
+            let above = account.slot().above();
+            requests.push(OpenRequest { key, fence, latest, limit, above, rate_per_s });
             self.open_sent.push(SentOpen { id, key, via, version });
         }
         self.to_open.extend(later);
@@ -154,6 +157,10 @@ impl Keeper {
                 Opening::Opened(permit) => keeper.take_permit(account, sent, permit),
                 Opening::Lost { latest } => keeper.take_loss(account, sent.via, latest),
                 Opening::Exhausted => keeper.take_exhausted(account, sent),
+                Opening::Parked => {
+                    keeper.take_exhausted(account, sent);
+                    account.settles_until = keeper.shared.clock.monotonic_ms() + SETTLE_MS;
+                }
             }
             keeper.serve_account(account);
         });
@@ -174,6 +181,7 @@ impl Keeper {
                 }
                 account.doubt = false;
                 account.direct_latest = latest;
+                let via = self.via(account);
                 self.request_tranche(account, via);
             }
         }

@@ -12,6 +12,7 @@ mod hot_path;
 mod kill;
 mod limits;
 mod outage;
+mod pools;
 mod rate;
 mod restart;
 mod shared;

@@ -93,6 +93,15 @@ impl Edge {
         family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum()
     }
 
+    /// The one series of a family with this label.
+    fn labelled(&self, name: &str, label: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let mut series = family.get_metric().iter();
+        let of = series.find(|metric| metric.get_label().iter().any(|of| of.value() == label));
+        of.unwrap().get_counter().get_value()
+    }
+
     /// Ends the process without a word.
     async fn crash(self) {
         let Self { quota, store, .. } = self;
@@ -247,5 +256,33 @@ async fn an_edge_that_was_taken_for_lost_begins_anew_and_wastes_at_most_its_leas
     let impostor = site.edge_at("impostor", "a").await;
     spent += spend_out(&[&a, &b, &impostor], &tenant).await;
     assert!((980..=1_000).contains(&spent), "{spent}");
+    audit(&b).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_has_forgotten_of_a_lost_machine_is_asked_for_once() {
+    let site = Site::new();
+    let (a, b) = (site.edge("a").await, site.edge("b").await);
+    let tenant = tenant(1_000, 0);
+    let mut spent = a.spend(&tenant, API, 100).await + b.spend(&tenant, API, 10).await;
+    a.crash().await;
+    site.redis.flush();
+    // Its disk is gone too: what it held is told by nobody.
+    let a = site.edge_at("another disk", "a").await;
+    spent += spend_out(&[&a, &b], &tenant).await;
+    assert!(spent <= 1_000, "{spent}");
+    let closes = || [&a, &b].map(|edge| edge.labelled("quota_dispatcher_calls_total", "close"));
+    let reports = || [&a, &b].map(|edge| edge.labelled("quota_authority_calls_total", "report"));
+    let after = async |more: f64| {
+        let before = reports();
+        while reports().iter().zip(before).any(|(now, before)| *now < before + more) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    after(20.0).await;
+    let asked = closes();
+    assert!(asked.iter().sum::<f64>() > 0.0, "{}", site.epochs());
+    after(20.0).await;
+    assert_eq!(closes(), asked, "with every report again");
     audit(&b).await;
 }

@@ -71,7 +71,8 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         created_at: UnixMs(0),
         version: 1,
     };
-    let record = Arc::new(TenantRecord { tenant, secrets: Default::default() });
+    let record =
+        Arc::new(TenantRecord { tenant, secrets: Default::default(), pools: Default::default() });
     let region = Arc::new(Region { name: "eu".into(), backends: Default::default() });
     let group = Arc::new(ResidencyGroup { name: "eu".into(), regions: vec![Arc::clone(&region)] });
     TenantEntry::new(

@@ -22,13 +22,14 @@ use model::{
 use super::{
     clock::SimClock,
     rules::{CREDITED_AFTER, Rules},
+    trace::trace,
     truth::Truth,
 };
 
 /// The number of figures that come after the end of a holder.
 const FINAL: u64 = u64::MAX;
 /// A holder that has not reported for so long is lost, while another one has.
-const SILENT_MS: u64 = 5_000;
+const SILENT_MS: u64 = 1_500;
 
 /// Holders by their order, so that a run does not hang on random names.
 type Ordinal = usize;
@@ -76,6 +77,8 @@ struct Epoch {
     tranche: u64,
     phase: Phase,
     closing_since: Duration,
+    /// What lost holders had reported beyond what CLOSE told of them: counted all the same.
+    beyond: u64,
     /// Of each holder and lease; lease 0 is the mark that the holder is through.
     reports: BTreeMap<(Ordinal, u32), Figures>,
 }
@@ -94,6 +97,13 @@ impl Epoch {
 
     fn spent(&self) -> u64 {
         self.reports.values().map(|figures| figures.spent).sum()
+    }
+
+    /// Spent by what is final: never more than the tranche. Running figures may be behind a
+    /// refund whose token went back and was granted to another.
+    fn finally_spent(&self) -> u64 {
+        let sealed = self.reports.values().filter(|one| one.sealed);
+        sealed.map(|one| one.spent).sum::<u64>() - self.beyond
     }
 
     fn is_sealed_by(&self, holder: Ordinal) -> bool {
@@ -192,11 +202,13 @@ impl Books {
         requests: &[OpenRequest],
     ) -> Option<Vec<Opening>> {
         self.alive(holder)?;
-        Some(requests.iter().map(|request| self.open_one(request)).collect())
+        let openings: Vec<_> = requests.iter().map(|request| self.open_one(request)).collect();
+        trace(&self.clock, format_args!("{requests:?}\n          -> {openings:?}"));
+        Some(openings)
     }
 
     fn open_one(&mut self, request: &OpenRequest) -> Opening {
-        let OpenRequest { key, fence, latest, limit, rate_per_s } = *request;
+        let OpenRequest { key, fence, latest, limit, rate_per_s, .. } = *request;
         let now = self.clock.elapsed();
         let row = self.windows.entry(key).or_default();
         (row.limit, row.limit_high) = (limit, row.limit_high.max(limit));
@@ -220,7 +232,9 @@ impl Books {
         row.granted += tranche;
         let (epoch, phase) = (row.latest, Phase::Open);
         let reports = BTreeMap::new();
-        row.epochs.insert(epoch, Epoch { fence, tranche, phase, closing_since: now, reports });
+        let (closing_since, beyond) = (now, 0);
+        let row_of = Epoch { fence, tranche, phase, closing_since, beyond, reports };
+        row.epochs.insert(epoch, row_of);
         if shared {
             row.bounds.latest = epoch;
             row.close_before(epoch, Some((known, fence)), now);
@@ -241,6 +255,7 @@ impl Books {
 
     pub(super) fn report(&mut self, report: &Report) -> ReportAnswer {
         let now = self.clock.now();
+        trace(&self.clock, format_args!("{report:?}"));
         let Some(ordinal) = self.alive(report.holder) else {
             return ReportAnswer { now, ended: true, ..ReportAnswer::default() };
         };
@@ -289,9 +304,13 @@ impl Books {
         if mark.is_some() && known.is_none() {
             self.truth.fail(format_args!("a lease of a tranche that was sealed: {figures:?}"));
         }
-        let LeaseReport { lease, spent, sealed, .. } = *figures;
+        let LeaseReport { lease, mut spent, sealed, .. } = *figures;
+        if !self.rules.figures_whole {
+            let others = row.spent() - known.map_or(0, |known| known.spent);
+            spent = spent.min(row.tranche.saturating_sub(others));
+        }
         row.reports.insert((from, lease), Figures { number, spent, sealed });
-        if row.spent() > row.tranche {
+        if row.finally_spent() > row.tranche {
             self.truth.fail(format_args!("more was spent than the tranche had: {figures:?}"));
         }
     }
@@ -323,10 +342,12 @@ impl Books {
             (figures.sealed, figures.number) = (true, FINAL);
         }
         let more = tokens.saturating_sub(known);
+        epoch.beyond += known.saturating_sub(*tokens);
+        self.wasted += known.saturating_sub(*tokens);
         if let Some(mark) = epoch.reports.get_mut(&(ordinal, 0)) {
             mark.spent = more;
         }
-        if epoch.spent() > epoch.tranche {
+        if epoch.finally_spent() > epoch.tranche {
             self.truth.fail(format_args!("more was granted than the tranche had: {share:?}"));
         }
     }
@@ -448,6 +469,7 @@ impl Books {
     }
 
     pub(super) fn inherit(&mut self, will: &Will) -> Inherited {
+        trace(&self.clock, format_args!("{will:?}"));
         let Some(ordinal) = self.ordinals.get(&will.predecessor).copied() else {
             return Inherited::default();
         };
@@ -505,6 +527,7 @@ impl Books {
     fn lose(&mut self, ordinal: Ordinal) {
         self.holders[ordinal].ended = true;
         self.lost += 1;
+        trace(&self.clock, format_args!("lost: {:?}", self.holders[ordinal].holder));
         let fence = Fence::Holder(self.holders[ordinal].holder.id);
         let now = self.clock.elapsed();
         for epoch in self.windows.values_mut().flat_map(|row| row.epochs.values_mut()) {

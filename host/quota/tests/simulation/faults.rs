@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     network::Place,
+    trace::trace,
     world::{Later, World},
 };
 
@@ -143,6 +144,7 @@ impl Faults {
 
 impl Fault {
     pub(super) async fn strike(self, world: &mut World) {
+        trace(&world.clock, format_args!("{self:?}"));
         match self {
             Self::Kill(edge)
             | Self::LoseMachine(edge)

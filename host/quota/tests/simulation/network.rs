@@ -88,9 +88,30 @@ impl Network {
         self: &Arc<Self>,
         edge: usize,
         place: Place,
+        act: impl FnMut() -> Option<R> + Send + 'static,
+    ) -> R {
+        let trip = self.0.lock().unwrap().trip();
+        self.carry(edge, place, trip, act).await
+    }
+
+    /// The same without a copy: a transaction is not sent again by anything on its way.
+    pub(super) async fn call_once<R: Send + 'static>(
+        self: &Arc<Self>,
+        edge: usize,
+        place: Place,
+        act: impl FnMut() -> Option<R> + Send + 'static,
+    ) -> R {
+        let trip = Trip { again: None, ..self.0.lock().unwrap().trip() };
+        self.carry(edge, place, trip, act).await
+    }
+
+    async fn carry<R: Send + 'static>(
+        self: &Arc<Self>,
+        edge: usize,
+        place: Place,
+        Trip { there, back, again }: Trip,
         mut act: impl FnMut() -> Option<R> + Send + 'static,
     ) -> R {
-        let Trip { there, back, again } = self.0.lock().unwrap().trip();
         let (reply, answer) = oneshot::channel();
         let network = Arc::clone(self);
         tokio::spawn(async move {

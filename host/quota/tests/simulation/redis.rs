@@ -15,7 +15,7 @@ use model::ledger::{
     LeaseRequest, RedisFence, RedisId, Shares, WindowKey,
 };
 
-use super::{clock::SimClock, rules::Rules};
+use super::{clock::SimClock, rules::Rules, trace::trace};
 use crate::dispatcher::InProcess;
 
 pub(super) struct Server(Mutex<State>);
@@ -92,6 +92,10 @@ impl Server {
                 request.seq = *last;
             }
             let answer = state.ledger.lease(request).now_or_never().unwrap();
+            trace(
+                &state.clock,
+                format_args!("{}: {request:?}\n          -> {answer:?}", state.lives),
+            );
             answer.unwrap_or(LeaseAnswer::Next)
         })
     }
@@ -100,7 +104,12 @@ impl Server {
         &self,
         permit: InstallPermit,
     ) -> Option<Said<Result<(), DispatcherError>>> {
-        self.with(|state| state.ledger.install(permit).now_or_never().unwrap())
+        self.with(|state| {
+            let told = format!("{permit:?}");
+            let answer = state.ledger.install(permit).now_or_never().unwrap();
+            trace(&state.clock, format_args!("{}: {told} -> {answer:?}", state.lives));
+            answer
+        })
     }
 
     pub(super) fn close(&self, of: EpochRef, fence: Fence) -> Option<Said<Option<Shares>>> {

@@ -35,12 +35,22 @@ impl Remote {
         Box::pin(async move { Ok(self.network.call(self.edge, Place::Authority, act).await) })
     }
 
-    /// A call that the authority may refuse.
+    /// A call that changes more when it is repeated.
+    fn call_once<T: Send + 'static>(
+        &self,
+        mut act: impl FnMut(&mut Books) -> T + Send + 'static,
+    ) -> Answer<'_, T> {
+        let books = Arc::clone(&self.books);
+        let act = move || Some(act(&mut books.lock().unwrap()));
+        Box::pin(async move { Ok(self.network.call_once(self.edge, Place::Authority, act).await) })
+    }
+
+    /// Such a call, that the authority may refuse.
     fn ask<T: Send + 'static>(
         &self,
         act: impl FnMut(&mut Books) -> Option<T> + Send + 'static,
     ) -> Answer<'_, T> {
-        let answer = self.call(act);
+        let answer = self.call_once(act);
         Box::pin(async move { answer.await?.ok_or_else(|| AuthorityError("refused".into())) })
     }
 }
@@ -79,7 +89,7 @@ impl Authority for Remote {
     }
 
     fn strand_others(&self, heir: HolderId) -> Answer<'_, Stranded> {
-        self.call(move |books| books.strand_others(heir))
+        self.call_once(move |books| books.strand_others(heir))
     }
 
     fn end(&self, holder: HolderId) -> Answer<'_, ()> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Which rules hold. Those are broken by the world around the engine: what the engine
 /// itself has to keep is what the simulation is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rules {
     /// A server that restarts from a dump has another fence.
     pub(super) fence: bool,
@@ -16,6 +16,9 @@ pub(super) struct Rules {
     pub(super) credit_after_seals: bool,
     /// After a power loss the machine has another boot id.
     pub(super) same_boot: bool,
+    /// Figures are taken as they are reported, and not cut down to what other holders' running
+    /// ones leave of the tranche: of those a token may have come back and be spent elsewhere.
+    pub(super) figures_whole: bool,
 }
 
 impl Rules {
@@ -25,6 +28,7 @@ impl Rules {
         install_once: true,
         credit_after_seals: true,
         same_boot: true,
+        figures_whole: true,
     };
 }
 

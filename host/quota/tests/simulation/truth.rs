@@ -39,6 +39,7 @@ struct State {
     admitted: u64,
     refunded: u64,
     broken: Option<String>,
+    wasted: Option<String>,
 }
 
 impl Truth {
@@ -51,6 +52,7 @@ impl Truth {
             admitted: 0,
             refunded: 0,
             broken: None,
+            wasted: None,
         })))
     }
 
@@ -111,8 +113,18 @@ impl Truth {
         self.0.lock().unwrap().fail(what);
     }
 
+    /// Something that was not charged is not usable.
+    pub(super) fn waste(&self, what: impl Display) {
+        self.0.lock().unwrap().wasted = Some(what.to_string());
+    }
+
+    /// What was admitted, spent or credited beyond what there is.
     pub(super) fn broken(&self) -> Option<String> {
         self.0.lock().unwrap().broken.clone()
+    }
+
+    pub(super) fn wasted(&self) -> Option<String> {
+        self.0.lock().unwrap().wasted.clone()
     }
 }
 

@@ -54,6 +54,7 @@ const BOTH: MetricSet = API.with(Metric::AiRequests);
 /// What a schedule came to.
 pub(super) struct Outcome {
     pub(super) broken: Option<String>,
+    pub(super) wasted: Option<String>,
     pub(super) admitted: u64,
     pub(super) faults: u64,
     /// Holders that were ended without their figures.
@@ -283,10 +284,11 @@ impl World {
                     Metric::CONSUMABLE.map(|metric| self.truth.charged(self.truth.present(metric)));
                 let open = self.books.lock().unwrap().open_epochs();
                 let usable = [self.usable(0), self.usable(1)];
-                self.truth.fail(format_args!(
+                self.truth.waste(format_args!(
                     "{charged:?} charged, {usable:?} should be usable of {:?}{open}",
                     self.limits
                 ));
+                break;
             }
             self.demand().await;
         }
@@ -311,6 +313,7 @@ impl World {
     fn outcome(&self, faults: &Faults) -> Outcome {
         Outcome {
             broken: self.truth.broken(),
+            wasted: self.truth.wasted(),
             admitted: self.truth.admitted(),
             faults: faults.struck(),
             lost: self.books.lock().unwrap().lost(),

@@ -202,6 +202,7 @@ pub(crate) fn exchange(tenant: u128) -> Box<PolicyExchange> {
             window,
             remaining: 7,
             unlimited: false,
+            pooled: false,
         }]
         .into_iter()
         .collect(),
@@ -237,7 +238,11 @@ fn tenant_entry(number: u128) -> Arc<TenantEntry> {
     let region = Arc::new(Region { name: "eu-central-1".into(), backends: BTreeMap::new() });
     let group = ResidencyGroup { name: "eu".into(), regions: vec![Arc::clone(&region)] };
     Arc::new(TenantEntry::new(
-        Arc::new(TenantRecord { tenant: tenant_of(number), secrets: BTreeMap::new() }),
+        Arc::new(TenantRecord {
+            tenant: tenant_of(number),
+            secrets: BTreeMap::new(),
+            pools: Default::default(),
+        }),
         Arc::new(plan),
         Arc::new(group),
         region,

@@ -46,6 +46,15 @@ impl RedisCluster {
         &self.nodes
     }
 
+    /// One of them; numbers go round.
+    ///
+    /// # Panics
+    /// Never: there are three.
+    #[must_use]
+    pub fn node(&self, number: usize) -> &Redis {
+        self.nodes.iter().cycle().nth(number % self.nodes.len()).expect("three nodes")
+    }
+
     /// `redis+cluster://127.0.0.1:PORT,127.0.0.1:PORT,…`, or `rediss+cluster://`.
     #[must_use]
     pub fn url(&self) -> String {

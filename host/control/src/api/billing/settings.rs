@@ -4,7 +4,11 @@
 //! Invariant: what is stored is a whole: percentages that sum to 100, tenants of the
 //! subtree, each named once. All that is wrong is named at once.
 
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
 use model::{
     billing::{BasisPoints, Consolidation, Share, Shares, SharesError},
     clock::UnixMs,
@@ -25,6 +29,7 @@ use crate::{
         path::TenantPath,
         problem::ApiError,
         rules,
+        tags::{content_tag, expected_tag},
     },
     store::{BillingError, BillingSettings, Settings},
 };
@@ -154,21 +159,28 @@ pub(in crate::api) async fn show(
     if !api.store.knows(tenant) {
         return Err(ApiError::NotFound);
     }
-    Ok(json(Billing::new(tenant, api.store.billing(tenant).await?)))
+    Ok(answer(tenant, api.store.billing(tenant).await?))
+}
+
+fn answer(tenant: TenantId, settings: BillingSettings) -> Response {
+    let tag = content_tag(&settings.tag());
+    (tag, json(Billing::new(tenant, settings))).into_response()
 }
 
 pub(in crate::api) async fn put(
     caller: Caller,
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
+    headers: HeaderMap,
     document: Document,
 ) -> Result<Response, ApiError> {
+    let if_tag = expected_tag(&headers)?;
     if !api.store.knows(tenant) {
         return Err(ApiError::NotFound);
     }
     let (consolidation, from) = read(&api, tenant, document)?;
-    let set = api.store.set_billing(caller.actor(), tenant, consolidation, from).await?;
-    Ok(json(Billing::new(tenant, set)))
+    let set = api.store.set_billing(caller.actor(), tenant, consolidation, from, if_tag).await?;
+    Ok(answer(tenant, set))
 }
 
 fn read(
@@ -273,6 +285,7 @@ impl From<BillingError> for ApiError {
     fn from(error: BillingError) -> Self {
         match error {
             BillingError::NotFound => Self::NotFound,
+            BillingError::TagMismatch => Self::VersionMismatch,
             BillingError::Outside(_) => {
                 Self::field(format!("{DOCUMENT}.child_tenants"), error.to_string())
             }

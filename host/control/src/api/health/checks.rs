@@ -112,7 +112,8 @@ pub(super) async fn cache(api: &Api) -> Check {
 
 /// What was consumed, if the authority says so in time.
 pub(super) async fn consumption(api: &Api, tenant: &Tenant) -> (Option<MeteredUsage>, u64) {
-    let (usage, ms) = timed(&*api.clock, api.usage.usage(tenant.id, tenant.quota_anchor)).await;
+    let (usage, ms) =
+        timed(&*api.clock, api.usage.usage(tenant.id, api.store.quota_anchor(tenant))).await;
     (usage.and_then(Result::ok), ms)
 }
 

@@ -40,6 +40,8 @@ pub(in crate::api) struct PoolsBody {
 struct SharingBody {
     shared_storage_pool: Option<StoragePoolBody>,
     shared_user_pool: Option<UserPoolBody>,
+    shared_api_call_pool: Option<CallsPoolBody>,
+    shared_ai_request_pool: Option<RequestsPoolBody>,
 }
 
 #[derive(JsonSchema)]
@@ -102,6 +104,68 @@ struct UserShareBody {
     max_seats: Option<u64>,
     /// Computed; accepted as it was answered.
     used_seats: Option<u64>,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `pool` reads")]
+struct CallsPoolBody {
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    total_calls_per_month: u64,
+    /// By the slug or id of a child; without it every child uses the pool.
+    child_allocations: Option<BTreeMap<String, CallsShareBody>>,
+    /// Computed; accepted as it was answered.
+    used_calls: Option<u64>,
+    /// Computed; accepted as it was answered.
+    committed_calls: Option<u64>,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `share` reads")]
+struct CallsShareBody {
+    /// Guaranteed and at most this.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    allocated_calls: Option<u64>,
+    /// In the place of `allocated_calls`; 0 unless given.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    guaranteed_calls: Option<u64>,
+    /// In the place of `allocated_calls`; the whole pool unless given.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    max_calls: Option<u64>,
+    /// Computed; accepted as it was answered.
+    used_calls: Option<u64>,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `pool` reads")]
+struct RequestsPoolBody {
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    total_requests_per_day: u64,
+    /// By the slug or id of a child; without it every child uses the pool.
+    child_allocations: Option<BTreeMap<String, RequestsShareBody>>,
+    /// Computed; accepted as it was answered.
+    used_requests: Option<u64>,
+    /// Computed; accepted as it was answered.
+    committed_requests: Option<u64>,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "documents the shape that `share` reads")]
+struct RequestsShareBody {
+    /// Guaranteed and at most this.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    allocated_requests: Option<u64>,
+    /// In the place of `allocated_requests`; 0 unless given.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    guaranteed_requests: Option<u64>,
+    /// In the place of `allocated_requests`; the whole pool unless given.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    max_requests: Option<u64>,
+    /// Computed; accepted as it was answered.
+    used_requests: Option<u64>,
 }
 
 pub(super) fn pools(document: Document) -> Result<BTreeMap<Metric, NewPool>, ApiError> {

@@ -24,6 +24,10 @@ struct Sharing {
     shared_storage_pool: Option<StoragePool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shared_user_pool: Option<UserPool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_api_call_pool: Option<CallsPool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_ai_request_pool: Option<RequestsPool>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -80,11 +84,68 @@ struct UserShare {
     used_seats: u64,
 }
 
+#[derive(Serialize, JsonSchema)]
+struct CallsPool {
+    total_calls_per_month: u64,
+    /// By slug; absent where every child uses the pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    child_allocations: Option<BTreeMap<String, CallsShare>>,
+    /// What all children used in the present window.
+    used_calls: u64,
+    /// Guaranteed calls in full, and use beyond them.
+    committed_calls: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CallsShare {
+    /// Guaranteed and at most this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocated_calls: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guaranteed_calls: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_calls: Option<u64>,
+    used_calls: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct RequestsPool {
+    total_requests_per_day: u64,
+    /// By slug; absent where every child uses the pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    child_allocations: Option<BTreeMap<String, RequestsShare>>,
+    /// What all children used in the present window.
+    used_requests: u64,
+    /// Guaranteed requests in full, and use beyond them.
+    committed_requests: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct RequestsShare {
+    /// Guaranteed and at most this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocated_requests: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guaranteed_requests: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_requests: Option<u64>,
+    used_requests: u64,
+}
+
 impl Pools {
     pub(super) fn new(reports: &BTreeMap<Metric, PoolReport>) -> Self {
         let shared_storage_pool = reports.get(&Metric::Storage).map(StoragePool::new);
         let shared_user_pool = reports.get(&Metric::Users).map(UserPool::new);
-        Self { resource_sharing: Sharing { shared_storage_pool, shared_user_pool } }
+        let shared_api_call_pool = reports.get(&Metric::ApiCalls).map(CallsPool::new);
+        let shared_ai_request_pool = reports.get(&Metric::AiRequests).map(RequestsPool::new);
+        Self {
+            resource_sharing: Sharing {
+                shared_storage_pool,
+                shared_user_pool,
+                shared_api_call_pool,
+                shared_ai_request_pool,
+            },
+        }
     }
 }
 
@@ -126,6 +187,42 @@ impl UserShare {
     fn new(report: &ShareReport) -> Self {
         let (allocated_seats, guaranteed_seats, max_seats) = figures(report);
         Self { allocated_seats, guaranteed_seats, max_seats, used_seats: report.used }
+    }
+}
+
+impl CallsPool {
+    fn new(report: &PoolReport) -> Self {
+        Self {
+            total_calls_per_month: report.total,
+            child_allocations: shares(report, CallsShare::new),
+            used_calls: report.used,
+            committed_calls: report.committed,
+        }
+    }
+}
+
+impl CallsShare {
+    fn new(report: &ShareReport) -> Self {
+        let (allocated_calls, guaranteed_calls, max_calls) = figures(report);
+        Self { allocated_calls, guaranteed_calls, max_calls, used_calls: report.used }
+    }
+}
+
+impl RequestsPool {
+    fn new(report: &PoolReport) -> Self {
+        Self {
+            total_requests_per_day: report.total,
+            child_allocations: shares(report, RequestsShare::new),
+            used_requests: report.used,
+            committed_requests: report.committed,
+        }
+    }
+}
+
+impl RequestsShare {
+    fn new(report: &ShareReport) -> Self {
+        let (allocated_requests, guaranteed_requests, max_requests) = figures(report);
+        Self { allocated_requests, guaranteed_requests, max_requests, used_requests: report.used }
     }
 }
 

@@ -1,36 +1,22 @@
 //! `POST /admin/tenants`: 201 with the new tenant in its trial.
 //!
-//! Invariant: all bad fields are named at once, and a retry with the same
-//! `Idempotency-Key` gets the first answer, byte for byte.
+//! Invariant: all bad fields are named at once.
 
 use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use model::{
-    access::Right,
-    catalog::Catalog,
-    tenant::{Tenant, TenantId},
-};
+use model::{access::Right, catalog::Catalog, tenant::TenantId};
 use schemars::JsonSchema;
-use sha2::{Digest, Sha256};
 
 use super::view::{TenantView, etag};
 use crate::{
-    api::{Api, body::Document, caller::Caller, fields::Fields, problem::ApiError, rules},
-    store::{Created, IdempotencyKey, NewTenant, Once, Seen, Store, StoredAnswer},
+    api::{Api, body::Document, caller::Caller, fields::Fields, json, problem::ApiError, rules},
+    store::NewTenant,
 };
-
-/// Longest `Idempotency-Key`, in bytes.
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Version of a tenant that was just created.
-const FIRST_VERSION: u64 = 1;
-/// Says that an answer was given before.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What a tenant is created from.
 #[derive(JsonSchema)]
@@ -64,30 +50,15 @@ pub(in crate::api) struct NewTenantBody {
 pub(in crate::api) async fn create(
     caller: Caller,
     State(api): State<Api>,
-    headers: HeaderMap,
     document: Document,
 ) -> Result<Response, ApiError> {
-    let key = idempotency_key(&caller, &headers, &document)?;
     let catalog = Arc::clone(&api.catalog.borrow());
     let new = read(&caller, &api, &catalog, document)?;
     may_create(&caller, &api, &new)?;
-    if let Some(key) = &key {
-        match api.store.seen(key).await? {
-            Seen::Never => {}
-            Seen::Answered(answer) => return Ok(replay(answer)),
-            Seen::Otherwise => return Err(ApiError::KeyReused),
-        }
-    }
-    let Some(key) = key else {
-        let tenant = api.store.create_tenant(caller.actor(), new).await?;
-        return Ok(created(tenant.id, body(&tenant, &catalog, &api.store)));
-    };
-    let store = Arc::clone(&api.store);
-    let answer = Box::new(move |tenant: &_| body(tenant, &catalog, &store));
-    match api.store.create_tenant_once(caller.actor(), new, Once { key, answer }).await? {
-        Created::Now(answer) => Ok(created(answer.tenant, answer.body)),
-        Created::Before(answer) => Ok(replay(answer)),
-    }
+    let tenant = api.store.create_tenant(caller.actor(), new).await?;
+    let headers = [(header::LOCATION, location(tenant.id))];
+    let view = json(TenantView::new(&tenant, &[], &catalog, &api.store));
+    Ok((StatusCode::CREATED, etag(tenant.version), headers, view).into_response())
 }
 
 fn read(
@@ -151,46 +122,6 @@ fn residency(api: &Api, catalog: &Catalog, fields: &mut Fields) -> Option<String
         );
     }
     default
-}
-
-/// Keys of one caller's tenant mean nothing to another.
-fn idempotency_key(
-    caller: &Caller,
-    headers: &HeaderMap,
-    document: &Document,
-) -> Result<Option<IdempotencyKey>, ApiError> {
-    let Some(field) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let key = field.to_str().unwrap_or_default();
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-        let detail = format!("must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} ASCII characters");
-        return Err(ApiError::field("Idempotency-Key", detail));
-    }
-    Ok(Some(IdempotencyKey {
-        scope: "create-tenant",
-        key: match caller.tenant() {
-            None => key.to_owned(),
-            Some(tenant) => format!("{tenant}:{key}"),
-        },
-        fingerprint: Sha256::digest(&document.bytes).into(),
-    }))
-}
-
-fn body(tenant: &Tenant, catalog: &Catalog, store: &Store) -> Vec<u8> {
-    serde_json::to_vec(&TenantView::new(tenant, &[], catalog, store)).unwrap_or_default()
-}
-
-fn created(id: TenantId, body: Vec<u8>) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::LOCATION, location(id)),
-    ];
-    (StatusCode::CREATED, etag(FIRST_VERSION), headers, body).into_response()
-}
-
-fn replay(answer: StoredAnswer) -> Response {
-    let replayed = [(REPLAYED, HeaderValue::from_static("true"))];
-    (replayed, created(answer.tenant, answer.body)).into_response()
 }
 
 fn location(id: TenantId) -> HeaderValue {

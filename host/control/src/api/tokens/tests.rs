@@ -11,6 +11,7 @@ on_both![
     nobody_renews_or_revokes_a_token_that_may_do_more_than_itself,
     an_idempotency_key_is_the_callers_own,
     a_parent_admin_creates_and_changes_plans_below_itself_only,
+    a_parent_admin_manages_tokens_below_itself_and_gives_no_right_that_it_lacks,
     a_revoked_token_is_refused_at_once_and_a_rotated_one_after_its_overlap,
     an_operators_token_does_everything,
 ];
@@ -262,4 +263,64 @@ async fn an_operators_token_does_everything(on: Backend) {
     let revoke = format!("/api/v1/admin/tokens/{id}");
     assert_eq!(control.with(("DELETE", &revoke), &[], "").await.status, 204);
     assert_eq!(control.as_token(text, "GET", &path_of(&own), &Value::Null).await.status, 401);
+}
+
+async fn a_parent_admin_manages_tokens_below_itself_and_gives_no_right_that_it_lacks(on: Backend) {
+    let control = Control::start(on).await;
+    control.usage.set(1, 1);
+    let family = async |slug: &str, under: Option<&Value>| {
+        let mut body = tenant(slug);
+        body["parent_tenant_id"] = under.map_or(Value::Null, |under| under["id"].clone());
+        control.create(&body).await
+    };
+    let root = family("top-of-all", None).await;
+    let parent = family("parent-of-two", Some(&root)).await;
+    let child = family("child-of-one", Some(&parent)).await;
+    let grandchild = family("grandchild", Some(&child)).await;
+    let sibling = family("sibling-of-it", Some(&root)).await;
+    let admin = token(&control, &parent, &json!({"role": "parent-admin", "name": "p"})).await;
+    let tokens = |of: &Value| format!("/api/v1/tenants/{}/tokens", of["id"].as_str().expect("id"));
+    let scoped = |role: &str, scopes: &[&str]| json!({"role": role, "name": "t", "scopes": scopes});
+    let useful = scoped("tenant-admin", &["tenant:read", "usage:read", "billing:read"]);
+    for below in [&child, &grandchild] {
+        let issued = admin.send(&control, "POST", &tokens(below), &useful).await;
+        assert_eq!(issued.status, 201, "{}", issued.text);
+        let text = issued.json["token"].as_str().expect("a token");
+        let usage = format!("{}/usage", tokens(below).trim_end_matches("/tokens"));
+        assert_eq!(control.as_token(text, "GET", &usage, &Value::Null).await.status, 200);
+        let listed = admin.get(&control, &tokens(below)).await;
+        assert_eq!(listed.json["items"][0]["id"], issued.json["id"], "{}", listed.text);
+        let one = format!("{}/{}", tokens(below), issued.json["id"].as_str().expect("an id"));
+        assert_eq!(admin.send(&control, "DELETE", &one, &Value::Null).await.status, 204);
+        assert_eq!(control.as_token(text, "GET", &usage, &Value::Null).await.status, 401);
+    }
+    // What it may not do below, nobody gets from it: not by the role, not by a scope.
+    for (beyond, lacking) in [
+        (json!({"role": "tenant-admin", "name": "t"}), "keys:read"),
+        (scoped("tenant-admin", &["usage:read", "keys:manage"]), "keys:manage"),
+        (scoped("tenant-admin", &["audit:read"]), "audit:read"),
+        (scoped("service", &["usage:report"]), "usage:report"),
+        (scoped("parent-admin", &["billing:manage"]), "billing:manage"),
+    ] {
+        let refused = admin.send(&control, "POST", &tokens(&child), &beyond).await;
+        assert_eq!((refused.status, &refused.json["scope"]), (403, &lacking.into()), "{beyond}");
+    }
+    let narrow = scoped("parent-admin", &["tokens:manage", "usage:read"]);
+    let narrow = token(&control, &parent, &narrow).await;
+    let refused = narrow.send(&control, "POST", &tokens(&child), &useful).await;
+    assert_eq!((refused.status, &refused.json["scope"]), (403, &"tenant:read".into()));
+    // A token that may do more, it neither renews nor revokes; its own tenant's are not its.
+    let full = json!({"role": "tenant-admin", "name": "full"});
+    let full = control.json("POST", &tokens(&child), &full).await.json["id"].clone();
+    let full = format!("{}/{}", tokens(&child), full.as_str().expect("an id"));
+    assert_eq!(admin.send(&control, "DELETE", &full, &Value::Null).await.status, 403);
+    let rotate = format!("{full}/rotate");
+    assert_eq!(admin.send(&control, "POST", &rotate, &Value::Null).await.status, 403);
+    assert_eq!(admin.send(&control, "POST", &tokens(&parent), &useful).await.status, 403);
+    for outside in [&root, &sibling] {
+        for method in ["GET", "POST"] {
+            let answer = admin.send(&control, method, &tokens(outside), &useful).await;
+            assert_eq!(answer.status, 404, "{method} {}", answer.text);
+        }
+    }
 }

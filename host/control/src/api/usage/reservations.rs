@@ -3,8 +3,12 @@
 //!
 //! Invariant: a reservation that an edge vouches for is nobody else's to end.
 
-use axum::{extract::State, http::StatusCode, response::Response};
-use model::{quota::Metric, tenant::TenantId};
+use axum::{
+    extract::State,
+    http::{StatusCode, Uri},
+    response::Response,
+};
+use model::{clock::UnixMs, quota::Metric, tenant::TenantId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -18,10 +22,11 @@ use crate::{
         caller::Caller,
         fields::{Fields, Ruled},
         json,
+        page::{self, Asked},
         path::{ReservationPath, TenantPath},
         problem::{ApiError, Conflict},
     },
-    store::{RESERVATIONS_SHOWN_MAX, ReservationRecord, SetAside, SettleError},
+    store::{ReservationRecord, SetAside, SettleError},
 };
 
 /// Largest change: what every JSON reader can hold exactly.
@@ -32,8 +37,8 @@ const DELTA_MAX: u64 = (1 << 53) - 1;
 #[schemars(rename = "ReservationList")]
 pub(in crate::api) struct List {
     items: Vec<View>,
-    /// Whether there are more, which are shown when these have ended.
-    more: bool,
+    /// `null` on the last page.
+    next_cursor: Option<String>,
 }
 
 /// Room that is set aside.
@@ -107,11 +112,31 @@ impl Reserved {
 pub(in crate::api) async fn list(
     State(api): State<Api>,
     TenantPath(tenant): TenantPath,
+    uri: Uri,
 ) -> Result<Response, ApiError> {
+    let asked = Asked::read(&uri)?;
+    let refused = || ApiError::field("cursor", "must be a next_cursor given here");
+    let after = match &asked.after {
+        Some(place) => Some(made(place).ok_or_else(refused)?),
+        None => None,
+    };
     exists(&api, tenant).await?;
-    let records = api.store.reservations(tenant).await?;
-    let more = records.len() as u64 >= u64::from(RESERVATIONS_SHOWN_MAX);
-    Ok(json(List { items: records.iter().map(view).collect(), more }))
+    // One more than is shown says whether there is another page.
+    let limit = u32::try_from(asked.limit + 1).unwrap_or(u32::MAX);
+    let mut records = api.store.reservations(tenant, after, limit).await?;
+    let more = records.len() > asked.limit;
+    records.truncate(asked.limit);
+    let place = |record: &ReservationRecord| {
+        page::cursor(&page::in_time(record.created_at, &record.id.to_string()))
+    };
+    let next_cursor = records.last().filter(|_| more).map(place);
+    Ok(json(List { items: records.iter().map(view).collect(), next_cursor }))
+}
+
+/// When and under which id the reservation of a place was made.
+fn made(place: &str) -> Option<(UnixMs, Uuid)> {
+    let (at, id) = place.split_at_checked(16)?;
+    Some((UnixMs(u64::from_str_radix(at, 16).ok()?), id.parse().ok()?))
 }
 
 fn view(record: &ReservationRecord) -> View {

@@ -6,12 +6,13 @@
 //! settings, and what follows (its state, its events) is one commit. Invariant: a tenant's
 //! state is written by one process at a time, on figures read while it held the lock.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     anchor::Anchor,
     catalog::Catalog,
     clock::UnixMs,
+    directory::TenantRecord,
     quota::{BYTES_PER_MB, Metric, Quotas, utilization_percent, whole_mb},
     tenant::{Status, TenantId},
     window::Window,
@@ -158,21 +159,24 @@ impl Store {
         settings: &AlertSettings,
         pooled: &Pooled,
     ) -> Limits {
-        let Some((quotas, anchor)) = self.quotas(catalog, tenant) else {
+        let Some((quotas, tenant)) = self.quotas(catalog, tenant) else {
             return Limits::default();
         };
+        let anchor = self.quota_anchor(&tenant.tenant);
+        let tenant = tenant.tenant.id;
         let limit = |metric| pooled.limit(tenant, metric).unwrap_or(quotas.level_limit(metric));
         let of = settings.quota_alerts.keys().map(|metric| (*metric, limit(*metric))).collect();
         Limits { of, anchor }
     }
 
-    /// A tenant's own quotas, and when their months begin.
-    fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<(Quotas, Anchor)> {
+    /// A tenant's own quotas, and the tenant.
+    fn quotas(&self, catalog: &Catalog, tenant: TenantId) -> Option<(Quotas, Arc<TenantRecord>)> {
         let directory = self.published.directory().borrow();
-        let tenant = &directory.record(tenant)?.tenant;
+        let record = directory.record(tenant)?;
+        let tenant = &record.tenant;
         let goes = matches!(tenant.status, Status::Erasing | Status::Erased);
         let quotas = catalog.quotas_of(tenant).filter(|_| !goes)?;
-        Some((quotas, tenant.quota_anchor))
+        Some((quotas, Arc::clone(record)))
     }
 
     /// Judges one tenant under its lock; how many events that makes.

@@ -21,7 +21,10 @@ pub use self::{
     secrets::{NewSecret, SECRET_GRACE_MS, SecretRecord},
     settings::{AlertRule, AlertSettings, Channel, Severity, Threshold, ThresholdError},
 };
-pub(super) use self::{secrets::live as live_secrets, settings::Target};
+pub(super) use self::{
+    secrets::{live as live_secrets, place as secret_place},
+    settings::Target,
+};
 
 use super::StoreError;
 

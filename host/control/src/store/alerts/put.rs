@@ -12,6 +12,7 @@ use super::{
         db::{Purpose, TenantTx, locking, sql},
         keys::exists,
         rows,
+        sealed::Sealer,
     },
     AlertSettings, SecretRecord, parsed, secrets,
 };
@@ -70,7 +71,7 @@ impl Store {
         let mut tx = self.db.tenant(tenant, Purpose::Write).await?;
         let put = async {
             let before = settings_of(&mut tx).await?;
-            let put = put(&mut tx, &settings, if_version, now).await?;
+            let put = put(&mut tx, &self.sealer, &settings, if_version, now).await?;
             let after = &put.stored.settings;
             act.describe(before.as_ref().map(|before| before as _), Some(after));
             audit::append(&mut tx, tenant, &act, now).await?;
@@ -113,6 +114,7 @@ async fn settings_of(tx: &mut TenantTx) -> Result<Option<AlertSettings>, ChangeE
 
 async fn put(
     tx: &mut TenantTx,
+    sealer: &Sealer,
     settings: &AlertSettings,
     if_version: Option<u64>,
     now: UnixMs,
@@ -129,7 +131,7 @@ async fn put(
     stored.gone.clear();
     let mut secret = None;
     if settings.uses_webhooks() && stored.secrets.is_empty() {
-        let new = secrets::make(tx, now).await?;
+        let new = secrets::make(tx, sealer, now).await?;
         stored.secrets = secrets::records(tx, now).await?;
         secret = Some(new.text);
     }

@@ -1,8 +1,7 @@
 //! What a tenant's webhooks are signed with: made here, shown once, rotated with a grace.
 //!
-//! The texts lie in the database as they are, as they are needed to sign with; envelope
-//! encryption comes with the tenant keys. Invariant: at most two are live, and the newest
-//! never expires by itself.
+//! The texts lie sealed in the database (`sealed.rs`). Invariant: at most two are live, and
+//! the newest never expires by itself.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use model::{clock::UnixMs, secret::Secret, tenant::TenantId};
@@ -14,11 +13,17 @@ use super::super::{
     db::{Purpose, TenantTx, Tx, sql},
     keys::exists,
     random, rows,
+    sealed::{Place, Sealer},
 };
 use crate::notify::SECRET_PREFIX;
 
 /// How long a rotated secret still signs, in ms: a day to bring the new one to receivers.
 pub const SECRET_GRACE_MS: u64 = 24 * 3_600_000;
+
+/// Where a secret's text belongs.
+pub(in crate::store) const fn place(tenant: TenantId, id: &str) -> Place<'_> {
+    Place { tenant, table: "webhook_secret", row: id, column: "secret" }
+}
 
 /// A new secret.
 #[derive(Clone, Debug)]
@@ -56,7 +61,7 @@ impl Store {
         let mut tx = self.db.tenant(tenant, Purpose::Write).await?;
         let made = async {
             exists(&mut tx).await?;
-            let made = make(&mut tx, now).await?;
+            let made = make(&mut tx, &self.sealer, now).await?;
             audit::append(&mut tx, tenant, &act, now).await?;
             Ok(made)
         }
@@ -66,7 +71,11 @@ impl Store {
 }
 
 /// Makes a secret the newest.
-pub(super) async fn make(tx: &mut TenantTx, now: UnixMs) -> Result<NewSecret, ChangeError> {
+pub(super) async fn make(
+    tx: &mut TenantTx,
+    sealer: &Sealer,
+    now: UnixMs,
+) -> Result<NewSecret, ChangeError> {
     // One of two rotations at once waits here, and then retires what the other made.
     sql("UPDATE webhook_secret SET expires_at = expires_at WHERE tenant_id = $1")
         .bind(tx.tenant().0)
@@ -83,11 +92,15 @@ pub(super) async fn make(tx: &mut TenantTx, now: UnixMs) -> Result<NewSecret, Ch
         .execute(tx)
         .await?;
     let text = format!("{SECRET_PREFIX}{}", STANDARD.encode(random::bytes::<32>()?));
-    sql("INSERT INTO webhook_secret (tenant_id, id, secret, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, NULL)")
+    let id = Uuid::from_bytes(random::bytes()?);
+    let row = id.to_string();
+    let sealed = sealer.seal_text(place(tx.tenant(), &row), &text)?;
+    sql("INSERT INTO webhook_secret (tenant_id, id, secret, key_id, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, NULL)")
     .bind(tx.tenant().0)
-    .bind(Uuid::from_bytes(random::bytes()?))
-    .bind(&text)
+    .bind(id)
+    .bind(&sealed.text)
+    .bind(&sealed.key_id)
     .bind(rows::stored(now))
     .execute(tx)
     .await?;
@@ -105,9 +118,9 @@ pub(super) async fn records(
 ) -> Result<Vec<SecretRecord>, StoreError> {
     let tenant = tx.tenant();
     let rows = rows_of(tx, tenant, now).await?;
-    let record = |(_, created_at, expires_at): (String, _, Option<_>)| SecretRecord {
-        created_at: rows::instant(created_at),
-        expires_at: expires_at.map(rows::instant),
+    let record = |row: SecretRow| SecretRecord {
+        created_at: rows::instant(row.created_at),
+        expires_at: row.expires_at.map(rows::instant),
     };
     Ok(rows.into_iter().map(record).collect())
 }
@@ -115,19 +128,33 @@ pub(super) async fn records(
 /// What to sign with now, newest first.
 pub(in crate::store) async fn live<S>(
     tx: &mut Tx<S>,
+    sealer: &Sealer,
     tenant: TenantId,
     now: UnixMs,
 ) -> Result<Vec<Secret>, StoreError> {
     let rows = rows_of(tx, tenant, now).await?;
-    Ok(rows.into_iter().map(|(text, ..)| Secret::new(text)).collect())
+    let open = |row: SecretRow| {
+        let id = row.id.to_string();
+        sealer.open_text(place(tenant, &id), row.secret, row.key_id.as_deref()).map(Secret::new)
+    };
+    rows.into_iter().map(open).collect()
+}
+
+#[derive(sqlx::FromRow)]
+struct SecretRow {
+    id: Uuid,
+    secret: String,
+    key_id: Option<String>,
+    created_at: i64,
+    expires_at: Option<i64>,
 }
 
 async fn rows_of<S>(
     tx: &mut Tx<S>,
     tenant: TenantId,
     now: UnixMs,
-) -> Result<Vec<(String, i64, Option<i64>)>, StoreError> {
-    sql("SELECT secret, created_at, expires_at FROM webhook_secret
+) -> Result<Vec<SecretRow>, StoreError> {
+    sql("SELECT id, secret, key_id, created_at, expires_at FROM webhook_secret
          WHERE tenant_id = $1 AND (expires_at IS NULL OR expires_at > $2)
          ORDER BY expires_at IS NULL DESC, created_at DESC")
     .bind(tenant.0)

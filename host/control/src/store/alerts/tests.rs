@@ -119,7 +119,7 @@ impl Bench {
 }
 
 async fn open(database: &Database, clock: &Arc<ManualClock>) -> Arc<Store> {
-    Store::open(&database.url(), Arc::clone(clock) as _).await.expect("a store")
+    database.open_at(Arc::clone(clock)).await
 }
 
 pub(crate) async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
@@ -307,7 +307,8 @@ async fn consumption_is_what_the_authority_has_charged(on: Backend) {
     let (mut latest, mut number, mut told) = (0, 0, 0);
     loop {
         let fence = Fence::Holder(holder);
-        let request = OpenRequest { key, fence, latest, limit: 1_000, rate_per_s: 100 };
+        let request =
+            OpenRequest { key, fence, latest, limit: 1_000, above: None, rate_per_s: 100 };
         let opening = store.open(holder, vec![request]).await.expect("an answer").remove(0);
         let Opening::Opened(permit) = opening else { break };
         latest += 1;
@@ -375,7 +376,7 @@ async fn a_pool_above_replaces_the_limit_of_the_plan(on: Backend) {
     let shares = Some(vec![("child".to_owned(), share)]);
     let pool = NewPool { total: 500 * BYTES_PER_MB, shares };
     let pools = BTreeMap::from([(Metric::Storage, pool)]);
-    let put = bench.store.put_pools(&Actor::Program, bench.tenant, &pools, &bench.catalog);
+    let put = bench.store.put_pools(&Actor::Program, bench.tenant, &pools, &bench.catalog, None);
     put.await.expect("a pool");
     let settings = serde_json::from_value(watching(&["storage"])).expect("settings");
     bench.store.put_alerts(&Actor::Program, child, settings, None).await.expect("a put");
@@ -432,7 +433,8 @@ async fn the_first_webhook_makes_a_secret_and_a_rotation_keeps_the_one_before_fo
     assert_eq!(second.previous_expires_at, Some(NOW.plus_ms(SECRET_GRACE_MS)));
     let live = async || {
         let mut tx = bench.store.db.control(Purpose::Read).await.expect("a transaction");
-        let live = super::live_secrets(&mut tx, bench.tenant, bench.now()).await;
+        let live =
+            super::live_secrets(&mut tx, &bench.store.sealer, bench.tenant, bench.now()).await;
         tx.end(live).await.expect("secrets")
     };
     assert_eq!(live().await, [second.text.clone(), first.clone()]);

@@ -6,9 +6,12 @@
 use sqlx::prelude::FromRow;
 use uuid::Uuid;
 
-use super::super::{
-    Store, StoreError,
-    db::{Purpose, sql},
+use super::{
+    super::{
+        Store, StoreError,
+        db::{ControlTx, Purpose, sql},
+    },
+    int, pooled,
 };
 
 /// A window whose account does not add up: `quota_invariant_broken`.
@@ -93,7 +96,22 @@ impl Store {
     /// The database failed.
     pub async fn audit_quotas(&self) -> Result<Vec<QuotaViolation>, StoreError> {
         let mut tx = self.db.control(Purpose::Read).await?;
-        let violations = sql(AUDIT).all(&mut tx).await;
+        let violations = violations(&mut tx).await;
         tx.end(violations).await
     }
+}
+
+async fn violations(tx: &mut ControlTx) -> Result<Vec<QuotaViolation>, StoreError> {
+    let mut violations: Vec<QuotaViolation> = sql(AUDIT).all(tx).await?;
+    let drawn = pooled::drawn(tx).await?;
+    let broken = drawn.into_iter().filter(|drawn| int(drawn.tokens) > drawn.most);
+    violations.extend(broken.map(|drawn| QuotaViolation {
+        tenant: drawn.owner,
+        metric: drawn.metric,
+        start_ms: drawn.start_ms,
+        rule: "sum of members <= pool".to_owned(),
+        found: int(drawn.tokens),
+        expected: drawn.most,
+    }));
+    Ok(violations)
 }

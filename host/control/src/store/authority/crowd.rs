@@ -107,13 +107,20 @@ impl Spender {
                 let mut free = self.shared.free.lock().expect("not poisoned");
                 free.insert(permit.epoch(), permit.tranche());
             }
-            Opening::Lost { .. } | Opening::Exhausted => {}
+            Opening::Lost { .. } | Opening::Exhausted | Opening::Parked => {}
         }
         self.report().await;
     }
 
     fn request(&self, latest: u64) -> OpenRequest {
-        OpenRequest { key: self.key, fence: redis(1), latest, limit: LIMIT, rate_per_s: 0 }
+        OpenRequest {
+            key: self.key,
+            fence: redis(1),
+            latest,
+            limit: LIMIT,
+            above: None,
+            rate_per_s: 0,
+        }
     }
 
     async fn report(&mut self) {
@@ -182,11 +189,12 @@ async fn who_registers_while_an_epoch_closes_either_has_to_seal_it_or_may_not_sp
 
 /// Opens the next shared tranche for an edge; `None` when it was ended, or nothing is left.
 async fn opened_by(edge: &Edge, key: WindowKey, latest: u64) -> Option<u64> {
-    let request = OpenRequest { key, fence: redis(1), latest, limit: LIMIT, rate_per_s: 0 };
+    let request =
+        OpenRequest { key, fence: redis(1), latest, limit: LIMIT, above: None, rate_per_s: 0 };
     let openings = edge.store.open(edge.id, vec![request]).await.ok()?;
     match openings.first() {
         Some(Opening::Opened(permit)) => Some(permit.epoch()),
-        Some(Opening::Exhausted) => None,
+        Some(Opening::Exhausted | Opening::Parked) => None,
         other => panic!("nobody else opens, and not {other:?}"),
     }
 }

@@ -58,7 +58,7 @@ impl World {
         latest: u64,
         limit: u64,
     ) -> Opening {
-        let request = OpenRequest { key, fence, latest, limit, rate_per_s: 0 };
+        let request = OpenRequest { key, fence, latest, limit, above: None, rate_per_s: 0 };
         let opener = match fence {
             Fence::Holder(holder) => holder,
             Fence::Redis(_) => self.anybody().await,

@@ -7,13 +7,14 @@ use model::{
     clock::UnixMs,
     ledger::{HolderId, LateRefunds},
 };
+use uuid::Uuid;
 
 use super::{
     super::{
         StoreError,
         db::{ControlTx, sql},
     },
-    int, of, uint, window,
+    int, of, pooled, uint, window,
 };
 
 /// Credits what came back since the last total, while the window is open.
@@ -41,8 +42,13 @@ pub(super) async fn credit(
          ON CONFLICT (tenant_id, metric, start_ms, holder)
          DO UPDATE SET refunded = quota_late_refund.refunded + excluded.refunded");
     of(count, key).bind(holder.0).bind(news).execute(tx).await?;
-    let credit = sql("UPDATE quota_window SET credited = credited + $4
-         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
-    of(credit, key).bind(news).execute(tx).await?;
+    // Nobody says of which epoch: what may be from before the tenant came into its pool does
+    // not go into the pool.
+    let credit = sql("UPDATE quota_window SET credited = credited + $4,
+             pool_base = pool_base - CASE WHEN pool_base < $4 THEN pool_base ELSE $4 END
+         WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3
+         RETURNING pool_top, metric");
+    let pools: Vec<(Option<Uuid>, String)> = of(credit, key).bind(news).all(tx).await?;
+    pooled::free(tx, pools.into_iter().filter_map(|(top, metric)| Some((top?, metric)))).await?;
     Ok(uint(news))
 }

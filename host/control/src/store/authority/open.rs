@@ -18,7 +18,9 @@ use super::{
         db::{ControlTx, sql},
     },
     commit::Operation,
-    int, lives, of, shared, uint,
+    int, lives, of,
+    pooled::{Release, Room, Tops},
+    shared, uint,
     window::{self, WindowRow},
 };
 
@@ -29,9 +31,9 @@ pub(super) struct Open {
 }
 
 impl Operation for Open {
-    type Answer = Vec<Opening>;
+    type Answer = Opened;
 
-    async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<Vec<Opening>, StoreError> {
+    async fn run(&self, tx: &mut ControlTx, now: UnixMs) -> Result<Opened, StoreError> {
         let own = |request: &OpenRequest| match request.fence {
             Fence::Holder(holder) => Some(holder),
             Fence::Redis(_) => None,
@@ -43,37 +45,69 @@ impl Operation for Open {
                 return Err(StoreError::HolderEnded(holder.0));
             }
         }
+        let tops = Tops::hold(tx, &self.requests).await?;
         // Windows are locked in one order by everybody, so that two batches that have some
         // in common never wait for each other.
         let mut turns: Vec<_> = self.requests.iter().enumerate().collect();
         turns.sort_by_key(|(_, request)| request.key);
+        let mut releases = Vec::new();
         let mut openings = Vec::with_capacity(self.requests.len());
         for (place, request) in turns {
-            openings.push((place, open(tx, request, now).await?));
+            let room = match tops.of(&request.key) {
+                Some(top) => Room::of(tx, top, request).await?.map(Some),
+                None => request.above.is_none().then_some(None),
+            };
+            let opening = match &room {
+                Some(room) => open(tx, request, room.as_ref(), now).await?,
+                // The caller will hear of the pools as they are with the next snapshot.
+                None => Opening::Exhausted,
+            };
+            if let (Opening::Parked, Some(Some(room))) = (&opening, &room) {
+                releases.push(room.release(request.key));
+            }
+            openings.push((place, opening));
         }
         openings.sort_by_key(|(place, _)| *place);
-        Ok(openings.into_iter().map(|(_, opening)| opening).collect())
+        let openings = openings.into_iter().map(|(_, opening)| opening).collect();
+        Ok(Opened { openings, releases })
     }
+}
+
+/// What came of the requests.
+pub(super) struct Opened {
+    /// In their order.
+    pub(super) openings: Vec<Opening>,
+    /// To be run next, in a transaction of its own each.
+    pub(super) releases: Vec<Release>,
 }
 
 async fn open(
     tx: &mut ControlTx,
     request: &OpenRequest,
+    room: Option<&Room>,
     now: UnixMs,
 ) -> Result<Opening, StoreError> {
-    let OpenRequest { key, fence, limit, rate_per_s, .. } = *request;
-    let row = window::under_limit(tx, request, now).await?;
+    let OpenRequest { key, fence, rate_per_s, .. } = *request;
+    let limit = room.map_or(request.limit, |room| room.limit);
+    let (row, limit) = window::under_limit(tx, &key, limit, now).await?;
     let known = latest_of_kind(tx, request, &row).await?;
     if is_lost(request, &row, known) {
         return Ok(Opening::Lost { latest: uint(known) });
     }
-    let remaining = limit.saturating_sub(uint(row.granted - row.credited));
-    let tranche = tranche_size(limit, remaining, rate_per_s);
+    let own = limit.saturating_sub(uint(row.granted - row.credited));
+    let (remaining, sizing) = room.map_or((own, limit), |room| (room.remaining, room.sizing));
+    let tranche = tranche_size(sizing, remaining, rate_per_s);
     if tranche == 0 {
         if is_shared(fence) {
             shared::close_before(tx, &key, known).await?;
         }
-        return Ok(Opening::Exhausted);
+        let Some(room) = room else { return Ok(Opening::Exhausted) };
+        room.note(tx, &key, true).await?;
+        let parked = room.is_parked(tx, &key).await?;
+        return Ok(if parked { Opening::Parked } else { Opening::Exhausted });
+    }
+    if let Some(room) = room {
+        room.note(tx, &key, false).await?;
     }
     let epoch = row.latest + 1;
     insert(tx, request, epoch, tranche).await?;

@@ -7,11 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use model::{
-    clock::UnixMs,
-    ledger::{EpochRef, WindowKey},
-};
+use model::{clock::UnixMs, ledger::EpochRef};
 use sqlx::prelude::FromRow;
+use uuid::Uuid;
 
 use super::{
     super::{
@@ -20,6 +18,7 @@ use super::{
     },
     commit::Operation,
     given::{Given, given, on_given},
+    pooled,
     recall::EpochRow,
     uint, window,
 };
@@ -106,25 +105,36 @@ async fn end(
     .map(drop)
 }
 
+/// Credits what was not spent: of epochs from before the tenant came into its pool, it was
+/// not the pool's.
 async fn credit(tx: &mut ControlTx, done: &BTreeMap<EpochRef, i64>) -> Result<(), StoreError> {
-    let mut credits: BTreeMap<WindowKey, i64> = BTreeMap::new();
-    for (of, unspent) in done {
-        *credits.entry(of.key).or_default() += unspent;
-    }
-    credits.retain(|_, unspent| *unspent > 0);
-    if credits.is_empty() {
+    let unspent: Vec<Given> = done
+        .iter()
+        .filter(|(_, unspent)| **unspent > 0)
+        .map(|(of, unspent)| Given { spent: *unspent, ..Given::from(*of) })
+        .collect();
+    if unspent.is_empty() {
         return Ok(());
     }
-    let row = |(key, unspent)| Given { spent: unspent, ..EpochRef { key, epoch: 0 }.into() };
-    on_given!(
-        "UPDATE quota_window SET credited = credited + g.spent FROM given g
-         WHERE quota_window.tenant_id = g.tenant_id AND quota_window.metric = g.metric
-           AND quota_window.start_ms = g.start_ms"
+    let pools: Vec<(Option<Uuid>, String)> = on_given!(
+        "UPDATE quota_window SET credited = credited + c.unspent,
+             pool_base = pool_base - c.earlier
+         FROM (SELECT g.tenant_id AS tenant, g.metric AS kind, g.start_ms AS since,
+                   CAST(sum(g.spent) AS BIGINT) AS unspent,
+                   CAST(sum(CASE WHEN g.epoch <= w.pool_since THEN g.spent ELSE 0 END) AS BIGINT)
+                       AS earlier
+               FROM given g JOIN quota_window w ON w.tenant_id = g.tenant_id
+                AND w.metric = g.metric AND w.start_ms = g.start_ms
+               GROUP BY g.tenant_id, g.metric, g.start_ms) c
+         WHERE quota_window.tenant_id = c.tenant AND quota_window.metric = c.kind
+           AND quota_window.start_ms = c.since
+         RETURNING pool_top, metric"
     )
-    .bind(given(credits.into_iter().map(row)))
-    .execute(tx)
-    .await
-    .map(drop)
+    .bind(given(unspent))
+    .all(tx)
+    .await?;
+    let of_pools = pools.into_iter().filter_map(|(top, metric)| Some((top?, metric)));
+    pooled::free(tx, of_pools).await
 }
 
 /// Ends shared epochs that nobody will report of any more, at most so many: the last holder

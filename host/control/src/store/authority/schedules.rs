@@ -289,7 +289,7 @@ impl Play {
         loop {
             match self.world.open_under(self.key, fence, latest, self.limit).await {
                 Opening::Lost { latest: newer } => latest = newer,
-                Opening::Exhausted => return,
+                Opening::Exhausted | Opening::Parked => return,
                 Opening::Opened(permit) => {
                     if installed {
                         self.redis.free.insert(permit.epoch(), permit.tranche());
@@ -308,7 +308,7 @@ impl Play {
                 player.own = permit.epoch();
                 player.add(permit.epoch(), permit.tranche());
             }
-            Opening::Exhausted => {}
+            Opening::Exhausted | Opening::Parked => {}
             Opening::Lost { .. } => panic!("nobody else opens with this fence"),
         }
     }

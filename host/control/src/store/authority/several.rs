@@ -43,6 +43,7 @@ async fn open_all(store: &Store, holder: HolderId, keys: Vec<WindowKey>) -> Vec<
             fence: Fence::Holder(holder),
             latest: 0,
             limit: LIMIT,
+            above: None,
             rate_per_s: 0,
         })
         .collect();
@@ -51,7 +52,7 @@ async fn open_all(store: &Store, holder: HolderId, keys: Vec<WindowKey>) -> Vec<
         let answered = asked.into_iter().zip(openings);
         asked = answered
             .filter_map(|(request, opening)| match opening {
-                Opening::Exhausted => None,
+                Opening::Exhausted | Opening::Parked => None,
                 Opening::Lost { latest } => Some(OpenRequest { latest, ..request }),
                 Opening::Opened(permit) => {
                     assert_eq!((permit.key(), permit.fence()), (request.key, request.fence));
@@ -156,8 +157,14 @@ async fn a_connection_cut_in_the_middle_debits_nothing_and_credits_nothing() {
 
     let held = holding(&there, second).await;
     let fence = Fence::Holder(bench.holder);
-    let requests =
-        keys.map(|key| OpenRequest { key, fence, latest: 1, limit: LIMIT, rate_per_s: 0 });
+    let requests = keys.map(|key| OpenRequest {
+        key,
+        fence,
+        latest: 1,
+        limit: LIMIT,
+        above: None,
+        rate_per_s: 0,
+    });
     let (opened, ()) =
         tokio::join!(bench.store.open(bench.holder, requests.to_vec()), cut_whoever_waits(&url));
     opened.expect_err("nobody is answered without a commit");
@@ -244,7 +251,7 @@ async fn an_unreachable_authority_says_so_and_is_there_again_later() {
     bench.opened(key, 0, LIMIT).await;
     cluster.stop();
     let fence = Fence::Holder(bench.holder);
-    let request = OpenRequest { key, fence, latest: 1, limit: LIMIT, rate_per_s: 0 };
+    let request = OpenRequest { key, fence, latest: 1, limit: LIMIT, above: None, rate_per_s: 0 };
     bench.store.open(bench.holder, vec![request]).await.expect_err("no database");
     cluster.resume();
     while bench.store.open(bench.holder, vec![request]).await.is_err() {

@@ -113,7 +113,9 @@ pub(super) async fn standings(
     }
     let rows: Vec<StandingRow> = on_given!(
         "SELECT w.shared_floor, coalesce(w.shared_latest, 0) AS shared_latest,
-                coalesce(w.limit_tokens - w.granted + w.credited, 0) AS available
+                CASE WHEN w.pool_dry = (SELECT p.freed FROM quota_pool p
+                     WHERE p.tenant_id = w.pool_top AND p.metric = w.metric) THEN 0
+                ELSE coalesce(w.limit_tokens - w.granted + w.credited, 0) END AS available
          FROM given g LEFT JOIN quota_window w ON w.tenant_id = g.tenant_id
           AND w.metric = g.metric AND w.start_ms = g.start_ms
          ORDER BY g.n"

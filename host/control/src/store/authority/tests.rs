@@ -58,7 +58,7 @@ impl Bench {
 
     pub(super) async fn open(&self, key: WindowKey, latest: u64, limit: u64) -> Opening {
         let fence = Fence::Holder(self.holder);
-        let request = OpenRequest { key, fence, latest, limit, rate_per_s: 0 };
+        let request = OpenRequest { key, fence, latest, limit, above: None, rate_per_s: 0 };
         self.store.open(self.holder, vec![request]).await.expect("an answer").remove(0)
     }
 
@@ -129,6 +129,7 @@ async fn one_commit_opens_for_many_and_answers_in_order(on: Backend) {
             fence,
             latest: 0,
             limit,
+            above: None,
             rate_per_s: 0,
         })
         .collect();
@@ -139,7 +140,7 @@ async fn one_commit_opens_for_many_and_answers_in_order(on: Backend) {
                 assert_eq!(permit.key(), request.key);
                 assert_eq!(permit.tranche(), request.limit.min(8));
             }
-            Opening::Exhausted => assert_eq!(request.limit, 0),
+            Opening::Exhausted | Opening::Parked => assert_eq!(request.limit, 0),
             Opening::Lost { .. } => panic!("nobody else opens"),
         }
     }
@@ -362,7 +363,7 @@ async fn run(on: Backend, steps: Vec<Step>) -> Result<(), TestCaseError> {
                     held = Some((latest, permit.tranche(), 0));
                 }
                 Opening::Lost { latest: now } => latest = now,
-                Opening::Exhausted => {}
+                Opening::Exhausted | Opening::Parked => {}
             },
             Step::Spend(tokens) => {
                 if let Some((_, size, spent)) = &mut held {

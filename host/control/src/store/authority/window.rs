@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use model::{
     clock::UnixMs,
-    ledger::{EpochRef, OpenRequest, WindowKey},
+    ledger::{EpochRef, WindowKey},
 };
 use sqlx::prelude::FromRow;
 
@@ -20,7 +20,7 @@ use super::{
         db::{ControlTx, locking, sql},
     },
     given::{given, on_given},
-    int, of,
+    int, of, uint,
 };
 
 /// Epochs whose rows stay for the audit and for late messages; older ones that are
@@ -40,6 +40,8 @@ pub(super) struct WindowRow {
     pub(super) credited: i64,
     pub(super) latest: i64,
     pub(super) shared_latest: i64,
+    pub(super) pool_base: i64,
+    pub(super) carried: i64,
 }
 
 /// Locks the windows of these keys that there are. In the order of the keys, so that two
@@ -72,7 +74,7 @@ pub(super) async fn find(
     key: &WindowKey,
 ) -> Result<Option<WindowRow>, StoreError> {
     let find = locking!(
-        "SELECT end_ms, limit_tokens, granted, credited, latest, shared_latest
+        "SELECT end_ms, limit_tokens, granted, credited, latest, shared_latest, pool_base, carried
          FROM quota_window
          WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3"
     );
@@ -99,24 +101,27 @@ pub(super) async fn find_or_insert(
     row.map(|row| (row, made)).ok_or(StoreError::Database(sqlx::Error::RowNotFound))
 }
 
-/// The window of a request, made when it is new, under the request's limit.
+/// The window of a key, made when it is new, under a limit; and the limit that this makes for
+/// all that is granted in it. What was granted before the tenant came into its pool does not
+/// count, and what former members of its own pool took does.
 pub(super) async fn under_limit(
     tx: &mut ControlTx,
-    request: &OpenRequest,
+    key: &WindowKey,
+    limit: u64,
     now: UnixMs,
-) -> Result<WindowRow, StoreError> {
-    let key = &request.key;
-    let (row, made) = find_or_insert(tx, key, request.limit).await?;
+) -> Result<(WindowRow, u64), StoreError> {
+    let (row, made) = find_or_insert(tx, key, limit).await?;
+    let limit = limit.saturating_add(uint(row.pool_base)).saturating_sub(uint(row.carried));
     if made {
         forget_old(tx, key, now).await?;
-    } else if row.limit_tokens != int(request.limit) {
+    } else if row.limit_tokens != int(limit) {
         let update = sql("UPDATE quota_window
              SET limit_version = limit_version + 1, limit_tokens = $4,
                  limit_high = CASE WHEN limit_high < $4 THEN $4 ELSE limit_high END
              WHERE tenant_id = $1 AND metric = $2 AND start_ms = $3");
-        of(update, key).bind(int(request.limit)).execute(tx).await?;
+        of(update, key).bind(int(limit)).execute(tx).await?;
     }
-    Ok(row)
+    Ok((row, limit))
 }
 
 /// Folds reconciled epochs that are far behind the latest.

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use model::{billing::Consolidation, clock::UnixMs, tenant::TenantId};
+use serde_json::json;
 
 use crate::store::{
     Store, StoreError,
@@ -39,12 +40,30 @@ pub struct BillingSettings {
     pub past: Vec<Settings>,
 }
 
+impl BillingSettings {
+    /// Names the settings as they were set, whichever of them is in force by now: the same
+    /// tag, the same settings.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        let mut set: Vec<_> = self.past.iter().chain(&self.current).chain(&self.upcoming).collect();
+        set.sort_by_key(|settings| settings.effective_from);
+        let set: Vec<_> = set
+            .into_iter()
+            .map(|settings| json!([settings.effective_from.0, settings.consolidation]))
+            .collect();
+        model::audit::digest(json!(set).to_string().as_bytes())
+    }
+}
+
 /// Why settings were not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum BillingError {
     /// There is no such tenant.
     #[error("there is no such tenant")]
     NotFound,
+    /// They are not as the caller knows them.
+    #[error("the billing settings have changed")]
+    TagMismatch,
     /// Tenants with a share do not belong to the subtree.
     #[error("not in the subtree of the parent")]
     Outside(Vec<TenantId>),
@@ -71,7 +90,8 @@ impl Store {
     }
 
     /// Puts settings in force from an instant on; `None` is now. Those that were to come
-    /// into force at the same instant are replaced, other ones stay.
+    /// into force at the same instant are replaced, other ones stay. With `if_tag`, only when
+    /// [`BillingSettings::tag`] of what there is says the same.
     ///
     /// # Errors
     /// As [`BillingError`] says.
@@ -81,6 +101,7 @@ impl Store {
         tenant: TenantId,
         consolidation: Consolidation,
         effective_from: Option<UnixMs>,
+        if_tag: Option<String>,
     ) -> Result<BillingSettings, BillingError> {
         let (store, act) = (Arc::clone(self), Act::new(by, "billing.set", ""));
         detached(async move {
@@ -89,7 +110,7 @@ impl Store {
             let settings = Settings { effective_from, consolidation };
             let mut change = Change::of_installation(&store, act).await?;
             change.about(tenant);
-            let outcome = write(&mut change, tenant, settings, now).await;
+            let outcome = write(&mut change, (tenant, if_tag), settings, now).await;
             change.end(outcome).await
         })
         .await
@@ -98,7 +119,7 @@ impl Store {
 
 async fn write(
     change: &mut Change<Installation>,
-    tenant: TenantId,
+    (tenant, if_tag): (TenantId, Option<String>),
     settings: Settings,
     now: UnixMs,
 ) -> Result<BillingSettings, BillingError> {
@@ -109,6 +130,11 @@ async fn write(
     let family: BTreeSet<_> = closure::subtree(tx, tenant).await?.into_iter().collect();
     if family.is_empty() {
         return Err(BillingError::NotFound);
+    }
+    if let Some(expected) = if_tag
+        && expected != all(tx, tenant, now).await?.tag()
+    {
+        return Err(BillingError::TagMismatch);
     }
     let outside: Vec<_> =
         bearers(&settings.consolidation).filter(|bearer| !family.contains(bearer)).collect();

@@ -135,7 +135,10 @@ impl World {
     }
 
     async fn consolidate(&self, parent: TenantId, shares: &[(TenantId, u32)]) {
-        self.store.set_billing(&Actor::Program, parent, by(shares), None).await.expect("settings");
+        self.store
+            .set_billing(&Actor::Program, parent, by(shares), None, None)
+            .await
+            .expect("settings");
     }
 
     async fn bill(&self, tenant: TenantId, month: &str) -> Bill {
@@ -190,9 +193,14 @@ async fn settings_come_into_force_when_they_say_and_stay_on_record(on: Backend) 
     let world = World::new(on).await;
     let [parent, one, two, _] = world.family().await;
     let (now, later) = (by(&[(one, 10_000)]), by(&[(two, 10_000)]));
-    world.store.set_billing(&Actor::Program, parent, now.clone(), None).await.expect("settings");
+    world
+        .store
+        .set_billing(&Actor::Program, parent, now.clone(), None, None)
+        .await
+        .expect("settings");
     let february = NEW_YEAR.plus_ms(45 * DAY_MS);
-    let set = world.store.set_billing(&Actor::Program, parent, later.clone(), Some(february)).await;
+    let set =
+        world.store.set_billing(&Actor::Program, parent, later.clone(), Some(february), None).await;
     let set = set.expect("settings");
     assert_eq!(set.current.expect("some").consolidation, now);
     assert_eq!(set.upcoming[0].consolidation, later);
@@ -213,17 +221,17 @@ async fn settings_in_the_past_or_for_strangers_are_refused(on: Backend) {
     let stranger = world.tenant("stranger", "odd", None).await;
     let past = Some(UnixMs(NEW_YEAR.0 - 1));
     let refused =
-        world.store.set_billing(&Actor::Program, parent, by(&[(one, 10_000)]), past).await;
+        world.store.set_billing(&Actor::Program, parent, by(&[(one, 10_000)]), past, None).await;
     assert!(matches!(refused, Err(BillingError::Past { now }) if now == NEW_YEAR));
     let strange = by(&[(one, 5_000), (stranger, 5_000)]);
-    let refused = world.store.set_billing(&Actor::Program, parent, strange, None).await;
+    let refused = world.store.set_billing(&Actor::Program, parent, strange, None, None).await;
     assert!(matches!(refused, Err(BillingError::Outside(who)) if who == [stranger]));
     let upwards =
-        world.store.set_billing(&Actor::Program, one, by(&[(parent, 10_000)]), None).await;
+        world.store.set_billing(&Actor::Program, one, by(&[(parent, 10_000)]), None, None).await;
     assert!(matches!(upwards, Err(BillingError::Outside(_))));
     let nobody = TenantId(Uuid::from_u128(7));
     let refused =
-        world.store.set_billing(&Actor::Program, nobody, by(&[(nobody, 10_000)]), None).await;
+        world.store.set_billing(&Actor::Program, nobody, by(&[(nobody, 10_000)]), None, None).await;
     assert!(matches!(refused, Err(BillingError::NotFound)));
     assert_eq!(world.store.billing(parent).await.expect("settings").current, None);
     world.consolidate(parent, &[(parent, 10_000)]).await;
@@ -251,7 +259,7 @@ async fn nobody_leaves_a_consolidation_that_bills_them(on: Backend) {
     let without = by(&[(parent, 10_000)]);
     world
         .store
-        .set_billing(&Actor::Program, parent, without, Some(tomorrow))
+        .set_billing(&Actor::Program, parent, without, Some(tomorrow), None)
         .await
         .expect("settings");
     assert!(world.store.move_tenant(&Actor::Program, below, None, None).await.is_err());
@@ -297,7 +305,7 @@ async fn without_consolidation_everybody_pays_for_themselves(on: Backend) {
     let world = World::new(on).await;
     let [parent, one, two, _] = world.family().await;
     let apart = Consolidation { consolidated_invoicing: false, ..by(&[(one, 10_000)]) };
-    world.store.set_billing(&Actor::Program, parent, apart, None).await.expect("settings");
+    world.store.set_billing(&Actor::Program, parent, apart, None, None).await.expect("settings");
     for (tenant, minor) in [(parent, 5_001), (one, 2_500), (two, 2_500)] {
         let bill = world.bill(tenant, "2024-01").await;
         assert_eq!((bill.invoice.payer, bill.invoice.total_minor), (tenant, minor));

@@ -19,6 +19,7 @@ use crate::store::{
     billing::settings,
     change::{Change, detached},
     db::{ControlTx, Installation, sql},
+    pools::tokens::Moving,
     rows::{self, Span},
 };
 
@@ -111,6 +112,7 @@ async fn write(
         return Ok(tenant);
     }
     check(tx, id, parent, now).await?;
+    let moving = Moving::from(tx, id).await?;
     let place = |parent: Option<TenantId>| json!({ "parent_tenant_id": parent });
     let (before, after) = (place(tenant.parent), place(parent));
     tenant.parent = parent;
@@ -122,6 +124,7 @@ async fn write(
         .execute(tx)
         .await?;
     closure::transplant(tx, id, parent, now).await?;
+    moving.done(tx, id, now).await?;
     change.describe(Some(&before), Some(&after));
     change.publish_tenant(id).await?;
     Ok(tenant)

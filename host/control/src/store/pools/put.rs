@@ -3,22 +3,24 @@
 //! Invariant: what is refused names every broken rule and whose share breaks it, and leaves
 //! everything as it was.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     catalog::Catalog,
+    clock::UnixMs,
     pool::{self, Fault, Owner, POOLED, Share, SubPool, Terms},
     quota::Metric,
     tenant::{FAMILY_DEPTH_MAX, TenantId},
 };
 use uuid::Uuid;
 
-use super::{PoolReport, family, reports, slugs, terms};
+use super::{PoolReport, family, reports, slugs, tag, terms, tokens};
 use crate::store::{
     Store, StoreError,
-    audit::{self, Act, Actor},
+    audit::{Act, Actor},
     authority::int,
-    db::{ControlTx, Purpose, sql, sql_each},
+    change::{Change, detached},
+    db::{ControlTx, Installation, sql, sql_each},
     rows::{self, Span},
 };
 
@@ -59,6 +61,9 @@ pub enum PoolsError {
     /// There is no such tenant.
     #[error("there is no such tenant")]
     NotFound,
+    /// They are not as the caller knows them.
+    #[error("the pools have changed")]
+    TagMismatch,
     /// Rules are broken.
     #[error("the pools break {} rules", .0.len())]
     Faults(Vec<PoolFault>),
@@ -71,45 +76,54 @@ pub enum PoolsError {
 }
 
 impl Store {
-    /// Replaces a tenant's pools: a metric that is not in `wanted` has none afterwards.
+    /// Replaces a tenant's pools: a metric that is not in `wanted` has none afterwards. With
+    /// `if_tag`, only when [`super::tag`] of what there is says the same.
     ///
     /// # Errors
     /// A rule is broken, there is no such tenant, or the store failed.
     pub async fn put_pools(
-        &self,
+        self: &Arc<Self>,
         by: &Actor,
         owner: TenantId,
         wanted: &BTreeMap<Metric, NewPool>,
         catalog: &Catalog,
+        if_tag: Option<&str>,
     ) -> Result<BTreeMap<Metric, PoolReport>, PoolsError> {
-        let mut act = Act::new(by, "pools.set", "pools");
-        let mut tx = self.db.control(Purpose::Write).await?;
-        let outcome = put(&mut tx, &mut act, owner, wanted, catalog).await;
-        let outcome = match outcome {
-            Ok(reports) => {
-                let appended = audit::append(&mut tx, owner, &act, self.clock.now()).await;
-                appended.map(|()| reports).map_err(PoolsError::from)
-            }
-            refused => refused,
-        };
-        tx.end(outcome).await
+        let (store, act) = (Arc::clone(self), Act::new(by, "pools.set", "pools"));
+        let (wanted, catalog) = (wanted.clone(), catalog.clone());
+        let if_tag = if_tag.map(ToOwned::to_owned);
+        detached(async move {
+            let mut change = Change::of_installation(&store, act).await?;
+            change.about(owner);
+            let (asked, now) = ((owner, if_tag.as_deref()), store.clock.now());
+            let outcome = put(&mut change, asked, &wanted, &catalog, now).await;
+            change.end(outcome).await
+        })
+        .await
     }
 }
 
 async fn put(
-    tx: &mut ControlTx,
-    act: &mut Act,
-    owner: TenantId,
+    whole: &mut Change<Installation>,
+    (owner, if_tag): (TenantId, Option<&str>),
     wanted: &BTreeMap<Metric, NewPool>,
     catalog: &Catalog,
+    now: UnixMs,
 ) -> Result<BTreeMap<Metric, PoolReport>, PoolsError> {
+    let tx = &mut whole.tx;
+    tokens::freeze(tx).await?;
     hold_family(tx, owner).await?;
+    if let Some(expected) = if_tag
+        && *expected != tag(&reports(tx, owner, now).await?)
+    {
+        return Err(PoolsError::TagMismatch);
+    }
     let children = slugs(tx, owner).await?;
     let mut faults = Vec::new();
     let mut settled = Vec::new();
     for metric in POOLED {
         family::hold(tx, owner, metric).await?;
-        let change = Change { owner, metric, children: &children };
+        let change = Wanted { owner, metric, children: &children };
         let terms = wanted.get(&metric).map(|pool| change.resolve(pool, &mut faults));
         change.check(tx, terms.as_ref(), catalog, &mut faults).await?;
         settled.push((metric, terms));
@@ -118,13 +132,23 @@ async fn put(
         return Err(PoolsError::Faults(faults));
     }
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    let mut published = false;
     for (metric, terms) in settled {
-        before.insert(metric, super::terms(tx, owner, metric).await?);
+        let was = super::terms(tx, owner, metric).await?;
         write(tx, owner, metric, terms.as_ref()).await?;
+        if Metric::CONSUMABLE.contains(&metric) && was != terms {
+            tokens::settle(tx, owner, metric, (was.as_ref(), terms.as_ref()), now).await?;
+            published = true;
+        }
+        before.insert(metric, was);
         after.insert(metric, terms);
     }
-    act.describe(Some(&before), Some(&after));
-    Ok(reports(tx, owner).await?)
+    whole.describe(Some(&before), Some(&after));
+    if published {
+        // Edges size what they ask for by the shares, and show them.
+        whole.publish_with_children(owner).await?;
+    }
+    Ok(reports(&mut whole.tx, owner, now).await?)
 }
 
 /// Excludes every other change of the family's pools: the root's row is their lock.
@@ -151,13 +175,13 @@ async fn hold_family(tx: &mut ControlTx, tenant: TenantId) -> Result<(), PoolsEr
 }
 
 /// The pool of one metric that is being set.
-struct Change<'a> {
+struct Wanted<'a> {
     owner: TenantId,
     metric: Metric,
     children: &'a BTreeMap<TenantId, String>,
 }
 
-impl Change<'_> {
+impl Wanted<'_> {
     /// The wanted pool with children for names; what names nobody is a fault.
     fn resolve(&self, wanted: &NewPool, faults: &mut Vec<PoolFault>) -> Terms {
         let Some(named) = &wanted.shares else {

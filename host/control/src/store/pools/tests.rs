@@ -72,7 +72,7 @@ impl Bench {
         pool: NewPool,
     ) -> Result<BTreeMap<Metric, PoolReport>, PoolsError> {
         let wanted = BTreeMap::from([(metric, pool)]);
-        self.stores[0].put_pools(&Actor::Program, owner, &wanted, &self.catalog).await
+        self.stores[0].put_pools(&Actor::Program, owner, &wanted, &self.catalog, None).await
     }
 
     async fn faults(&self, owner: TenantId, pool: NewPool) -> Vec<(Option<String>, PoolRule)> {
@@ -143,7 +143,8 @@ async fn the_guides_pools_are_reported_as_they_are_used(on: Backend) {
     let storage = pool(1_000, &[("child-1", 400, 400), (&by_id, 300, 300), ("child-3", 300, 300)]);
     let users = NewPool { total: 500, shares: None };
     let wanted = BTreeMap::from([(Metric::Storage, storage), (Metric::Users, users)]);
-    let set = bench.stores[0].put_pools(&Actor::Program, bench.root, &wanted, &bench.catalog).await;
+    let set =
+        bench.stores[0].put_pools(&Actor::Program, bench.root, &wanted, &bench.catalog, None).await;
     assert_eq!(set.expect("pools")[&Metric::Storage].used, 0);
     for (child, gb, users) in [(0, 350, 100), (1, 150, 87), (2, 200, 100)]
         .map(|(n, gb, users)| (bench.children[n], gb, users))
@@ -216,7 +217,8 @@ async fn an_allocation_replaces_the_plans_quota_and_going_brings_it_back(on: Bac
     assert_eq!(bench.cap(bench.children[2], Metric::Storage).await, None);
     assert_eq!(bench.cap(first, Metric::Users).await, None);
     let none = BTreeMap::new();
-    let left = bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await;
+    let left =
+        bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog, None).await;
     assert!(left.expect("no pools").is_empty());
     assert_eq!(bench.cap(first, Metric::Storage).await, None);
     assert_eq!(bench.claim(second, Metric::Storage, 10 * GB).await, Ok(10 * GB));
@@ -337,14 +339,14 @@ async fn pools_of_two_levels_keep_the_rules_whichever_is_changed(on: Backend) {
     assert_eq!(bench.faults(bench.root, pool(50, &[])).await, [total]);
     let none = BTreeMap::new();
     let refused =
-        bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog).await;
+        bench.stores[0].put_pools(&Actor::Program, bench.root, &none, &bench.catalog, None).await;
     assert!(matches!(refused, Err(PoolsError::Faults(faults)) if faults.len() == 1));
     bench.stores[0]
-        .put_pools(&Actor::Program, middle, &none, &bench.catalog)
+        .put_pools(&Actor::Program, middle, &none, &bench.catalog, None)
         .await
         .expect("no pool");
     bench.stores[0]
-        .put_pools(&Actor::Program, bench.root, &none, &bench.catalog)
+        .put_pools(&Actor::Program, bench.root, &none, &bench.catalog, None)
         .await
         .expect("no pool");
 }

@@ -324,7 +324,7 @@ async fn the_operator_says_what_became_of_one_and_it_is_audited(on: Backend) {
     let refused = resolve(upload.id, 0).await.expect_err("it lives");
     assert!(matches!(refused, SettleError::UnderWay), "{refused:?}");
     bench.clock.advance_ms(TTL_MS);
-    let listed = bench.store().reservations(bench.tenant).await.expect("a list");
+    let listed = bench.store().reservations(bench.tenant, None, 500).await.expect("a list");
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].id, listed[0].amount, listed[0].unresolved), (upload.id, 100, true));
     resolve(upload.id, 60).await.expect("resolved");

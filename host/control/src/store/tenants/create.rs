@@ -1,7 +1,6 @@
-//! A new tenant: id, trial, place in its family, and the answer kept for retries.
+//! A new tenant: id, trial, place in its family.
 //!
-//! Invariant: of any number of creates of one slug exactly one succeeds, and a retry with
-//! the same idempotency key gets the answer that the first one got.
+//! Invariant: of any number of creates of one slug exactly one succeeds.
 
 use std::sync::Arc;
 
@@ -16,9 +15,8 @@ use crate::store::{
     audit::{Act, Actor},
     billing::terms,
     change::{Change, detached},
-    db::{ControlTx, Installation, Purpose},
+    db::{ControlTx, Installation},
     hierarchy::closure,
-    idempotency::{self, IdempotencyKey, Seen, StoredAnswer},
     random,
     rows::{self, Span},
 };
@@ -66,32 +64,9 @@ pub enum CreateError {
     /// The installation has as many as it may have.
     #[error("the installation may have {0} tenants (control.tenants_max), and has them")]
     TooMany(usize),
-    /// The idempotency key was used for another request.
-    #[error("the idempotency key was used for another request")]
-    KeyReused,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Makes the body of an answer about a new tenant.
-pub type Answer = Box<dyn FnOnce(&Tenant) -> Vec<u8> + Send>;
-
-/// How a create answers a retry.
-pub struct Once {
-    /// Identifies the request.
-    pub key: IdempotencyKey,
-    /// Makes the body that is kept, and sent.
-    pub answer: Answer,
-}
-
-/// What came of a create that may be a retry.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Created {
-    /// A new tenant, and the answer that is now kept.
-    Now(StoredAnswer),
-    /// The answer that was given before.
-    Before(StoredAnswer),
 }
 
 /// What a creation is called in the audit chain.
@@ -115,35 +90,6 @@ impl Store {
         })
         .await
     }
-
-    /// The same, answering a repeated request as before.
-    ///
-    /// # Errors
-    /// As [`Store::create_tenant`], or the key was used for another request.
-    pub async fn create_tenant_once(
-        self: &Arc<Self>,
-        by: &Actor,
-        new: NewTenant,
-        once: Once,
-    ) -> Result<Created, CreateError> {
-        let (store, act) = (Arc::clone(self), Act::new(by, CREATE, ""));
-        detached(async move {
-            let mut change = Change::of_installation(&store, act).await?;
-            let outcome = create_once(&mut change, new, once, store.clock.now()).await;
-            change.end(outcome).await
-        })
-        .await
-    }
-
-    /// What is known about an idempotency key.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn seen(&self, key: &IdempotencyKey) -> Result<Seen, StoreError> {
-        let mut tx = self.db.control(Purpose::Read).await?;
-        let seen = idempotency::look_up(&mut tx, key, self.clock.now()).await;
-        tx.end(seen).await
-    }
 }
 
 async fn create(
@@ -159,26 +105,6 @@ async fn create(
     change.describe(None, Some(&tenant));
     change.publish_tenant(tenant.id).await?;
     Ok(tenant)
-}
-
-async fn create_once(
-    change: &mut Change<Installation>,
-    new: NewTenant,
-    once: Once,
-    now: UnixMs,
-) -> Result<Created, CreateError> {
-    match idempotency::look_up(&mut change.tx, &once.key, now).await? {
-        Seen::Never => {}
-        Seen::Answered(answer) => {
-            change.unchanged();
-            return Ok(Created::Before(answer));
-        }
-        Seen::Otherwise => return Err(CreateError::KeyReused),
-    }
-    let tenant = create(change, new, now).await?;
-    let answer = StoredAnswer { tenant: tenant.id, body: (once.answer)(&tenant) };
-    idempotency::keep(&mut change.tx, &once.key, &answer, now).await?;
-    Ok(Created::Now(answer))
 }
 
 async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, CreateError> {

@@ -8,7 +8,7 @@ mod patch;
 use model::tenant::{Slug, Status, Tenant, TenantId};
 
 pub use self::{
-    create::{Answer, CreateError, Created, NewTenant, Once},
+    create::{CreateError, NewTenant},
     patch::{ChangeError, Members, TenantPatch},
 };
 use super::{

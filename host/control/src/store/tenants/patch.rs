@@ -25,6 +25,7 @@ use crate::store::{
     lifecycle::{self, InvalidTransition, StatusChange},
     outbox,
     rows::{self, Span},
+    sealed::Sealer,
     secrets,
 };
 
@@ -156,6 +157,7 @@ async fn write(
     expected: Option<u64>,
     now: UnixMs,
 ) -> Result<StoredTenant, ChangeError> {
+    let sealer = change.sealer();
     let tx = &mut change.tx;
     let held = rows::tenants(tx, Span::one(tx.tenant())).await?.into_iter().next();
     let mut tenant = held.ok_or(ChangeError::NotFound)?;
@@ -180,7 +182,7 @@ async fn write(
     }
     let writes_secrets = new_secrets.is_some();
     if let Some(members) = new_secrets {
-        write_secrets(tx, members).await?;
+        write_secrets(tx, &sealer, members).await?;
     }
     let secret_names = secret_names(tx).await?;
     let after = shown(&tenant, &secret_names, writes_secrets);
@@ -247,13 +249,17 @@ fn merge<T>(held: &mut BTreeMap<String, T>, patch: Option<Members<T>>) {
     }
 }
 
-async fn write_secrets(tx: &mut TenantTx, members: Members<Secret>) -> Result<(), ChangeError> {
+async fn write_secrets(
+    tx: &mut TenantTx,
+    sealer: &Sealer,
+    members: Members<Secret>,
+) -> Result<(), ChangeError> {
     match members {
         Members::Clear => secrets::forget(tx, None).await?,
         Members::Merge(members) => {
             for (name, value) in members {
                 match value {
-                    Some(value) => secrets::put(tx, &name, &value).await?,
+                    Some(value) => secrets::put(tx, sealer, &name, &value).await?,
                     None => secrets::forget(tx, Some(&name)).await?,
                 }
             }

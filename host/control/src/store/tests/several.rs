@@ -157,7 +157,8 @@ async fn processes_that_start_at_once_migrate_once() {
 async fn while_the_database_is_away_the_last_directory_stays_and_then_catches_up() {
     let cluster = Postgres::start();
     let url = cluster.database();
-    let open = || Store::open(&url, Arc::new(ManualClock::default()));
+    let open =
+        || Store::open_with_keys(&url, Arc::new(ManualClock::default()), crate::testing::keys());
     let (here, there) = (open().await.expect("a store"), open().await.expect("a store"));
     tenant(&here, "one").await;
     let mut directory = there.directory();

@@ -104,7 +104,7 @@ impl Bench {
         let account = self.store().accounts(vec![key]).await.expect("an answer").remove(0);
         let latest = account.map_or(0, |account| account.latest);
         let fence = Fence::Holder(self.holder);
-        let request = OpenRequest { key, fence, latest, limit: LIMIT, rate_per_s: 3 };
+        let request = OpenRequest { key, fence, latest, limit: LIMIT, above: None, rate_per_s: 3 };
         match self.store().open(self.holder, vec![request]).await.expect("an answer").remove(0) {
             Opening::Opened(permit) => {
                 let (epoch, size) = (permit.epoch(), permit.tranche());

@@ -96,11 +96,13 @@ impl Author {
     async fn rebuild(&mut self, edge: &LocalEdge, no_build: bool) -> Result<()> {
         let outcome = async {
             let project = Project::open(&self.dir)?;
+            // Before the build: a config is live while a toolchain still works.
+            edge.stage.refresh(&project)?;
             if !no_build {
-                let built = build(project.clone()).await?;
+                let built = build(project).await?;
                 self.built(&built)?;
             }
-            edge.stage.refresh(&project)
+            anyhow::Ok(())
         };
         match outcome.await {
             Ok(()) => Ok(()),

@@ -48,7 +48,7 @@ impl KeysCommand {
             Self::List(tenant) => {
                 let id = tenant.id(session).await?;
                 let call = Call::get(&["admin", "tenants", &id, "keys"]);
-                session.print(&call, list).await
+                session.print_all(call, list).await
             }
             Self::Revoke { tenant, key } => {
                 let id = tenant.id(session).await?;

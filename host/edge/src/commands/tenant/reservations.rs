@@ -36,7 +36,8 @@ impl ReservationsCommand {
         match self {
             Self::List(tenant) => {
                 let id = tenant.id(session).await?;
-                session.print(&Call::get(&["tenants", &id, "usage", "reservations"]), list).await
+                let call = Call::get(&["tenants", &id, "usage", "reservations"]);
+                session.print_all(call, list).await
             }
             Self::Resolve { tenant, reservation, delta } => {
                 let id = tenant.id(session).await?;

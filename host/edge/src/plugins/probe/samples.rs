@@ -124,7 +124,8 @@ pub(super) fn stand_in() -> Arc<TenantEntry> {
     };
     let region = Arc::new(Region { name: NAME.into(), backends: BTreeMap::new() });
     let group = ResidencyGroup { name: NAME.into(), regions: vec![Arc::clone(&region)] };
-    let record = TenantRecord { tenant: tenant(NAME), secrets: BTreeMap::new() };
+    let record =
+        TenantRecord { tenant: tenant(NAME), secrets: BTreeMap::new(), pools: Default::default() };
     Arc::new(TenantEntry::new(
         Arc::new(record),
         Arc::new(plan),

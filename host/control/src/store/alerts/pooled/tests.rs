@@ -24,7 +24,7 @@ async fn share_users(bench: &Bench, owner: TenantId, total: u64, of: &[(&str, u6
         |(slug, max): &(&str, u64)| ((*slug).to_owned(), Share { guaranteed: 0, max: *max });
     let pool = NewPool { total, shares: Some(of.iter().map(share).collect()) };
     let pools = BTreeMap::from([(Metric::Users, pool)]);
-    let put = bench.store.put_pools(&Actor::Program, owner, &pools, &bench.catalog);
+    let put = bench.store.put_pools(&Actor::Program, owner, &pools, &bench.catalog, None);
     put.await.expect("a pool");
 }
 

@@ -173,9 +173,10 @@ async fn an_ended_holder_confirms_opens_and_reports_nothing(on: Backend) {
     assert!(one.bounds(key).await.is_some());
     one.lost_to_heir("one").await;
     assert_eq!(one.bounds(key).await, None);
-    let shared = OpenRequest { key, fence: redis(1), latest: 0, limit: 50, rate_per_s: 0 };
+    let shared =
+        OpenRequest { key, fence: redis(1), latest: 0, limit: 50, above: None, rate_per_s: 0 };
     world.store.open(one.id, vec![shared]).await.expect_err("what it would open it may not spend");
-    let request = OpenRequest { key, fence: own, latest: 1, limit: 50, rate_per_s: 0 };
+    let request = OpenRequest { key, fence: own, latest: 1, limit: 50, above: None, rate_per_s: 0 };
     let refused = world.store.open(one.id, vec![request]).await.expect_err("refused");
     let refused = refused.0.downcast::<StoreError>().expect("a store's error");
     assert!(matches!(*refused, StoreError::HolderEnded(id) if id == one.id.0), "{refused}");

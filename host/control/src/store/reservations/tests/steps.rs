@@ -46,7 +46,7 @@ impl Walk {
         let shares = ["child-0", "child-1"].map(|slug| (slug.to_owned(), SHARE));
         let pool = NewPool { total: POOL, shares: Some(shares.to_vec()) };
         let wanted = BTreeMap::from([(Metric::Users, pool)]);
-        let set = store.put_pools(&Actor::Program, parent, &wanted, &bench.catalog).await;
+        let set = store.put_pools(&Actor::Program, parent, &wanted, &bench.catalog, None).await;
         set.expect("a pool");
         let random = StdRng::seed_from_u64(seed);
         Self { bench, random, tenants, runs: [1, 2], open: Vec::new(), claims: 0 }
