@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use model::manifest::Manifest;
 
 use super::{
     scope::{Plugins, ScopeArgs},
@@ -23,7 +24,8 @@ pub(in crate::commands) struct Args {
     name: String,
     /// The component, or a core module with a component type.
     component: PathBuf,
-    /// JSON file: capabilities, origins, metrics, config_schema, on_failure, instances, limits.
+    /// The author's plugin.toml, or a JSON file: capabilities, origins, metrics,
+    /// config_schema, on_failure, instances, limits.
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// JSON file that a new plugin is configured with.
@@ -43,10 +45,11 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 async fn push(args: Args) -> Result<()> {
     let mut parts = vec![("component", read(&args.component)?)];
-    for (part, file) in [("manifest", &args.manifest), ("signature", &args.signature)] {
-        if let Some(file) = file {
-            parts.push((part, read(file)?));
-        }
+    if let Some(file) = &args.manifest {
+        parts.push(("manifest", manifest(file)?));
+    }
+    if let Some(file) = &args.signature {
+        parts.push(("signature", read(file)?));
     }
     if args.activate {
         parts.push(("activate", Bytes::from_static(b"true")));
@@ -75,7 +78,70 @@ async fn is_there(plugins: &Plugins, name: &str) -> Result<bool> {
     }
 }
 
+/// A manifest as the upload has it. Of `plugin.toml` go what a version says of itself; its
+/// hooks are read from the component, its name is the command's, its build is nobody's.
+fn manifest(file: &Path) -> Result<Bytes> {
+    let bytes = read(file)?;
+    if file.extension().is_none_or(|extension| extension != "toml") {
+        return Ok(bytes);
+    }
+    let text = std::str::from_utf8(&bytes).with_context(|| file.display().to_string())?;
+    let manifest = Manifest::from_toml(text).map_err(|problems| {
+        let lines = problems.iter().map(|problem| format!("{}: {}", problem.key, problem.reason));
+        ClientError::Usage(format!("{}: {}", file.display(), lines.collect::<Vec<_>>().join("; ")))
+    })?;
+    let uploaded = serde_json::json!({
+        "description": manifest.description,
+        "capabilities": manifest.capabilities,
+        "origins": manifest.origins,
+        "metrics": manifest.metrics,
+        "config_schema": manifest.config,
+        "on_failure": manifest.on_failure,
+        "limits": manifest.limits,
+    });
+    Ok(uploaded.to_string().into())
+}
+
 fn read(file: &Path) -> Result<Bytes> {
     let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
     Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).expect("a file");
+        (folder, file)
+    }
+
+    #[test]
+    fn the_authors_manifest_becomes_what_an_upload_says_of_itself() {
+        let text = "name = \"a\"\ndescription = \"A\"\nhooks = [\"request-hook\"]\n\
+                    capabilities = [\"keyvalue\"]\non_failure = \"open\"\n\
+                    [limits]\ndeadline_ms = 7\n[build]\nlanguage = \"c\"\n";
+        let (_folder, file) = written("plugin.toml", text);
+        let sent = manifest(&file).expect("a manifest");
+        let sent: model::plugin::Manifest = serde_json::from_slice(&sent).expect("as uploaded");
+        assert_eq!(sent.description, "A");
+        assert_eq!(sent.capabilities, ["keyvalue"]);
+        assert_eq!(sent.on_failure, model::policy::OnFailure::Open);
+        assert_eq!(sent.limits.iter().collect::<Vec<_>>(), [("deadline_ms", 7)]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_authors_manifest_is_named_before_anything_is_sent() {
+        let (_folder, file) = written("plugin.toml", "name = \"A b\"\nhooks = []\n");
+        let said = manifest(&file).expect_err("no manifest").to_string();
+        assert!(said.contains("name: ") && said.contains("hooks: "), "{said}");
+    }
+
+    #[test]
+    fn a_manifest_in_json_is_sent_as_it_is() {
+        let (_folder, file) = written("manifest.json", "{\"limits\": 7}");
+        assert_eq!(manifest(&file).expect("bytes"), "{\"limits\": 7}");
+    }
 }
