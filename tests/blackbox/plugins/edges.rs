@@ -1,15 +1,19 @@
 //! Several edges on one database: what one is given, all of them run.
 
+use std::path::Path;
+
 use super::{plugins_of, push, push_next};
 use crate::actors::responder;
 use crate::actors::{World, WorldOptions, eventually};
 
-/// An edge on a database and a Redis that it shares.
-async fn edge(url: &str, name: &str) -> World {
+/// An edge on a database, a Redis and keys that it shares.
+async fn edge(url: &str, keys: &Path, name: &str) -> World {
     let redis = services::redis().url();
     let config = format!(
-        "[store]\nurl = \"{url}\"\n[quota]\nurl = \"{redis}\"\nedge = \"{name}-{}\"\n",
-        std::process::id()
+        "[store]\nurl = \"{url}\"\n[quota]\nurl = \"{redis}\"\nedge = \"{name}-{}\"\n\
+         [data]\nkeys_dir = \"{}\"\n",
+        std::process::id(),
+        keys.display()
     );
     World::with(WorldOptions { config, prepare: None }).await
 }
@@ -17,8 +21,9 @@ async fn edge(url: &str, name: &str) -> World {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_edge_follows_every_activation_and_rollback() {
     let url = services::postgres().database();
-    let first = edge(&url, "first").await;
-    let second = edge(&url, "second").await;
+    let keys = tempfile::tempdir().expect("a folder");
+    let first = edge(&url, keys.path(), "first").await;
+    let second = edge(&url, keys.path(), "second").await;
     let acme = first.tenant("acme", "team", "us").await;
     let there = acme.at(second.edge());
     let seen = async |status: u16| {

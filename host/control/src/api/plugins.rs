@@ -12,13 +12,13 @@ mod manifest;
 mod scope;
 mod settings;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod upload;
 mod view;
 
 use axum::{
     extract::State,
-    http::{HeaderValue, header},
+    http::{HeaderValue, Uri, header},
     response::{IntoResponse, Response},
 };
 use model::{
@@ -33,6 +33,7 @@ use super::{
     Api,
     endpoint::Endpoint,
     json,
+    page::{Asked, Page, PageQuery},
     problem::{ApiError, Conflict},
     tenants::view::etag,
 };
@@ -50,8 +51,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             [
                 Endpoint::get(concat!($scope, "/plugins"), list)
                     .right(Right::$read)
-                    .summary(concat!("Plugins of ", $whose))
-                    .answers::<view::PluginsView>(200),
+                    .summary(concat!("Plugins of ", $whose, ", by name"))
+                    .query::<PageQuery>()
+                    .answers::<Page<view::PluginView>>(200),
                 Endpoint::post(concat!($scope, "/plugins"), upload::create)
                     .right(Right::$manage)
                     .summary(concat!(
@@ -68,6 +70,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 Endpoint::patch(concat!($scope, "/plugins/{plugin}"), lifecycle::switch)
                     .right(Right::$manage)
                     .summary("Turn a plugin off for every request, or on again")
+                    .header("If-Match", "Only this plugin (ETag) is switched.")
                     .merge_patch::<lifecycle::SwitchBody>()
                     .answers::<view::PluginView>(200),
                 Endpoint::delete(concat!($scope, "/plugins/{plugin}"), lifecycle::remove)
@@ -87,7 +90,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 Endpoint::get(concat!($scope, "/plugins/{plugin}/history"), history)
                     .right(Right::$read)
                     .summary("Which version decided since when, the newest first")
-                    .answers::<view::HistoryView>(200),
+                    .query::<PageQuery>()
+                    .answers::<Page<view::StepView>>(200),
                 Endpoint::post(concat!($scope, "/plugins/{plugin}/versions"), upload::add)
                     .right(Right::$manage)
                     .summary("Upload another version: curl -F component=@geo.wasm")
@@ -97,7 +101,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 Endpoint::get(concat!($scope, "/plugins/{plugin}/versions"), versions)
                     .right(Right::$read)
                     .summary("Versions of a plugin, the newest first")
-                    .answers::<view::VersionsView>(200),
+                    .query::<PageQuery>()
+                    .answers::<Page<view::VersionView>>(200),
                 Endpoint::get(concat!($scope, "/plugins/{plugin}/versions/{version}"), version)
                     .right(Right::$read)
                     .summary("A version, by its number or 12 digits of its SHA-256")
@@ -127,10 +132,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     tenant.into_iter().chain(plan).chain(platform).collect()
 }
 
-async fn list(State(api): State<Api>, OfScope(scope, _): OfScope) -> Result<Response, ApiError> {
-    let plugins = api.store.plugins(&scope).await?;
-    let items = plugins.iter().map(view::PluginView::of).collect();
-    Ok(json(view::PluginsView { items }))
+async fn list(
+    State(api): State<Api>,
+    OfScope(scope, _): OfScope,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let asked = Asked::read(&uri)?;
+    let page = asked.cut(api.store.plugins(&scope).await?, |plugin| plugin.name.to_string());
+    Ok(json(page.map(|plugin| view::PluginView::of(&plugin))))
 }
 
 async fn show(State(api): State<Api>, of: OfPlugin) -> Result<Response, ApiError> {
@@ -138,10 +147,10 @@ async fn show(State(api): State<Api>, of: OfPlugin) -> Result<Response, ApiError
     Ok((etag(plugin.version), json(view::PluginView::of(&plugin))).into_response())
 }
 
-async fn versions(State(api): State<Api>, of: OfPlugin) -> Result<Response, ApiError> {
-    let plugin = of.find(&api).await?;
-    let items = plugin.versions.iter().map(view::VersionView::of).collect();
-    Ok(json(view::VersionsView { items }))
+async fn versions(State(api): State<Api>, of: OfPlugin, uri: Uri) -> Result<Response, ApiError> {
+    let asked = Asked::read(&uri)?;
+    let page = asked.cut(of.find(&api).await?.versions, |version| newest_first(version.number));
+    Ok(json(page.map(|version| view::VersionView::of(&version))))
 }
 
 async fn version(State(api): State<Api>, of: OfVersion) -> Result<Response, ApiError> {
@@ -149,10 +158,16 @@ async fn version(State(api): State<Api>, of: OfVersion) -> Result<Response, ApiE
     Ok(json(view::VersionView::of(&version)))
 }
 
-async fn history(State(api): State<Api>, of: OfPlugin) -> Result<Response, ApiError> {
+async fn history(State(api): State<Api>, of: OfPlugin, uri: Uri) -> Result<Response, ApiError> {
+    let asked = Asked::read(&uri)?;
     let steps = api.store.plugin_history(&of.scope, &of.name, HISTORY_MAX).await?;
-    let items = steps.into_iter().map(view::StepView::of).collect();
-    Ok(json(view::HistoryView { items }))
+    let page = asked.cut(steps, |step| newest_first(step.seq));
+    Ok(json(page.map(view::StepView::of)))
+}
+
+/// The place of something that is numbered, the highest number first.
+fn newest_first(number: u64) -> String {
+    format!("{:016x}", u64::MAX - number)
 }
 
 async fn download(State(api): State<Api>, of: OfVersion) -> Result<Response, ApiError> {

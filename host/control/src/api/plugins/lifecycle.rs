@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
@@ -16,8 +16,13 @@ use super::{
 };
 use crate::{
     api::{
-        Api, body::Document, caller::Caller, fields::Fields, json, problem::ApiError,
-        tenants::view::etag,
+        Api,
+        body::Document,
+        caller::Caller,
+        fields::Fields,
+        json,
+        problem::ApiError,
+        tenants::{patch::expected_version, view::etag},
     },
     store::StoredPlugin,
 };
@@ -80,15 +85,17 @@ pub(super) async fn switch(
     caller: Caller,
     State(api): State<Api>,
     of: OfPlugin,
+    headers: HeaderMap,
     document: Document,
 ) -> Result<Response, ApiError> {
+    let expected = expected_version(&headers)?;
     let mut fields = Fields::new(document.members);
     let enabled = fields.required("enabled", |value| {
         value.as_bool().ok_or_else(|| "must be true or false".to_owned())
     });
     fields.finish()?;
     let enabled = enabled.unwrap_or_default();
-    let set = api.store.set_plugin_enabled(caller.actor(), &of.scope, &of.name, enabled);
+    let set = api.store.set_plugin_enabled(caller.actor(), &of.scope, &of.name, enabled, expected);
     Ok(answer(&set.await?))
 }
 

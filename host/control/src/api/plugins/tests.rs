@@ -46,6 +46,15 @@ async fn send(control: &Control, token: &str, path: &str, parts: &[(&str, &[u8])
     control.send(request.body(Body::from(form(parts))).expect("a request")).await
 }
 
+/// The plugin `geo` in every scope: that of a tenant, of the plan `team` and of the platform.
+pub(in crate::api) async fn geo_in_every_scope(control: &Control, id: &str) {
+    let tenant = format!("/api/v1/tenants/{id}/plugins");
+    for path in [&*tenant, "/api/v1/admin/plans/team/plugins", "/api/v1/admin/plugins"] {
+        let made = send(control, TOKEN, path, &[("name", b"geo"), ("component", WASM)]).await;
+        assert_eq!(made.status, 201, "{path}: {}", made.text);
+    }
+}
+
 async fn world(on: Backend) -> (Control, String) {
     let control = Control::start(on).await;
     let id = id_of(&control.create(&acme()).await);

@@ -10,13 +10,6 @@ use serde_json::Value;
 
 use crate::store::{Activation, StoredPlugin, StoredVersion};
 
-/// Plugins of a scope, by name.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Plugins")]
-pub(super) struct PluginsView {
-    pub(super) items: Vec<PluginView>,
-}
-
 /// A plugin.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Plugin")]
@@ -62,20 +55,7 @@ pub(super) struct VersionView {
     created_by: String,
 }
 
-/// Versions, the newest first.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "PluginVersions")]
-pub(super) struct VersionsView {
-    pub(super) items: Vec<VersionView>,
-}
-
-/// What became of a plugin, the newest first.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "PluginHistory")]
-pub(super) struct HistoryView {
-    pub(super) items: Vec<StepView>,
-}
-
+/// What became of a plugin.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "PluginStep")]
 pub(super) struct StepView {

@@ -111,6 +111,7 @@ impl Store {
         scope: &PluginScope,
         name: &PluginName,
         enabled: bool,
+        expected: Option<u64>,
     ) -> Result<StoredPlugin, PluginError> {
         let (owned, plugin, actor) = (scope.clone(), name.clone(), by.to_string());
         self.change_plugin(
@@ -122,6 +123,9 @@ impl Store {
                     let of = (&owned, &plugin);
                     let tx = &mut change.tx;
                     let before = one(tx, of).await?;
+                    if expected.is_some_and(|version| version != before.version) {
+                        return Err(PluginError::VersionMismatch);
+                    }
                     if before.enabled == enabled {
                         change.unchanged();
                         return Ok(before);

@@ -91,9 +91,9 @@ async fn a_version_is_published_while_it_is_active_and_its_plugin_on(on: Backend
     let record = Arc::clone(&published(store)[0]);
     assert_eq!((&record.scope, &record.name, record.size), (&scope, &name, 3));
     assert_eq!(record.component, model::plugin::ComponentDigest::of(b"one"));
-    store.set_plugin_enabled(BY, &scope, &name, false).await.expect("off");
+    store.set_plugin_enabled(BY, &scope, &name, false, None).await.expect("off");
     assert_eq!(numbers(&control), [0; 0]);
-    store.set_plugin_enabled(BY, &scope, &name, true).await.expect("on");
+    store.set_plugin_enabled(BY, &scope, &name, true, None).await.expect("on");
     assert_eq!(numbers(&control), [1]);
     let settings = PluginSettings { order: 7, ..PluginSettings::default() };
     store.set_plugin_settings(BY, &scope, &name, settings, None).await.expect("set");

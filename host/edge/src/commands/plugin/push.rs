@@ -136,7 +136,7 @@ mod tests {
     fn what_is_wrong_with_the_authors_manifest_is_named_before_anything_is_sent() {
         let (_folder, file) = written("plugin.toml", "name = \"A b\"\nhooks = []\n");
         let said = manifest(&file).expect_err("no manifest").to_string();
-        assert!(said.contains("name: ") && said.contains("hooks: "), "{said}");
+        assert!(said.contains("name: ") && said.contains("description: "), "{said}");
     }
 
     #[test]
