@@ -1,11 +1,16 @@
 //! What breaks, and what stands: kill -9, restarts, taken ports, signals.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::actors::{
     ADMIN_TOKEN, Client, EdgeProcess, Origin, Reply, World, WorldOptions, binary, eventually,
     prepare_policies,
 };
+
+/// Longest that a supervisor waits for the next word.
+const SUPERVISOR_WAIT: Duration = Duration::from_secs(30);
 
 async fn api(client: Client, method: &str, path: &str, body: serde_json::Value) -> Reply {
     let request = Client::request(method, path, "control.test")
@@ -122,6 +127,35 @@ async fn sighup_reloads_the_policies() {
         list.contains("100001").then_some(())
     })
     .await;
+}
+
+/// What a supervisor is told next, without the lines that are only for people.
+async fn told(supervisor: &tokio::net::UnixDatagram) -> Vec<String> {
+    let mut datagram = vec![0; 4096];
+    let read = tokio::time::timeout(SUPERVISOR_WAIT, supervisor.recv(&mut datagram)).await;
+    let length = read.expect("the supervisor is told").expect("a datagram");
+    let text = std::str::from_utf8(&datagram[..length]).expect("text");
+    text.lines().filter(|line| !line.starts_with("STATUS=")).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_is_told_of_readiness_reloads_and_the_end() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let origin = Origin::start("us-east-1").await;
+    prepare_policies(dir.path(), &origin);
+    let socket = dir.path().join("notify");
+    let supervisor = tokio::net::UnixDatagram::bind(&socket).expect("a socket");
+    let socket = socket.display().to_string();
+    let mut process = EdgeProcess::serve_with(dir.path(), &[("NOTIFY_SOCKET", &socket)]).await;
+    assert_eq!(told(&supervisor).await, ["READY=1"]);
+    process.signal("HUP").await;
+    let reloading = told(&supervisor).await;
+    assert_eq!(reloading.first().map(String::as_str), Some("RELOADING=1"));
+    assert!(reloading.iter().any(|line| line.starts_with("MONOTONIC_USEC=")), "{reloading:?}");
+    assert_eq!(told(&supervisor).await, ["READY=1"]);
+    process.signal("TERM").await;
+    assert_eq!(told(&supervisor).await, ["STOPPING=1"]);
+    assert_eq!(process.child.wait().await.expect("an end").code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

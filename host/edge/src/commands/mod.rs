@@ -16,6 +16,7 @@ mod plugin;
 mod quota;
 mod serve;
 mod session;
+mod supervisor;
 mod table;
 mod tenant;
 mod token;

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use model::clock::SystemClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::supervisor;
 use crate::{
     config::{self, Config},
     run::{self, Running},
@@ -78,14 +79,19 @@ pub(super) async fn serve(
         started = start => started?,
         () = signals.stop() => return Ok(()),
     };
+    supervisor::ready();
     loop {
         tokio::select! {
-            _ = signals.hangup.recv() => running.reload(),
+            _ = signals.hangup.recv() => {
+                supervisor::reloading(running.reload_status.clone());
+                running.reload();
+            }
             part = running.part_ended() => bail!("the {part} ended; see the log"),
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
         }
     }
+    supervisor::stopping();
     tracing::info!("draining; a second signal stops at once");
     tokio::select! {
         stopped = running.stop() => stopped,
