@@ -11,7 +11,7 @@ help:
 	@echo "make test     all tests"
 	@echo "make lint     rustfmt and clippy, warnings are errors"
 	@echo "make bench    CPU per request beside nginx, in one run"
-	@echo "make scale    start, memory and latencies with 100,000 tenants on PostgreSQL"
+	@echo "make scale    start, memory, latencies with 100,000 tenants on PostgreSQL; cost of row security"
 	@echo "make chaos    quotas stay exact while edges, Redis and PostgreSQL are killed (7 min)"
 	@echo "make simulate quotas stay exact in 100,000 simulated schedules of faults (long)"
 	@echo "make quota-figures  Redis calls per request, usable share, an outage's latency (3 min)"
@@ -64,9 +64,11 @@ bench: setup
 	$(TARGET)/release/leanvibe-bench
 
 scale: setup-test
-	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-tests
+	$(CARGO) build --release --locked -p leanvibe-edge -p leanvibe-tests -p leanvibe-control \
+		--bins --example row_security_cost
 	LEANVIBE_EDGE_BIN=$(TARGET)/release/leanvibe-edge plugins/build.sh
 	$(TARGET)/release/leanvibe-bench scale
+	$(TARGET)/release/examples/row_security_cost
 
 # CHAOS="--seed 7 --seconds 300" repeats a run, or makes it longer; "--cluster" is another Redis.
 # Without it: a run over a master and a replica with TLS, and a shorter one over a Cluster.

@@ -16,6 +16,7 @@ mod cpu;
 mod edge;
 mod load;
 mod nginx;
+mod publishing;
 mod scale;
 mod stats;
 mod subject;

@@ -1,5 +1,5 @@
 //! What 100,000 tenants cost: the start of an edge, its memory, the first request of a
-//! tenant that nobody asked for yet, and creates beside them.
+//! tenant that nobody asked for yet, creates beside them, and how soon another edge knows.
 //!
 //! On a private PostgreSQL; the tenants are put there by one SQL statement. Talks to
 //! loopback only and stops by itself after a minute or two.
@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    edge, nginx,
+    edge, nginx, publishing,
     subject::{SUBJECT_CORE, Setup, Subject, free_addr},
 };
 
@@ -29,42 +29,83 @@ pub fn run(tenants: usize) -> Result<()> {
     let origin = nginx::origin(&setup)?;
     let cluster = services::postgres();
     let url = cluster.database();
-    let (empty, ..) = start(&setup, origin.addr, &url)?;
-    let without = resident_bytes(&empty)?;
+    let settings = [("STORE__URL", url.clone())];
+    let empty = Edge::start(&setup, origin.addr, "scale", &settings)?;
+    let without = resident_bytes(&empty.subject)?;
     drop(empty);
     cluster.superuser(&url, &fill(tenants));
     let begun = Instant::now();
-    let (subject, addr, control) = start(&setup, origin.addr, &url)?;
+    let edge = Edge::start(&setup, origin.addr, "scale", &settings)?;
     println!("{tenants} tenants with a key each, on PostgreSQL:");
     println!("  start to the first accepted connection: {} ms", begun.elapsed().as_millis());
-    let with = resident_bytes(&subject)?;
+    let with = resident_bytes(&edge.subject)?;
     let each = with.saturating_sub(without) / tenants as u64;
     println!("  memory: {} MiB, {each} bytes a tenant ({} MiB without)", with >> 20, without >> 20);
     let cold: Vec<usize> = (0..COLD).map(|n| 1 + n * (tenants / COLD)).collect();
-    println!("  first request of a tenant: {}", spread(&requests(addr, &cold)?));
-    println!("  second request of it:      {}", spread(&requests(addr, &cold)?));
-    let (creates, at_once) = creates(addr, control)?;
+    println!("  first request of a tenant: {}", spread(&requests(&edge, &cold)?));
+    println!("  second request of it:      {}", spread(&requests(&edge, &cold)?));
+    let (creates, at_once) = creates(&edge)?;
     println!("  create, answered:          {}", spread(&creates));
     println!("  served by the edge at once: {at_once} of {CREATES} created tenants");
-    println!("  memory at the end: {} MiB", resident_bytes(&subject)? >> 20);
-    Ok(())
+    println!("  memory at the end: {} MiB", resident_bytes(&edge.subject)? >> 20);
+    drop(edge);
+    publishing::run(&setup, origin.addr, &url)
 }
 
-fn start(
-    setup: &Setup,
-    origin: SocketAddr,
-    store: &str,
-) -> Result<(Subject, SocketAddr, SocketAddr)> {
-    let dir = setup.dir.join("scale");
-    let policies = edge::policies(setup, origin, edge::Mode::QuotaOnly, &dir)?;
-    let (addr, control) = (free_addr()?, free_addr()?);
-    let mut env = edge::environment(&dir, &policies, addr, control);
-    env.push(("LEANVIBE_EDGE__STORE__URL".into(), store.into()));
-    let binary = setup.edge.display().to_string();
-    let command = [binary.as_str(), "serve"];
-    let log = dir.join("log");
-    let subject = Subject::start("edge", SUBJECT_CORE, addr, &command, &env, &log)?;
-    Ok((subject, addr, control))
+/// A running edge without policies.
+pub struct Edge {
+    subject: Subject,
+    /// Where tenants are served.
+    pub addr: SocketAddr,
+    /// Where they are changed.
+    pub control: SocketAddr,
+}
+
+impl Edge {
+    /// Starts one in a folder of that name, with these settings beside its own.
+    pub fn start(
+        setup: &Setup,
+        origin: SocketAddr,
+        name: &str,
+        settings: &[(&str, String)],
+    ) -> Result<Self> {
+        let dir = setup.dir.join(name);
+        let policies = edge::policies(setup, origin, edge::Mode::QuotaOnly, &dir)?;
+        let (addr, control) = (free_addr()?, free_addr()?);
+        let mut env = edge::environment(&dir, &policies, addr, control);
+        env.extend(
+            settings.iter().map(|(key, value)| (format!("LEANVIBE_EDGE__{key}"), value.clone())),
+        );
+        let binary = setup.edge.display().to_string();
+        let command = [binary.as_str(), "serve"];
+        let log = dir.join("log");
+        let subject = Subject::start("edge", SUBJECT_CORE, addr, &command, &env, &log)?;
+        Ok(Self { subject, addr, control })
+    }
+
+    /// The status of a request to a tenant, on a connection of its own.
+    pub fn status(&self, slug: &str, path: &str) -> Result<u16> {
+        let mut stream = TcpStream::connect(self.addr)?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: {slug}.localhost\r\nconnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.with_context(|| format!("no answer for {slug}: {answer}"))
+    }
+
+    /// Creates a tenant; its id.
+    pub fn create(&self, slug: &str) -> Result<String> {
+        let body = format!(
+            r#"{{"organization_name":"New","slug":"{slug}","admin_email":"a@new.example","plan":"team","data_residency":"eu"}}"#
+        );
+        let answer = edge::exchange(self.control, "POST /api/v1/admin/tenants", &body)?;
+        ensure!(answer.starts_with("HTTP/1.1 201"), "no tenant: {answer}");
+        let id = answer.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        Ok(id.context("an id")?.to_owned())
+    }
 }
 
 fn fill(tenants: usize) -> String {
@@ -83,39 +124,28 @@ fn fill(tenants: usize) -> String {
 }
 
 /// The time of one request to each tenant.
-fn requests(addr: SocketAddr, tenants: &[usize]) -> Result<Vec<Duration>> {
+fn requests(edge: &Edge, tenants: &[usize]) -> Result<Vec<Duration>> {
     tenants
         .iter()
         .map(|tenant| {
             let begun = Instant::now();
-            let answer = get(addr, &format!("t{tenant}"))?;
-            ensure!(answer.starts_with("HTTP/1.1 200"), "tenant t{tenant}: {answer}");
+            let status = edge.status(&format!("t{tenant}"), "/hello")?;
+            ensure!(status == 200, "tenant t{tenant} gets {status}");
             Ok(begun.elapsed())
         })
         .collect()
 }
 
-fn creates(addr: SocketAddr, control: SocketAddr) -> Result<(Vec<Duration>, usize)> {
+fn creates(edge: &Edge) -> Result<(Vec<Duration>, usize)> {
     let (mut times, mut at_once) = (Vec::with_capacity(CREATES), 0);
     for n in 0..CREATES {
-        let body = format!(
-            r#"{{"organization_name":"New","slug":"new-{n}","admin_email":"a@new.example","plan":"team","data_residency":"eu"}}"#
-        );
+        let slug = format!("new-{n}");
         let begun = Instant::now();
-        let answer = edge::exchange(control, "POST /api/v1/admin/tenants", &body)?;
+        edge.create(&slug)?;
         times.push(begun.elapsed());
-        ensure!(answer.starts_with("HTTP/1.1 201"), "no tenant: {answer}");
-        at_once += usize::from(get(addr, &format!("new-{n}"))?.starts_with("HTTP/1.1 200"));
+        at_once += usize::from(edge.status(&slug, "/hello")? == 200);
     }
     Ok((times, at_once))
-}
-
-fn get(addr: SocketAddr, slug: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(addr)?;
-    write!(stream, "GET /hello HTTP/1.1\r\nhost: {slug}.localhost\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 fn resident_bytes(subject: &Subject) -> Result<u64> {
@@ -125,7 +155,8 @@ fn resident_bytes(subject: &Subject) -> Result<u64> {
     Ok(kib << 10)
 }
 
-fn spread(times: &[Duration]) -> String {
+/// Quantiles of times, as text.
+pub fn spread(times: &[Duration]) -> String {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     let at = |part: usize| {

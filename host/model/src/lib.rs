@@ -15,6 +15,7 @@ pub mod catalog;
 pub mod clock;
 pub mod directory;
 pub mod gate;
+pub mod gdpr;
 pub mod headers;
 pub mod host;
 pub mod key;

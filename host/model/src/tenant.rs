@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{anchor::Anchor, clock::UnixMs, quota::Quotas};
+use crate::{anchor::Anchor, clock::UnixMs, gdpr::GdprSettings, quota::Quotas};
 
 /// Days of a trial, from creation. The product guide's figure.
 pub const TRIAL_DAYS: u64 = 30;
@@ -281,6 +281,11 @@ pub struct Tenant {
     pub plan: String,
     /// Name of the residency group, as declared in `policies/` (`us`, `eu`, …).
     pub data_residency: String,
+    /// The member of the group that serves it while it can: chosen at the creation, and kept
+    /// whatever the group's order becomes. `None` (of an earlier release) is the first member.
+    pub home_region: Option<String>,
+    /// What holds for the personal data in it.
+    pub gdpr: GdprSettings,
     /// The parent, for a child organisation.
     pub parent: Option<TenantId>,
     /// Stored status.

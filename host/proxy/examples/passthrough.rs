@@ -150,6 +150,8 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         admin_email: String::new(),
         plan: plan.name.clone(),
         data_residency: "local".to_owned(),
+        home_region: None,
+        gdpr: Default::default(),
         parent: None,
         status: Status::Active,
         suspend_reason: None,

@@ -7,6 +7,7 @@ use model::{
     anchor::Anchor,
     catalog::Catalog,
     clock::UnixMs,
+    gdpr::ProcessingBasis,
     host::{Host, parse_authority},
     quota::Metric,
     tenant::{Slug, Status, SuspendReason, TenantId},
@@ -101,6 +102,21 @@ pub(crate) fn plan(value: &Value, catalog: &Catalog, offered: bool) -> Ruled<Str
 
 pub(crate) fn residency(value: &Value, catalog: &Catalog) -> Ruled<String> {
     one_of(text(value)?, catalog.groups.keys().map(String::as_str))
+}
+
+/// A region of a residency group.
+pub(crate) fn region(value: &Value, group: &[String]) -> Ruled<String> {
+    one_of(text(value)?, group.iter().map(String::as_str))
+}
+
+pub(crate) fn flag(value: &Value) -> Ruled<bool> {
+    value.as_bool().ok_or_else(|| "must be true or false".to_owned())
+}
+
+pub(crate) fn processing_basis(value: &Value) -> Ruled<ProcessingBasis> {
+    let names = ProcessingBasis::ALL.into_iter().map(ProcessingBasis::as_str);
+    let name = one_of(text(value)?, names)?;
+    ProcessingBasis::from_name(&name).ok_or_else(|| "is no basis".to_owned())
 }
 
 pub(crate) fn tenant_id(value: &Value) -> Ruled<TenantId> {

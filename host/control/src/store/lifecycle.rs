@@ -144,6 +144,8 @@ mod tests {
             admin_email: String::new(),
             plan: String::new(),
             data_residency: String::new(),
+            home_region: None,
+            gdpr: Default::default(),
             parent: None,
             status,
             suspend_reason: suspended.then_some(SuspendReason::Operator),

@@ -44,6 +44,8 @@ pub(super) struct TenantRow {
     admin_email: String,
     plan: String,
     data_residency: String,
+    home_region: Option<String>,
+    gdpr_settings: String,
     parent: Option<Uuid>,
     status: String,
     suspend_reason: Option<String>,
@@ -108,6 +110,8 @@ impl TenantRow {
             admin_email: self.admin_email,
             plan: self.plan,
             data_residency: self.data_residency,
+            home_region: self.home_region,
+            gdpr: object(&self.gdpr_settings)?,
             parent: self.parent.map(TenantId),
             status: Status::from_name(&self.status).ok_or_else(|| bad("status", &self.status))?,
             suspend_reason: self
@@ -132,8 +136,10 @@ pub(super) async fn insert(tx: &mut ControlTx, tenant: &Tenant) -> Result<bool, 
     let added =
         sql("INSERT INTO tenant (id, slug, organization_name, display_name, admin_email, plan,
              data_residency, parent, status, suspend_reason, trial_ends_at, grace_ends_at,
-             quota_overrides, attributes, created_at, version, quota_anchor)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             quota_overrides, attributes, created_at, version, quota_anchor, home_region,
+             gdpr_settings)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+             $19)
          ON CONFLICT (slug) DO NOTHING")
         .bind(tenant.id.0)
         .bind(tenant.slug.as_str())
@@ -152,6 +158,8 @@ pub(super) async fn insert(tx: &mut ControlTx, tenant: &Tenant) -> Result<bool, 
         .bind(stored(tenant.created_at))
         .bind(i64::try_from(tenant.version).unwrap_or(i64::MAX))
         .bind(json(&tenant.quota_anchor)?)
+        .bind(tenant.home_region.as_deref())
+        .bind(json(&tenant.gdpr)?)
         .execute(tx)
         .await?;
     Ok(added == 1)
@@ -162,7 +170,8 @@ pub(super) async fn update(tx: &mut TenantTx, tenant: &Tenant) -> Result<(), Sto
     sql("UPDATE tenant SET organization_name = $2, display_name = $3, admin_email = $4,
              plan = $5, status = $6, suspend_reason = $7, trial_ends_at = $8,
              grace_ends_at = $9, quota_overrides = $10, attributes = $11, version = $12,
-             quota_anchor = $13
+             quota_anchor = $13, gdpr_settings = $14,
+             retention_days = $15, legal_hold = $16
          WHERE id = $1")
     .bind(tx.tenant().0)
     .bind(&tenant.organization_name)
@@ -177,6 +186,9 @@ pub(super) async fn update(tx: &mut TenantTx, tenant: &Tenant) -> Result<(), Sto
     .bind(json(&tenant.attributes)?)
     .bind(i64::try_from(tenant.version).unwrap_or(i64::MAX))
     .bind(json(&tenant.quota_anchor)?)
+    .bind(json(&tenant.gdpr)?)
+    .bind(tenant.gdpr.own_retention_days().map(i64::from))
+    .bind(tenant.gdpr.legal_hold)
     .execute(tx)
     .await
     .map(drop)

@@ -91,6 +91,7 @@ async fn make_tenant(config: &Config, clock: Arc<dyn Clock>) -> Result<()> {
         admin_email: "admin@acme.example".into(),
         plan: PLAN.into(),
         data_residency: Some(GROUP.into()),
+        home_region: None,
         parent: None,
         quota_anchor: None,
     };

@@ -85,6 +85,7 @@ async fn seed_one(store: &Arc<Store>, demo: &DemoTenant) -> Result<String> {
                 admin_email: format!("admin@{}.example", demo.slug),
                 plan: demo.plan.into(),
                 data_residency: Some(demo.residency.into()),
+                home_region: None,
                 parent,
                 quota_anchor: None,
             };

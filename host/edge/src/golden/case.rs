@@ -144,6 +144,8 @@ impl Case {
             admin_email: format!("admin@{}.example", part.slug),
             plan: part.plan.clone(),
             data_residency: part.group.clone(),
+            home_region: None,
+            gdpr: Default::default(),
             parent: None,
             status: Status::Active,
             suspend_reason: None,

@@ -118,9 +118,10 @@ impl<'a> Join<'a> {
             .groups
             .get(&tenant.data_residency)
             .ok_or_else(|| missing("regions.toml", "group", &tenant.data_residency))?;
-        let home = group
-            .regions
-            .first()
+        // A home that is no longer declared is as one that is down: the group's others serve.
+        let home = tenant.home_region.as_deref().and_then(|home| group.region(home));
+        let home = home
+            .or_else(|| group.regions.first())
             .ok_or_else(|| missing("regions.toml", "group.regions", &tenant.data_residency))?;
         let chain = chains.of(plan, record).await;
         let ancestors = ancestors(record, self.directory);

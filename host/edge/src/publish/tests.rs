@@ -49,12 +49,16 @@ name = "us-east-1"
 upstreams = ["127.0.0.1:1"]
 
 [[region]]
+name = "us-west-2"
+upstreams = ["127.0.0.1:3"]
+
+[[region]]
 name = "eu-central-1"
 upstreams = ["127.0.0.1:2"]
 
 [[group]]
 name = "us"
-regions = ["us-east-1"]
+regions = ["us-east-1", "us-west-2"]
 
 [[group]]
 name = "eu"
@@ -104,6 +108,8 @@ fn new(tenant: u8) -> Tenant {
         admin_email: String::new(),
         plan: "small".to_owned(),
         data_residency: "us".to_owned(),
+        home_region: None,
+        gdpr: Default::default(),
         parent: None,
         status: Status::Active,
         suspend_reason: None,
@@ -149,7 +155,10 @@ fn apply(directory: &mut Directory, step: &Step) {
         }
         Step::Region(tenant, eu) => {
             let group = if eu { "eu" } else { "us" };
-            change(directory, tenant, &|tenant| tenant.data_residency = group.to_owned());
+            change(directory, tenant, &|tenant| {
+                tenant.data_residency = group.to_owned();
+                tenant.home_region = (!eu).then(|| "us-west-2".to_owned());
+            });
         }
         Step::Status(tenant, on) => {
             let status = if on { Status::Active } else { Status::Suspended };
@@ -320,6 +329,22 @@ async fn a_change_leaves_the_entries_of_others_as_they_are_and_renews_those_belo
     assert_eq!([0, 1, 2].map(is_kept), [false, false, true]);
     assert!(now.tenant(id(1)).expect("a child").admission(UnixMs(1)).is_err());
     assert!(before.tenant(id(1)).expect("a child").admission(UnixMs(1)).is_ok());
+}
+
+#[tokio::test]
+async fn a_tenant_is_at_home_where_it_was_put_and_never_outside_its_group() {
+    let world = World::new();
+    let mut directory = Directory::default();
+    let homes = [None, Some("us-west-2"), Some("eu-central-1"), Some("gone")];
+    for (tenant, home) in (0..).zip(homes) {
+        let tenant = Tenant { home_region: home.map(str::to_owned), ..new(tenant) };
+        let record = TenantRecord { tenant, secrets: BTreeMap::new(), pools: Default::default() };
+        directory.tenants.insert(Listed { record: Arc::new(record), keys: Arc::default() });
+    }
+    let publisher = world.publisher(&directory).await;
+    let home = |tenant| publisher.snapshot.tenant(id(tenant)).expect("a tenant").home.name.clone();
+    let at = [0, 1, 2, 3].map(home);
+    assert_eq!(at.each_ref().map(|name| &**name), ["us-east-1", "us-west-2", "us-east-1", "us-east-1"]);
 }
 
 #[tokio::test]

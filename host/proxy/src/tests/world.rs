@@ -284,6 +284,8 @@ fn tenant(number: u128, slug: &str, status: Status) -> Tenant {
         admin_email: "admin@example.test".to_owned(),
         plan: "developer".to_owned(),
         data_residency: "eu".to_owned(),
+        home_region: None,
+        gdpr: Default::default(),
         parent: None,
         status,
         suspend_reason: None,

@@ -58,6 +58,8 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         admin_email: String::new(),
         plan: "test".into(),
         data_residency: "eu".into(),
+        home_region: None,
+        gdpr: Default::default(),
         parent: None,
         status: Status::Active,
         suspend_reason: None,

@@ -74,8 +74,11 @@ impl Host for State {
         Ok(self.exchange()?.claims.get(&name).map(ToString::to_string))
     }
 
+    /// Consents have names of their own, which no operator's attribute can take.
     fn attribute(&mut self, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.tenant()?.attributes.get(&name).cloned())
+        let tenant = self.tenant()?;
+        let consent = tenant.gdpr.attribute(&name).map(str::to_owned);
+        Ok(consent.or_else(|| tenant.attributes.get(&name).cloned()))
     }
 }
 

@@ -178,6 +178,7 @@ fn features_quotas_and_attributes_are_found_by_name() {
         (&quota, "api_calls", 201),
         (&quota, "daily-ai", 200),
         (&attribute, "tier", 201),
+        (&attribute, "consent.functional", 201),
         (&attribute, "none", 200),
     ] {
         let length = name.len();

@@ -260,6 +260,8 @@ fn tenant_of(number: u128) -> Tenant {
         admin_email: "admin@test.example".into(),
         plan: "team".into(),
         data_residency: "eu".into(),
+        home_region: None,
+        gdpr: Default::default(),
         parent: None,
         status: Status::Active,
         suspend_reason: None,

@@ -18,6 +18,8 @@ use crate::{
     store::NewTenant,
 };
 
+const HOME: &str = "home_region";
+
 /// What a tenant is created from.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +42,9 @@ pub(in crate::api) struct NewTenantBody {
     /// A declared residency group; a child inherits its parent's unless given.
     #[schemars(example = &"eu")]
     data_residency: Option<String>,
+    /// A region of that group, which serves the tenant for good; its first unless given.
+    #[schemars(example = &"eu-west-1")]
+    home_region: Option<String>,
     parent_tenant_id: Option<uuid::Uuid>,
     /// Day of the month on which the month's quotas begin anew, at 00:00 UTC; 29 to 31 are
     /// the last day of a shorter month. A child inherits its parent's unless given; else 1.
@@ -74,6 +79,7 @@ fn read(
     let admin_email = fields.required("admin_email", rules::email);
     let plan = fields.required("plan", |value| rules::plan(value, catalog, !caller.is_operator()));
     let data_residency = residency(api, catalog, &mut fields);
+    let home_region = home(catalog, data_residency.as_deref(), &mut fields);
     let parent = fields.optional("parent_tenant_id", |value| {
         let parent = rules::tenant_id(value)?;
         // To others than the operator an unknown parent is as one out of reach.
@@ -94,6 +100,7 @@ fn read(
         admin_email,
         plan,
         data_residency,
+        home_region,
         parent,
         quota_anchor,
     })
@@ -124,6 +131,24 @@ fn residency(api: &Api, catalog: &Catalog, fields: &mut Fields) -> Option<String
     default
 }
 
+/// The region asked for, or the first of the group; a child that inherits its parent's group
+/// inherits its home with it.
+fn home(catalog: &Catalog, group: Option<&str>, fields: &mut Fields) -> Option<String> {
+    let Some(members) = group.and_then(|group| catalog.groups.get(group)) else {
+        if fields.take(HOME).is_some_and(|home| !home.is_null()) {
+            fields.reject(HOME, "goes with data_residency, whose member it must be");
+        }
+        return None;
+    };
+    match fields.has(HOME) {
+        true => fields.optional(HOME, |value| rules::region(value, members)),
+        false => {
+            fields.take(HOME);
+            members.first().cloned()
+        }
+    }
+}
+
 fn location(id: TenantId) -> HeaderValue {
     HeaderValue::try_from(format!("/api/v1/admin/tenants/{id}"))
         .unwrap_or_else(|_| HeaderValue::from_static("/api/v1/admin/tenants"))
@@ -147,6 +172,7 @@ mod tests {
         a_repeated_request_gets_the_first_answer_even_after_a_change,
         an_idempotency_key_is_forgotten_after_a_day,
         a_child_inherits_residency_unless_it_names_its_own,
+        a_home_is_a_region_of_the_group_and_a_child_inherits_both,
         a_root_without_residency_gets_the_installations_default,
         a_family_has_at_most_eight_levels,
     ];
@@ -294,6 +320,25 @@ mod tests {
         child["slug"] = "european".into();
         child["data_residency"] = "eu".into();
         assert_eq!(control.create(&child).await["data_residency"], "eu");
+    }
+
+    async fn a_home_is_a_region_of_the_group_and_a_child_inherits_both(on: Backend) {
+        let control = Control::start(on).await;
+        assert_eq!(control.create(&tenant("first")).await["home_region"], "us-east-1");
+        let mut chosen = tenant("chosen");
+        chosen["home_region"] = "us-west-2".into();
+        let parent = control.create(&chosen).await;
+        assert_eq!(parent["home_region"], "us-west-2");
+        let mut child = tenant("child");
+        child["parent_tenant_id"] = parent["id"].clone();
+        child.as_object_mut().expect("an object").shift_remove("data_residency");
+        assert_eq!(control.create(&child).await["home_region"], "us-west-2");
+        child["slug"] = "abroad".into();
+        child["home_region"] = "us-west-2".into();
+        let alone = control.json("POST", PATH, &child).await;
+        assert_eq!(alone.bad_fields(), ["home_region"], "without its group");
+        child["data_residency"] = "eu".into();
+        assert_eq!(control.json("POST", PATH, &child).await.bad_fields(), ["home_region"]);
     }
 
     async fn a_root_without_residency_gets_the_installations_default(on: Backend) {

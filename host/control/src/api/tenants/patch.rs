@@ -55,8 +55,9 @@ const DOMAINS_MAX: usize = 32;
 
 const ONLINE_MOVE: Capability = Capability {
     name: "online_move",
-    detail: "A tenant cannot be moved to another residency group here; nothing was changed.",
-    alternatives: &["create a tenant in the other residency group and move its clients to it"],
+    detail: "A tenant cannot be moved to another residency group, nor to another region of its \
+             own: its data would stay behind where it is. Nothing was changed.",
+    alternatives: &["create a tenant in the other group or region and move its clients to it"],
 };
 
 /// What of a tenant is changed; an absent member stays as it is.
@@ -68,6 +69,8 @@ pub(in crate::api) struct TenantPatchBody {
     admin_email: Option<String>,
     plan: Option<String>,
     data_residency: Option<String>,
+    home_region: Option<String>,
+    gdpr_settings: Option<super::gdpr::GdprBody>,
     /// Moves the tenant with its subtree; `null` makes it a root. A request of its own.
     parent_tenant_id: Option<uuid::Uuid>,
     status: Option<Status>,
@@ -139,7 +142,7 @@ fn read(
     let mut fields = Fields::new(document.members);
     let place = place(&mut fields, held, &shown);
     refuse_read_only(&mut fields, &shown);
-    let moves_to = fields.changed("data_residency", |value| rules::residency(value, catalog));
+    let moves = moves(&mut fields, held, &shown, catalog);
     let patch = TenantPatch {
         organization_name: fields.changed("organization_name", rules::name),
         display_name: fields.changed("display_name", rules::name),
@@ -150,14 +153,31 @@ fn read(
             .items("custom_domains", DOMAINS_MAX, |value| rules::domain(value, &api.base_domain)),
         quota_overrides: fields.members("quota_overrides", rules::quota),
         quota_anchor_day: fields.changed("quota_anchor_day", rules::anchor).map(Anchor::day),
+        gdpr: super::gdpr::read(&mut fields),
         attributes: fields.members("attributes", rules::attribute),
         secrets: fields.members("secrets", rules::secret),
     };
     fields.finish()?;
-    if moves_to.is_some_and(|group| group != held.tenant.data_residency) {
+    if moves {
         return Err(ApiError::NeedsRelease(ONLINE_MOVE));
     }
     Ok(place.map_or_else(|| Asked::Patch(Box::new(patch)), Asked::Move))
+}
+
+/// Whether another residency group, or another home in it, is asked for.
+fn moves(fields: &mut Fields, held: &StoredTenant, shown: &Value, catalog: &Catalog) -> bool {
+    const HOME: &str = "home_region";
+    let held = &held.tenant.data_residency;
+    let to = fields.changed("data_residency", |value| rules::residency(value, catalog));
+    let group = to.as_ref().unwrap_or(held);
+    let home = fields.take(HOME).filter(|home| shown.get(HOME) != Some(home));
+    if let Some(home) = &home
+        && let Err(detail) =
+            rules::region(home, catalog.groups.get(group).map_or(&[], Vec::as_slice))
+    {
+        fields.reject(HOME, detail);
+    }
+    group != held || home.is_some()
 }
 
 /// Another place in the family, if one is asked for. Whose child a tenant is concerns other
@@ -370,6 +390,13 @@ mod tests {
         assert_eq!(control.patch(&before, &json!({"data_residency": "us"})).await.status, 200);
         let unknown = control.patch(&before, &json!({"data_residency": "mars"})).await;
         assert_eq!(unknown.bad_fields(), ["data_residency"]);
+        // Its home within the group is where its data is, too.
+        let home = control.patch(&before, &json!({"home_region": "us-west-2"})).await;
+        assert_eq!((home.status, &home.json["capability"]), (501, &"online_move".into()));
+        for abroad in [json!({"home_region": "eu-central-1"}), json!({"home_region": null})] {
+            assert_eq!(control.patch(&before, &abroad).await.bad_fields(), ["home_region"]);
+        }
+        assert_eq!(control.get(&path_of(&before)).await.json, before);
     }
 
     async fn a_domain_belongs_to_one_tenant_until_it_is_given_up(on: Backend) {

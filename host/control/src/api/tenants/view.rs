@@ -11,6 +11,7 @@ use axum::{
 use model::{
     catalog::Catalog,
     clock::UnixMs,
+    gdpr::GdprSettings,
     quota::Quotas,
     tenant::{Slug, Status, SuspendReason, Tenant, TenantId},
 };
@@ -38,6 +39,9 @@ pub(in crate::api) struct TenantView<'a> {
     quotas: Option<Quotas>,
     created_at: String,
     trial_ends_at: Option<String>,
+    /// Where it is served while that region can; `null` when its group is no longer declared.
+    home_region: Option<&'a str>,
+    gdpr_settings: GdprSettings,
     display_name: &'a str,
     admin_email: &'a str,
     #[schemars(with = "Option<uuid::Uuid>")]
@@ -66,7 +70,7 @@ impl<'a> TenantView<'a> {
     pub(super) fn new(
         tenant: &'a Tenant,
         secrets: &'a [String],
-        catalog: &Catalog,
+        catalog: &'a Catalog,
         store: &Store,
     ) -> Self {
         Self {
@@ -79,6 +83,8 @@ impl<'a> TenantView<'a> {
             quotas: catalog.quotas_of(tenant),
             created_at: tenant.created_at.rfc3339(),
             trial_ends_at: tenant.trial_ends_at.map(UnixMs::rfc3339),
+            home_region: home(tenant, catalog),
+            gdpr_settings: tenant.gdpr,
             display_name: &tenant.display_name,
             admin_email: &tenant.admin_email,
             parent_tenant_id: tenant.parent,
@@ -103,9 +109,17 @@ impl<'a> TenantView<'a> {
         }
     }
 
-    pub(super) fn of(stored: &'a StoredTenant, catalog: &Catalog, store: &Store) -> Self {
+    pub(super) fn of(stored: &'a StoredTenant, catalog: &'a Catalog, store: &Store) -> Self {
         Self::new(&stored.tenant, &stored.secret_names, catalog, store)
     }
+}
+
+/// The region that serves a tenant while it can: as the edge sees it, a home that its group
+/// no longer has is the first member.
+fn home<'a>(tenant: &'a Tenant, catalog: &'a Catalog) -> Option<&'a str> {
+    let members = catalog.groups.get(&tenant.data_residency)?;
+    let home = tenant.home_region.as_ref().filter(|home| members.contains(home));
+    home.or_else(|| members.first()).map(String::as_str)
 }
 
 /// The answer about one tenant, with its version as entity tag.

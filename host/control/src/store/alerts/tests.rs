@@ -134,6 +134,7 @@ pub(super) fn new(slug: &str) -> NewTenant {
         admin_email: format!("admin@{slug}.example"),
         plan: "small".to_owned(),
         data_residency: Some("eu".to_owned()),
+        home_region: None,
         parent: None,
         quota_anchor: None,
     }

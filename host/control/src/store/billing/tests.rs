@@ -107,6 +107,7 @@ impl World {
             admin_email: "a@b.example".to_owned(),
             plan: plan.to_owned(),
             data_residency: Some("eu".to_owned()),
+            home_region: None,
             parent,
             quota_anchor: None,
         };
@@ -318,6 +319,7 @@ async fn without_consolidation_everybody_pays_for_themselves(on: Backend) {
         admin_email: "a@b.example".to_owned(),
         plan: "odd".to_owned(),
         data_residency: Some("eu".to_owned()),
+        home_region: None,
         parent: None,
         quota_anchor: None,
     };

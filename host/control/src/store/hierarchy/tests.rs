@@ -48,6 +48,7 @@ async fn create(
         admin_email: "a@b.example".to_owned(),
         plan: "team".to_owned(),
         data_residency: parent.is_none().then(|| residency.to_owned()),
+        home_region: None,
         parent,
         quota_anchor: None,
     };

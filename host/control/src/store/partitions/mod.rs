@@ -7,6 +7,7 @@
 
 mod ladder;
 mod moves;
+mod own_retention;
 mod retention;
 mod tree;
 
@@ -27,9 +28,9 @@ use super::{
 pub const SPLIT_BYTES: u64 = 100 * (1 << 30);
 /// Months that are made before they begin: a manager that was away for a quarter is no loss.
 pub const MONTHS_AHEAD: u32 = 3;
-/// How long rows are kept, in days: the product guide's seven years. The longest retention of
-/// any tenant; shorter ones are a matter of the tenant's own settings.
-pub const RETENTION_DAYS: u32 = 2_555;
+/// How long rows are kept, in days. The longest retention of any tenant; shorter ones are in
+/// `gdpr_settings` of the tenant.
+pub const RETENTION_DAYS: u32 = model::gdpr::RETENTION_DAYS_MAX;
 /// Rows that are copied in one transaction: some ten milliseconds of work.
 pub const COPY_ROWS: u32 = 5_000;
 
@@ -105,7 +106,8 @@ impl Store {
                 manager.finish_moves(&mut managed).await?;
             }
         }
-        managed.rows_deleted = self.delete_beyond(rules.retention_days).await?;
+        managed.rows_deleted = self.delete_beyond(rules.retention_days).await?
+            + self.delete_of_tenants(rules.retention_days).await?;
         Ok(managed)
     }
 

@@ -1,8 +1,9 @@
 //! The end of rows: whole months at once, the rest row by row.
 //!
 //! Both go by the month: the first instant kept is the start of the month in which retention
-//! ends, so a row lives up to a month longer than it has to, and never shorter. Invariant: a
-//! row younger than the retention is not touched.
+//! ends, so a row lives up to a month longer than it has to, and never shorter. While a tenant
+//! is under a legal hold no month goes, and the others' rows go one by one. Invariant: a row
+//! that is younger than the retention, or held, is not touched.
 
 use model::{audit::PLATFORM_CHAIN, clock::UnixMs};
 use time::{OffsetDateTime, Time};
@@ -14,9 +15,9 @@ use crate::store::{
     rows::stored,
 };
 
-const DAY_MS: u64 = 86_400_000;
-/// Rows deleted in one transaction: short enough for SQLite, which writes one at a time.
-const DELETE_ROWS: i64 = 1_000;
+pub(super) const DAY_MS: u64 = 86_400_000;
+/// Rows deleted in one transaction: short enough for whoever waits to change a tenant.
+pub(super) const DELETE_ROWS: i64 = 1_000;
 
 impl Manager<'_> {
     /// Drops the months of which every row is beyond retention, one a transaction.
@@ -24,9 +25,15 @@ impl Manager<'_> {
         let before = first_kept(self.now(), self.rules.retention_days);
         let mut dropped = Vec::new();
         loop {
+            // No hold comes between the look and the end of the month.
+            let mut turn = self.store.db.control(Purpose::Change).await?;
+            if is_any_held(&mut turn).await? {
+                return turn.end(Ok(dropped)).await;
+            }
             let mut tx = self.owner.begin(Step::Restructure).await?;
             let month = self.drop_month(&mut tx, before).await;
-            match tx.end(month).await? {
+            let month = tx.end(month).await;
+            match turn.end(month).await? {
                 Some(month) => dropped.push(month),
                 None => return Ok(dropped),
             }
@@ -56,7 +63,7 @@ impl Store {
         let before = first_kept(self.clock.now(), days);
         let mut deleted = 0;
         loop {
-            let mut tx = self.db.control(Purpose::Write).await?;
+            let mut tx = self.db.control(Purpose::Change).await?;
             let rows = delete_some(&mut tx, before, self.clock.now()).await;
             match tx.end(rows).await? {
                 0 => return Ok(deleted),
@@ -66,11 +73,18 @@ impl Store {
     }
 }
 
+async fn is_any_held(tx: &mut ControlTx) -> Result<bool, StoreError> {
+    let (held,): (bool,) =
+        sql("SELECT EXISTS (SELECT 1 FROM tenant WHERE legal_hold)").one(tx).await?;
+    Ok(held)
+}
+
 async fn delete_some(tx: &mut ControlTx, before: UnixMs, now: UnixMs) -> Result<u64, StoreError> {
     let rows = sql("DELETE FROM tenant_data WHERE created_at < $1
            AND (tenant_id, id, created_at) IN (
                SELECT tenant_id, id, created_at FROM tenant_data
-               WHERE created_at < $1 LIMIT $2)")
+               WHERE created_at < $1
+                 AND tenant_id NOT IN (SELECT id FROM tenant WHERE legal_hold) LIMIT $2)")
     .bind(stored(before))
     .bind(DELETE_ROWS)
     .execute(tx)

@@ -121,6 +121,7 @@ async fn tenant(store: &Arc<Store>, slug: &str, plan: &str, parent: Option<Tenan
         admin_email: "a@b.example".to_owned(),
         plan: plan.to_owned(),
         data_residency: Some("eu".to_owned()),
+        home_region: None,
         parent,
         quota_anchor: None,
     };

@@ -147,6 +147,7 @@ async fn tenant(store: &Arc<Store>, slug: &str, parent: Option<TenantId>) -> Ten
         admin_email: "a@b.example".to_owned(),
         plan: "team".to_owned(),
         data_residency: parent.is_none().then(|| "eu".to_owned()),
+        home_region: None,
         quota_anchor: None,
         parent,
     };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use model::{
     anchor::Anchor,
     clock::UnixMs,
+    gdpr::GdprSettings,
     tenant::{FAMILY_DEPTH_MAX, Slug, Status, TRIAL_DAYS, Tenant, TenantId},
 };
 
@@ -39,6 +40,9 @@ pub struct NewTenant {
     pub plan: String,
     /// Name of a declared residency group; `None` inherits the parent's.
     pub data_residency: Option<String>,
+    /// Name of a member of that group; `None` with a group is for [`Tenant::home_region`] to
+    /// say, and without one inherits the parent's.
+    pub home_region: Option<String>,
     /// The parent, for a child organisation.
     pub parent: Option<TenantId>,
     /// On which day of the month its quotas begin anew; `None` inherits the parent's, or is
@@ -112,8 +116,9 @@ async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, 
         Some(parent) => Some(heritage(tx, parent).await?),
         None => None,
     };
-    let (residency, anchor) = inherited.unzip();
-    let data_residency = new.data_residency.or(residency).ok_or(CreateError::ResidencyMissing)?;
+    let (place, anchor) = inherited.unzip();
+    let named = new.data_residency.map(|group| (group, new.home_region));
+    let (data_residency, home_region) = named.or(place).ok_or(CreateError::ResidencyMissing)?;
     let id = uuid::Builder::from_unix_timestamp_millis(now.0, &random::bytes()?).into_uuid();
     let tenant = Tenant {
         id: TenantId(id),
@@ -123,6 +128,8 @@ async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, 
         admin_email: new.admin_email,
         plan: new.plan,
         data_residency,
+        home_region,
+        gdpr: GdprSettings::default(),
         parent: new.parent,
         status: Status::Trial,
         suspend_reason: None,
@@ -144,9 +151,12 @@ async fn add(tx: &mut ControlTx, new: NewTenant, now: UnixMs) -> Result<Tenant, 
     Ok(tenant)
 }
 
-/// What a child gets from its parent unless it names its own: residency group and anchor of
-/// the quotas. Fails where the parent may not have one more level below it.
-async fn heritage(tx: &mut ControlTx, parent: TenantId) -> Result<(String, Anchor), CreateError> {
+/// A residency group, and the home in it.
+type Place = (String, Option<String>);
+
+/// What a child gets from its parent unless it names its own: residency group with the home
+/// in it, and anchor of the quotas. Fails where the parent may not have one more level below.
+async fn heritage(tx: &mut ControlTx, parent: TenantId) -> Result<(Place, Anchor), CreateError> {
     let tenant = rows::tenants(tx, Span::one(parent)).await?.into_iter().next();
     let tenant = tenant
         .filter(|tenant| !matches!(tenant.status, Status::Erasing | Status::Erased))
@@ -155,5 +165,5 @@ async fn heritage(tx: &mut ControlTx, parent: TenantId) -> Result<(String, Ancho
     if levels >= i64::from(FAMILY_DEPTH_MAX) {
         return Err(CreateError::TooDeep);
     }
-    Ok((tenant.data_residency, tenant.quota_anchor))
+    Ok(((tenant.data_residency, tenant.home_region), tenant.quota_anchor))
 }

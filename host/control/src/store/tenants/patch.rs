@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use model::{
     anchor::AnchorError,
     clock::UnixMs,
+    gdpr::GdprPatch,
     secret::Secret,
     tenant::{Status, Tenant, TenantId},
 };
@@ -62,6 +63,8 @@ pub struct TenantPatch {
     pub quota_overrides: Option<Members<u64>>,
     /// On which day of the month its quotas begin anew, from the end of the present window.
     pub quota_anchor_day: Option<u8>,
+    /// What holds for the personal data in it.
+    pub gdpr: Option<GdprPatch>,
     /// Operator-defined attributes.
     pub attributes: Option<Members<String>>,
     /// Secrets for policy configs.
@@ -226,6 +229,9 @@ fn apply(
     merge(&mut tenant.quota_overrides, patch.quota_overrides);
     if let Some(day) = patch.quota_anchor_day {
         tenant.quota_anchor = tenant.quota_anchor.moved(day, now)?;
+    }
+    if let Some(gdpr) = patch.gdpr {
+        gdpr.apply(&mut tenant.gdpr);
     }
     merge(&mut tenant.attributes, patch.attributes);
     if tenant.attributes.len() > ATTRIBUTES_MAX {

@@ -23,6 +23,7 @@ fn new(slug: &str) -> NewTenant {
         admin_email: "a@b.example".to_owned(),
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
+        home_region: None,
         parent: None,
         quota_anchor: None,
     }

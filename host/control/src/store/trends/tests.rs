@@ -236,6 +236,7 @@ async fn tenant(store: &Arc<Store>, slug: &str) -> TenantId {
         admin_email: "a@b.example".to_owned(),
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
+        home_region: None,
         parent: None,
         quota_anchor: None,
     };

@@ -30,6 +30,9 @@ pub(super) struct Create {
     /// Where its data may be: us, eu, uk, ca, au. A child inherits its parent's.
     #[arg(long, value_name = "GROUP")]
     residency: Option<String>,
+    /// The region of that group that serves it for good; the group's first unless given.
+    #[arg(long, value_name = "REGION", requires = "residency")]
+    home_region: Option<String>,
     /// Parent tenant, by slug or id.
     #[arg(long, value_name = "TENANT")]
     parent: Option<TenantName>,
@@ -62,6 +65,7 @@ impl Create {
             ("admin_email", Some(self.email)),
             ("plan", Some(self.plan)),
             ("data_residency", self.residency),
+            ("home_region", self.home_region),
             ("parent_tenant_id", parent),
         ];
         let given = members.into_iter().filter_map(|(name, value)| Some((name, value?.into())));

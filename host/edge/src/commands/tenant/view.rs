@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::commands::table::sheet;
 
 /// Lines of a tenant: heading and JSON pointer.
-const LINES: [(&str, &str); 23] = [
+const LINES: [(&str, &str); 25] = [
     ("slug", "/slug"),
     ("id", "/id"),
     ("organization", "/organization_name"),
@@ -19,6 +19,8 @@ const LINES: [(&str, &str); 23] = [
     ("trial ends", "/trial_ends_at"),
     ("grace ends", "/grace_ends_at"),
     ("residency", "/data_residency"),
+    ("home region", "/home_region"),
+    ("personal data", "/gdpr_settings"),
     ("parent", "/parent_tenant_id"),
     ("domains", "/custom_domains"),
     ("quotas", "/quotas"),

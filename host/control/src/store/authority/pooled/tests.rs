@@ -82,6 +82,7 @@ impl Bench {
                 admin_email: "a@b.example".to_owned(),
                 plan: "enterprise".to_owned(),
                 data_residency: Some("eu".to_owned()),
+                home_region: None,
                 parent: parent.map(|parent| bench.ids[parent]),
                 quota_anchor: None,
             };

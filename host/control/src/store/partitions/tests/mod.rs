@@ -3,6 +3,7 @@
 mod crashes;
 mod months;
 mod moves;
+mod own;
 mod walls;
 
 use std::sync::Arc;
@@ -52,6 +53,7 @@ fn new(slug: &str) -> NewTenant {
         admin_email: "a@b.example".to_owned(),
         plan: "team".to_owned(),
         data_residency: Some("eu".to_owned()),
+        home_region: None,
         parent: None,
         quota_anchor: None,
     }
