@@ -137,9 +137,9 @@ pub(super) async fn insert(tx: &mut ControlTx, tenant: &Tenant) -> Result<bool, 
         sql("INSERT INTO tenant (id, slug, organization_name, display_name, admin_email, plan,
              data_residency, parent, status, suspend_reason, trial_ends_at, grace_ends_at,
              quota_overrides, attributes, created_at, version, quota_anchor, home_region,
-             gdpr_settings)
+             gdpr_settings, retention_days, legal_hold)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-             $19)
+             $19, $20, $21)
          ON CONFLICT (slug) DO NOTHING")
         .bind(tenant.id.0)
         .bind(tenant.slug.as_str())
@@ -160,6 +160,8 @@ pub(super) async fn insert(tx: &mut ControlTx, tenant: &Tenant) -> Result<bool, 
         .bind(json(&tenant.quota_anchor)?)
         .bind(tenant.home_region.as_deref())
         .bind(json(&tenant.gdpr)?)
+        .bind(tenant.gdpr.own_retention_days().map(i64::from))
+        .bind(tenant.gdpr.legal_hold)
         .execute(tx)
         .await?;
     Ok(added == 1)

@@ -344,7 +344,10 @@ async fn a_tenant_is_at_home_where_it_was_put_and_never_outside_its_group() {
     let publisher = world.publisher(&directory).await;
     let home = |tenant| publisher.snapshot.tenant(id(tenant)).expect("a tenant").home.name.clone();
     let at = [0, 1, 2, 3].map(home);
-    assert_eq!(at.each_ref().map(|name| &**name), ["us-east-1", "us-west-2", "us-east-1", "us-east-1"]);
+    assert_eq!(
+        at.each_ref().map(|name| &**name),
+        ["us-east-1", "us-west-2", "us-east-1", "us-east-1"]
+    );
 }
 
 #[tokio::test]

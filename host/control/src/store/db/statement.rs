@@ -27,6 +27,7 @@ pub(in crate::store) enum Value<'q> {
     Uuid(Option<Uuid>),
     Text(Option<Cow<'q, str>>),
     Int(Option<i64>),
+    Bool(Option<bool>),
     Bytes(Option<&'q [u8]>),
 }
 
@@ -49,6 +50,7 @@ values! {
     Option<&'q str> => Text(value: value.map(Cow::Borrowed));
     i64 => Int(value: Some(value));
     Option<i64> => Int(value: value);
+    bool => Bool(value: Some(value));
     &'q [u8] => Bytes(value: Some(value));
     &'q Vec<u8> => Bytes(value: Some(value));
 }
@@ -89,6 +91,7 @@ macro_rules! bound {
             Value::Uuid(value) => query.bind(value),
             Value::Text(value) => query.bind(value),
             Value::Int(value) => query.bind(value),
+            Value::Bool(value) => query.bind(value),
             Value::Bytes(value) => query.bind(value),
         })
     };

@@ -146,6 +146,8 @@ fn tenant(name: &str) -> Tenant {
         admin_email: String::new(),
         plan: name.to_owned(),
         data_residency: name.to_owned(),
+        home_region: None,
+        gdpr: Default::default(),
         parent: None,
         status: Status::Active,
         suspend_reason: None,
