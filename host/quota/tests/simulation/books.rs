@@ -5,6 +5,8 @@
 //! credits only of epochs that every living holder has sealed and of which nobody's share is
 //! missing. Invariant: `granted − credited ≤ limit`; figures beyond a tranche break the run.
 
+mod pooled;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
@@ -17,10 +19,12 @@ use model::{
         LateRefunds, LeaseReport, LostShare, OpenRequest, Opening, Registered, Report,
         ReportAnswer, Standing, Stranded, Will, WindowAccount, WindowKey, rules::tranche_size,
     },
+    quota::Metric,
 };
 
 use super::{
     clock::SimClock,
+    population::Terms,
     rules::{CREDITED_AFTER, Rules},
     trace::trace,
     truth::Truth,
@@ -41,6 +45,10 @@ pub(super) struct Books {
     holders: Vec<HolderRow>,
     ordinals: HashMap<HolderId, Ordinal>,
     windows: BTreeMap<WindowKey, Row>,
+    /// The pools, whether they were others at first, and how often tokens came back to them.
+    terms: Terms,
+    settled: bool,
+    freed: BTreeMap<Metric, u64>,
     /// Tokens that lost holders may have left charged, at most.
     wasted: u64,
     /// Holders that were ended while nobody knew what they had.
@@ -63,6 +71,9 @@ struct Row {
     bounds: Bounds,
     epochs: BTreeMap<u64, Epoch>,
     late: BTreeMap<Ordinal, u64>,
+    /// A pool bounds it; it found nothing there after so many returns.
+    pooled: bool,
+    pool_dry: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,7 +156,7 @@ impl Row {
 }
 
 impl Books {
-    pub(super) fn new(clock: SimClock, truth: Truth, rules: Rules) -> Self {
+    pub(super) fn new(clock: SimClock, truth: Truth, rules: Rules, terms: Terms) -> Self {
         Self {
             clock,
             truth,
@@ -153,6 +164,9 @@ impl Books {
             holders: Vec::new(),
             ordinals: HashMap::new(),
             windows: BTreeMap::new(),
+            terms,
+            settled: false,
+            freed: BTreeMap::new(),
             wasted: 0,
             lost: 0,
         }
@@ -164,6 +178,16 @@ impl Books {
 
     pub(super) const fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Tokens of an account that living edges keep aside.
+    pub(super) fn aside(&self, key: &WindowKey) -> u64 {
+        let kept = |row: &Row| {
+            let left = |epoch: &Epoch| epoch.tranche.saturating_sub(epoch.spent());
+            let kept = row.epochs.values().filter(|one| one.kept && one.phase == Phase::Open);
+            kept.map(left).sum()
+        };
+        self.windows.get(key).map_or(0, kept)
     }
 
     /// Late refunds of an account that are known of a holder.
@@ -181,7 +205,7 @@ impl Books {
     fn debited(&self, key: &WindowKey) {
         let Some(row) = self.windows.get(key) else { return };
         let debited = row.granted - row.credited;
-        self.truth.debited((key.metric, key.window.start.0), debited);
+        self.truth.debited((key.tenant, key.metric, key.window.start.0), debited);
         if debited > row.limit_high {
             self.truth.fail(format_args!("{debited} debited of {}", row.limit_high));
         }
@@ -205,13 +229,20 @@ impl Books {
     ) -> Option<Vec<Opening>> {
         self.alive(holder)?;
         let openings: Vec<_> = requests.iter().map(|request| self.open_one(request)).collect();
+        for (request, opening) in requests.iter().zip(&openings) {
+            if matches!(opening, Opening::Parked) {
+                self.release(&request.key);
+            }
+        }
         trace(&self.clock, format_args!("{requests:?}\n          -> {openings:?}"));
         Some(openings)
     }
 
     fn open_one(&mut self, request: &OpenRequest) -> Opening {
-        let OpenRequest { key, fence, latest, limit, rate_per_s, .. } = *request;
+        let OpenRequest { key, fence, latest, rate_per_s, .. } = *request;
         let now = self.clock.elapsed();
+        let Some(room) = self.room(request) else { return Opening::Exhausted };
+        let limit = room.as_ref().map_or(request.limit, |room| room.limit);
         let row = self.windows.entry(key).or_default();
         (row.limit, row.limit_high) = (limit, row.limit_high.max(limit));
         let shared = matches!(fence, Fence::Redis(_));
@@ -222,13 +253,18 @@ impl Books {
         if lost {
             return Opening::Lost { latest: known };
         }
-        let remaining = limit.saturating_sub(row.granted - row.credited);
-        let tranche = tranche_size(limit, remaining, rate_per_s);
+        let own = limit.saturating_sub(row.granted - row.credited);
+        let (remaining, sizing) =
+            room.as_ref().map_or((own, limit), |room| (room.remaining, room.sizing));
+        let tranche = tranche_size(sizing, remaining, rate_per_s);
         if tranche == 0 {
             if shared {
                 row.close_before(known, None, now);
             }
-            return Opening::Exhausted;
+            let Some(room) = room else { return Opening::Exhausted };
+            self.note(&key, true);
+            let parked = room.wants_others && !self.parked(&key).is_empty();
+            return if parked { Opening::Parked } else { Opening::Exhausted };
         }
         row.latest += 1;
         row.granted += tranche;
@@ -245,6 +281,10 @@ impl Books {
             before
                 .filter(|(_, epoch)| epoch.fence == fence && !epoch.kept)
                 .for_each(|(_, row)| row.close(now));
+        }
+        if room.is_some() {
+            self.note(&key, false);
+            self.check_pools(&key);
         }
         self.debited(&key);
         let of = EpochRef { key, epoch };
@@ -272,6 +312,9 @@ impl Books {
     fn keep_one(&mut self, holder: HolderId, request: &KeepRequest) -> Opening {
         let KeepRequest { key, latest, limit, tokens } = *request;
         let (fence, now) = (Fence::Holder(holder), self.clock.elapsed());
+        if self.terms.tie(key.tenant) {
+            return Opening::Exhausted;
+        }
         let row = self.windows.entry(key).or_default();
         (row.limit, row.limit_high) = (limit, row.limit_high.max(limit));
         let own = row.epochs.iter().filter(|(_, epoch)| epoch.fence == fence && epoch.kept);
@@ -428,6 +471,9 @@ impl Books {
         let unspent = epoch.tranche.saturating_sub(epoch.spent());
         epoch.phase = Phase::Reconciled;
         row.credited += unspent;
+        if unspent > 0 {
+            self.free(&of.key);
+        }
         self.debited(&of.key);
         (1, unspent)
     }
@@ -442,6 +488,9 @@ impl Books {
         let news = late.total.saturating_sub(*known).min(row.granted - row.credited);
         *known += news;
         row.credited += news;
+        if news > 0 {
+            self.free(&late.key);
+        }
         self.debited(&late.key);
         news
     }
@@ -478,7 +527,9 @@ impl Books {
 
     fn standing(&self, key: &WindowKey) -> Option<Standing> {
         let row = self.windows.get(key)?;
-        let available = row.limit.saturating_sub(row.granted - row.credited);
+        let dry = row.pool_dry == Some(self.freed(key.metric));
+        let left = row.limit.saturating_sub(row.granted - row.credited);
+        let available = if dry { 0 } else { left };
         Some(Standing { bounds: row.bounds, available })
     }
 
@@ -634,7 +685,8 @@ impl Books {
                 .filter(|(ordinal, row)| !row.ended && !epoch.is_sealed_by(*ordinal));
             let waits: Vec<_> = waits.map(|(ordinal, _)| ordinal).collect();
             format!(
-                "\n  {} {} {:?} shared {} of {}, spent {}; unsealed {lacking:?}, waits for {waits:?}",
+                "\n  {} {} {} {:?} shared {} of {}, spent {}; unsealed {lacking:?}, waits for {waits:?}",
+                of.key.tenant,
                 of.key.metric.as_str(),
                 of.epoch,
                 epoch.phase,
