@@ -15,6 +15,7 @@
 mod actors;
 mod control;
 mod faults;
+mod plugins;
 mod policy;
 mod proxy;
 mod quota;

@@ -23,6 +23,10 @@ use model::{
     gate::{EdgeQuota, MeteredUsage, UsageSource, UsageUnavailable},
     ledger::{HolderId, LeaseReport, Report},
     plan::Plan,
+    plugin::{
+        Admitted, Candidate, Inspector, PluginRecord, PluginSettings, PluginTerms, Refusal,
+        Rehearsed,
+    },
     secret::Secret,
     sessions::{Enter, Member, SessionRefusal, Sessions, SessionsUnavailable, Visit},
     snapshot::TenantEntry,
@@ -129,6 +133,39 @@ pub(crate) enum Database {
     Sqlite(TempDir),
     /// Of a URL, in the cluster of the process.
     Postgres(String),
+}
+
+/// Admits whatever begins like WebAssembly, and has nobody `reject` in its config.
+#[derive(Debug)]
+pub(crate) struct FixedInspector;
+
+impl FixedInspector {
+    fn tried(settings: &PluginSettings) -> Result<Rehearsed, Refusal> {
+        if settings.config.contains_key("reject") {
+            return Err(Refusal::new("plugin-rejects-config", "it says no"));
+        }
+        Ok(Rehearsed { log: vec!["GET / continue".to_owned()] })
+    }
+}
+
+impl Inspector for FixedInspector {
+    fn admit(&self, candidate: Candidate) -> BoxFuture<'static, Result<Admitted, Refusal>> {
+        Box::pin(async move {
+            if !candidate.component.starts_with(b"\0asm") {
+                return Err(Refusal::new("plugin-not-wasm", "the file is not WebAssembly"));
+            }
+            let probe = Self::tried(&candidate.settings)?;
+            Ok(Admitted { hooks: vec!["request-hook"], memory_bytes: 65_536, probe })
+        })
+    }
+
+    fn rehearse(
+        &self,
+        record: PluginRecord,
+        _: PluginTerms,
+    ) -> BoxFuture<'static, Result<Rehearsed, Refusal>> {
+        Box::pin(async move { Self::tried(&record.settings) })
+    }
 }
 
 /// Makes two tests of each of these functions of a [`Backend`].
@@ -264,6 +301,7 @@ impl Control {
             default_residency: None,
             trial_end: TrialEnd::default(),
             notify: NotifyConfig::default(),
+            plugins: Arc::new(FixedInspector),
             clock: Arc::clone(&clock) as _,
         };
         adjust(&mut deps);

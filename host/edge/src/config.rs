@@ -20,8 +20,9 @@ use serde_json::{Map, Value};
 use crate::strict;
 
 mod notices;
+mod plugins;
 
-pub use self::notices::SmtpSection;
+pub use self::{notices::SmtpSection, plugins::PluginsSection};
 
 /// Prefix of the environment variables that override keys: `LEANVIBE_EDGE__EDGE__LISTEN`.
 const ENV_PREFIX: &str = "LEANVIBE_EDGE__";
@@ -48,6 +49,8 @@ pub struct Config {
     pub data: DataSection,
     /// The plugin runtime.
     pub sandbox: SandboxSection,
+    /// Plugins that are uploaded.
+    pub plugins: PluginsSection,
     /// The log.
     pub log: LogSection,
 }
@@ -442,6 +445,9 @@ impl Config {
             "must be at least 1; routes without a `session` need none",
         );
         check(self.sandbox.slots > 0, "sandbox.slots", "must be at least 1");
+        for (key, reason) in self.plugins.flaws() {
+            check(false, key, &reason);
+        }
         let issuers = self.edge.jwt.check().map_err(|error| error.to_string());
         check(issuers.is_ok(), "edge.jwt.issuer", &issuers.err().unwrap_or_default());
         let metrics = self.edge.metrics.flaw();

@@ -30,6 +30,7 @@ use crate::{
     config::Config,
     lease_series,
     levels::Levels,
+    plugins,
     publish::{self, Channels, Preparer, Publisher, SnapshotMetrics},
     reload::FileWatch,
     reservations,
@@ -106,6 +107,16 @@ pub async fn start(
         false => None,
     };
 
+    let loader = plugins::Loader::open(
+        Arc::clone(&sandbox),
+        Arc::clone(&store),
+        config.data.dir.join("plugins"),
+        config.plugins.cache_bytes(),
+        (config.plugins.child_limits(), config.plugins.compilers),
+    )
+    .with_context(|| "data.dir: the folder of compiled plugins cannot be used")?;
+    let signers = config.plugins.signers().with_context(|| "plugins.public_keys")?;
+
     let (snapshot_tx, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (catalog_tx, catalog) = watch::channel(Arc::new(Catalog::default()));
     let (reload_tx, reload) = watch::channel(Arc::new(ReloadStatus::default()));
@@ -128,6 +139,7 @@ pub async fn start(
             catalog: catalog_tx,
             reload: reload_tx,
             applied: applied_tx,
+            plugins: Some(Arc::clone(&loader)),
         },
     )
     .await
@@ -224,6 +236,7 @@ pub async fn start(
         default_residency: config.control.default_residency.clone(),
         trial_end: config.control.trial_end,
         notify,
+        plugins: Arc::new(plugins::Desk::new(loader, signers, snapshots.clone())),
         clock,
     };
     api.open(control::router(deps.clone()));

@@ -77,6 +77,10 @@ rights! {
     AuditRead = "audit:read",
     /// Read a tenant's health.
     HealthRead = "health:read",
+    /// Read plugins and download them.
+    PluginsRead = "plugins:read",
+    /// Upload, activate, set and remove plugins.
+    PluginsManage = "plugins:manage",
     /// Read what belongs to the installation.
     PlatformRead = "platform:read",
     /// Change what belongs to the installation.
@@ -198,6 +202,8 @@ const OWN: Rights = Rights::of(&[
     Right::PoolsRead,
     Right::AuditRead,
     Right::HealthRead,
+    Right::PluginsRead,
+    Right::PluginsManage,
 ]);
 
 /// What a parent may do about itself.
@@ -213,6 +219,8 @@ const PARENT: Rights = Rights::of(&[
     Right::PoolsManage,
     Right::AuditRead,
     Right::HealthRead,
+    Right::PluginsRead,
+    Right::PluginsManage,
 ]);
 
 /// What a parent may do about the tenants below it.
@@ -227,6 +235,8 @@ const PARENT_BELOW: Rights = Rights::of(&[
     Right::PoolsRead,
     Right::PoolsManage,
     Right::HealthRead,
+    Right::PluginsRead,
+    Right::PluginsManage,
 ]);
 
 /// What a program may be given: the operator's own rights are not among them.
@@ -241,6 +251,8 @@ const SERVICE: Rights = Rights::of(&[
     Right::PoolsRead,
     Right::AuditRead,
     Right::HealthRead,
+    Right::PluginsRead,
+    Right::PluginsManage,
 ]);
 
 impl Role {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     key::ApiKey,
+    plugin::PluginRecord,
     pool::Places,
     secret::Secret,
     shards::{Keyed, Shards},
@@ -53,6 +54,9 @@ pub struct Directory {
     pub version: u64,
     /// Every tenant that is not a forgotten tombstone.
     pub tenants: Shards<Listed>,
+    /// Every plugin that is on and has an active version, in the order of scope and name;
+    /// the same allocation while none changes.
+    pub plugins: Arc<Vec<Arc<PluginRecord>>>,
 }
 
 impl Directory {

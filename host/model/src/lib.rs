@@ -25,7 +25,7 @@ pub mod loss;
 pub mod manifest;
 pub mod overrides;
 pub mod plan;
-
+pub mod plugin;
 pub mod policy;
 pub mod pool;
 pub mod problem;

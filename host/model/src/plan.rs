@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     billing::Price,
     loss::OnAuthorityLoss,
+    plugin::PluginTerms,
     policy::OnFailure,
     quota::Quotas,
     rate::Rate,
@@ -49,6 +50,9 @@ pub struct Plan {
     /// What it costs; `None` is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
+    /// What its tenants' plugins may be and use.
+    #[serde(default, skip_serializing_if = "PluginTerms::is_default")]
+    pub plugins: PluginTerms,
 }
 
 impl Plan {

@@ -9,13 +9,14 @@ use std::{fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, uri::PathAndQuery};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{clock::UnixMs, gate::QuotaStatus, snapshot::TenantEntry};
 
 /// What a failure of a policy (trap, deadline, `err`, broken rule) means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
     /// The request is refused with 503 `policy-unavailable`.

@@ -137,6 +137,7 @@ fn snapshot(origin: SocketAddr) -> anyhow::Result<Snapshot> {
         charge_on: ChargeOn::Answered,
         chain: Vec::new(),
         price: None,
+        plugins: Default::default(),
         trial_quotas: Default::default(),
         on_authority_loss: Default::default(),
         rate: None,

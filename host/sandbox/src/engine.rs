@@ -16,8 +16,23 @@ const HOST_STACK_BYTES: usize = 256 << 10;
 /// Frames of a guest's stack in a trap's text.
 pub(crate) const TRAP_FRAMES: usize = 4;
 
-/// Builds the engine.
+/// Builds the engine that runs guests.
 pub(crate) fn build(config: &SandboxConfig) -> Result<Engine, SandboxError> {
+    let mut settings = settings(config);
+    settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+    Engine::new(&settings).map_err(|error| SandboxError::Engine(format!("{error:#}")))
+}
+
+/// Builds an engine that only compiles, for the other one: the same settings, without the
+/// address space that a pool reserves.
+pub(crate) fn build_for_compiling(config: &SandboxConfig) -> Result<Engine, SandboxError> {
+    let mut settings = settings(config);
+    settings.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&settings).map_err(|error| SandboxError::Engine(format!("{error:#}")))
+}
+
+/// Everything that compiled code depends on.
+fn settings(config: &SandboxConfig) -> Config {
     let mut settings = Config::new();
     // Four of the 2026 advisories were in Winch.
     settings.strategy(Strategy::Cranelift);
@@ -32,8 +47,7 @@ pub(crate) fn build(config: &SandboxConfig) -> Result<Engine, SandboxError> {
     settings.parallel_compilation(config.compile_parallel);
     settings.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(TRAP_FRAMES));
     switch_proposals_off(&mut settings);
-    settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
-    Engine::new(&settings).map_err(|error| SandboxError::Engine(format!("{error:#}")))
+    settings
 }
 
 /// What no policy needs and every embedder has had advisories for.

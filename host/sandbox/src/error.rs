@@ -72,6 +72,27 @@ pub enum LoadError {
     Start(#[source] PolicyFailure),
 }
 
+impl LoadError {
+    /// A stable short name of the reason, for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotWasm(_) => "plugin-not-wasm",
+            Self::TooLarge { .. } => "plugin-too-large",
+            Self::Invalid(_) => "plugin-invalid",
+            Self::TooComplex { .. } => "plugin-too-complex",
+            Self::Lift(_) => "plugin-type-mismatch",
+            Self::ForbiddenImport { .. } => "plugin-forbidden-import",
+            Self::UnknownFunction { .. } => "plugin-unknown-function",
+            Self::NoHook => "plugin-no-hook",
+            Self::TypeMismatch(_) => "plugin-type-mismatch",
+            Self::Compile(_) => "plugin-does-not-compile",
+            Self::Rejected(_) => "plugin-rejects-config",
+            Self::Start(_) => "plugin-does-not-start",
+        }
+    }
+}
+
 /// The runtime could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {

@@ -18,6 +18,7 @@ mod bind;
 mod bindings;
 mod budget;
 mod call;
+mod compiler;
 mod config;
 mod contract;
 mod convert;
@@ -34,6 +35,7 @@ pub mod lift;
 mod limits;
 mod load;
 mod metrics;
+mod precompiled;
 mod prescan;
 mod sandbox;
 mod seats;
@@ -45,10 +47,12 @@ mod version;
 
 pub use self::{
     bind::BindingSpec,
+    compiler::Compiler,
     config::{ComponentCaps, KeyvalueConfig, SandboxConfig},
     error::{LoadError, SandboxError},
     limits::{Capability, Grants, Instances, Limits, UnknownCapability},
     metrics::MetricsCollector,
+    precompiled::{ArtefactKey, Fingerprint, Verified},
     sandbox::Sandbox,
     version::Version,
 };

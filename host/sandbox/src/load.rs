@@ -3,7 +3,7 @@
 //! Called when a plugin is published; compiling takes 20 ms per 14 KiB and blocks the
 //! thread, so call it off the workers. Invariant: no function of a guest runs here.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{
@@ -16,6 +16,8 @@ use crate::{
     bindings::exports::leanvibe::policy::{
         lifecycle, request_body_hook, request_hook, response_hook,
     },
+    config::ComponentCaps,
+    contract::Contract,
     error::LoadError,
     lift::{self, Kind},
     prescan,
@@ -43,34 +45,32 @@ impl Sandbox {
     /// The first reason to refuse it.
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Version>, LoadError> {
         let caps = &self.services().config.component;
-        prescan::check_size(bytes, caps)?;
-        let kind = lift::kind_of(bytes)?;
-        prescan::scan(bytes, caps, self.contract())?;
-        let component = match kind {
-            Kind::Component => self.compile(bytes)?,
-            Kind::TypedModule => {
-                let lifted = lift::componentize(bytes)?;
-                prescan::scan(&lifted, caps, self.contract())?;
-                self.compile(&lifted)?
-            }
-        };
-        self.check_functions(&component)?;
-        let pre = self.linker().instantiate_pre(&component).map_err(mismatch)?;
-        let exports = self.find_hooks(&component, &pre)?;
+        let component = as_component(bytes, caps, self.contract())?;
+        let component = Component::from_binary(self.engine(), &component).map_err(compile_error)?;
+        self.link(&component, hex(&Sha256::digest(bytes)), bytes.len())
+    }
+
+    /// Links a compiled component and finds its hooks. `digest` and `size` are those of the
+    /// file that it came from.
+    pub(crate) fn link(
+        &self,
+        component: &Component,
+        digest: String,
+        size: usize,
+    ) -> Result<Arc<Version>, LoadError> {
+        self.check_functions(component)?;
+        let pre = self.linker().instantiate_pre(component).map_err(mismatch)?;
+        let exports = self.find_hooks(component, &pre)?;
         component.initialize_copy_on_write_image().map_err(compile_error)?;
         let needs = component.resources_required();
         let memory_pages = needs.and_then(|needs| needs.max_initial_memory_size).unwrap_or(0);
         Ok(Arc::new(Version {
             pre,
             exports,
-            digest: hex(&Sha256::digest(bytes)),
-            bytes: bytes.len(),
+            digest,
+            bytes: size,
             memory_bytes: memory_pages.saturating_mul(PAGE_BYTES),
         }))
-    }
-
-    fn compile(&self, bytes: &[u8]) -> Result<Component, LoadError> {
-        Component::from_binary(self.engine(), bytes).map_err(compile_error)
     }
 
     /// Names the first imported function that the contract here does not have.
@@ -155,7 +155,27 @@ impl Sandbox {
     }
 }
 
-fn compile_error(error: wasmtime::Error) -> LoadError {
+/// The component that a file is or becomes, once everything that compiling costs is within
+/// the caps.
+pub(crate) fn as_component<'a>(
+    bytes: &'a [u8],
+    caps: &ComponentCaps,
+    contract: &Contract,
+) -> Result<Cow<'a, [u8]>, LoadError> {
+    prescan::check_size(bytes, caps)?;
+    let kind = lift::kind_of(bytes)?;
+    prescan::scan(bytes, caps, contract)?;
+    match kind {
+        Kind::Component => Ok(bytes.into()),
+        Kind::TypedModule => {
+            let lifted = lift::componentize(bytes)?;
+            prescan::scan(&lifted, caps, contract)?;
+            Ok(lifted.into())
+        }
+    }
+}
+
+pub(crate) fn compile_error(error: wasmtime::Error) -> LoadError {
     LoadError::Compile(one_line(&format!("{error:#}")))
 }
 
@@ -163,6 +183,6 @@ fn mismatch(error: wasmtime::Error) -> LoadError {
     LoadError::TypeMismatch(one_line(&format!("{error:#}")))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -21,11 +21,16 @@ pub struct EdgeProcess {
 
 /// The binary that `make test` built beside this test.
 pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a path");
-    let folder = test.parent().and_then(Path::parent).expect("target/debug");
-    let binary = folder.join("leanvibe-edge");
+    let binary = binary_path();
     assert!(binary.is_file(), "{} is missing; use `make test`", binary.display());
     binary
+}
+
+/// Where it is built; the compiler of uploaded plugins, for worlds inside the test.
+pub fn binary_path() -> PathBuf {
+    let test = std::env::current_exe().expect("a path");
+    let folder = test.parent().and_then(Path::parent).expect("target/debug");
+    folder.join("leanvibe-edge")
 }
 
 /// A port that was free a moment ago.

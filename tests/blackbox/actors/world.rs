@@ -283,8 +283,9 @@ fn config(dir: &Path, over: &str) -> Config {
     let base = format!(
         "[edge]\nlisten = \"127.0.0.1:0\"\nworkers = 2\n[control]\nlisten = \"127.0.0.1:0\"\n\
          [policies]\ndir = \"{0}/policies\"\n[data]\ndir = \"{0}/data\"\n[log]\nlevel = \"error\"\n\
-         [quota]\nadmit_wait_ms_max = {ADMIT_WAIT_MS}\n",
-        dir.display()
+         [quota]\nadmit_wait_ms_max = {ADMIT_WAIT_MS}\n[plugins]\ncompiler = \"{1}\"\n",
+        dir.display(),
+        super::process::binary_path().display()
     );
     let file = dir.join("edge.toml");
     let merged = merge_toml(&base, over);

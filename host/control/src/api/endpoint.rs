@@ -5,6 +5,7 @@
 //! open; anything else does not compile into the list.
 
 use axum::{
+    extract::DefaultBodyLimit,
     handler::Handler,
     http::Method,
     middleware,
@@ -30,6 +31,8 @@ pub(super) struct Endpoint {
     pub(super) right: Option<Right>,
     pub(super) document: Document,
     route: MethodRouter<Api>,
+    /// Bytes of its body, where they may be more than usual.
+    body_bytes_max: Option<usize>,
 }
 
 /// What the document says beside the route.
@@ -47,6 +50,8 @@ pub(super) struct Body {
     pub(super) schema: SchemaOf,
     pub(super) required: bool,
     pub(super) merge_patch: bool,
+    /// A form instead of JSON.
+    pub(super) multipart: bool,
 }
 
 pub(super) struct Answer {
@@ -75,7 +80,8 @@ impl Endpoint {
     methods! { get GET, post POST, put PUT, patch PATCH, delete DELETE, }
 
     fn unguarded(method: Method, path: &'static str, route: MethodRouter<Api>) -> Unguarded {
-        Unguarded(Self { method, path, right: None, document: Document::default(), route })
+        let document = Document::default();
+        Unguarded(Self { method, path, right: None, document, route, body_bytes_max: None })
     }
 
     /// One line on what it does.
@@ -93,21 +99,33 @@ impl Endpoint {
     /// It reads a body of this shape.
     pub(super) fn body<T: JsonSchema>(mut self) -> Self {
         let schema = SchemaGenerator::subschema_for::<T>;
-        self.document.body = Some(Body { schema, required: true, merge_patch: false });
+        self.document.body =
+            Some(Body { schema, required: true, merge_patch: false, multipart: false });
         self
     }
 
     /// It reads a body of this shape, if there is one.
     pub(super) fn optional_body<T: JsonSchema>(mut self) -> Self {
         let schema = SchemaGenerator::subschema_for::<T>;
-        self.document.body = Some(Body { schema, required: false, merge_patch: false });
+        self.document.body =
+            Some(Body { schema, required: false, merge_patch: false, multipart: false });
         self
     }
 
     /// It reads a merge patch (RFC 7396) of this shape.
     pub(super) fn merge_patch<T: JsonSchema>(mut self) -> Self {
         let schema = SchemaGenerator::subschema_for::<T>;
-        self.document.body = Some(Body { schema, required: true, merge_patch: true });
+        self.document.body =
+            Some(Body { schema, required: true, merge_patch: true, multipart: false });
+        self
+    }
+
+    /// It reads a form of this shape, of that many bytes at most.
+    pub(super) fn multipart<T: JsonSchema>(mut self, bytes_max: usize) -> Self {
+        let schema = SchemaGenerator::subschema_for::<T>;
+        self.body_bytes_max = Some(bytes_max);
+        self.document.body =
+            Some(Body { schema, required: true, merge_patch: false, multipart: true });
         self
     }
 
@@ -139,7 +157,10 @@ impl Endpoint {
 
     /// The route, with its guard before it.
     pub(super) fn route(&self, api: &Api) -> MethodRouter<Api> {
-        let route = self.route.clone();
+        let mut route = self.route.clone();
+        if let Some(bytes) = self.body_bytes_max {
+            route = route.layer(DefaultBodyLimit::max(bytes));
+        }
         let Some(right) = self.right else { return route };
         let of_tenant = self.path.contains(&format!("{{{TENANT_PARAMETER}}}"));
         let headers = self.document.headers.iter().map(|(name, _)| *name).collect();

@@ -27,6 +27,7 @@ mod partitions;
 mod path;
 mod plan_changes;
 mod plans;
+mod plugins;
 mod policies;
 mod pools;
 mod problem;
@@ -51,6 +52,7 @@ use model::{
     catalog::{Catalog, ReloadStatus},
     clock::Clock,
     gate::UsageSource,
+    plugin::Inspector,
     sessions::Sessions,
 };
 use serde::Serialize;
@@ -93,6 +95,8 @@ pub struct Deps {
     pub trial_end: TrialEnd,
     /// Where notices may go.
     pub notify: NotifyConfig,
+    /// Looks at plugins before they count.
+    pub plugins: Arc<dyn Inspector>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -111,6 +115,8 @@ pub(crate) struct Api {
     health: health::tenant::Recent,
     /// Turns to look a token up.
     lookups: Arc<Semaphore>,
+    /// Turns to upload a plugin.
+    uploads: Arc<Semaphore>,
 }
 
 impl Deref for Api {
@@ -123,6 +129,13 @@ impl Deref for Api {
 
 /// Every endpoint below `/api/v1` and `/v1`.
 fn endpoints() -> Vec<Endpoint> {
+    let mut endpoints = listed();
+    endpoints.extend(plugins::endpoints());
+    endpoints
+}
+
+/// Those that are written out one by one.
+fn listed() -> Vec<Endpoint> {
     const IF_MATCH: (&str, &str) = ("If-Match", "Only this version (ETag) is changed.");
     vec![
         Endpoint::get("/openapi.json", openapi::read)
@@ -434,6 +447,7 @@ pub fn router(deps: Deps) -> Router {
         openapi: OpenApi::of(&endpoints),
         health: health::tenant::Recent::default(),
         lookups: Arc::new(Semaphore::new(caller::LOOKUPS_MAX)),
+        uploads: Arc::new(Semaphore::new(plugins::UPLOADS_MAX)),
     };
     let health = health_as_the_guide_spells_it();
     let routes = endpoints

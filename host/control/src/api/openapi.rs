@@ -192,7 +192,8 @@ fn parameters(endpoint: &Endpoint, schemas: &mut Schemas) -> Vec<Value> {
 fn request_body(body: &Body, schemas: &mut Schemas) -> Value {
     let schema = (body.schema)(&mut schemas.read).to_value();
     let mut content = Map::new();
-    content.insert("application/json".to_owned(), json!({ "schema": schema }));
+    let media_type = if body.multipart { "multipart/form-data" } else { "application/json" };
+    content.insert(media_type.to_owned(), json!({ "schema": schema }));
     if body.merge_patch {
         content.insert("application/merge-patch+json".to_owned(), json!({ "schema": schema }));
     }

@@ -72,6 +72,8 @@ pub(crate) enum ApiError {
     NeedsRelease(Capability),
     /// A claim found no room under its quota.
     QuotaExceeded(Box<Problem>),
+    /// A plugin was not admitted.
+    Plugin(Box<Problem>),
     /// The quota authority did not answer.
     UsageUnavailable,
     /// The store failed; logged here.
@@ -191,7 +193,7 @@ impl ApiError {
             Self::NeedsRelease(capability) => capability
                 .missing(Problem::new(501, "needs-release", "This needs a later release"))
                 .with("needs", "release"),
-            Self::QuotaExceeded(problem) => *problem,
+            Self::QuotaExceeded(problem) | Self::Plugin(problem) => *problem,
             Self::Store(StoreError::Away) => Self::UsageUnavailable.problem().detail(
                 "The database does not answer. Tenants are served as they were; nothing can be \
                  changed or looked up until it is back.",

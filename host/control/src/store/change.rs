@@ -125,6 +125,17 @@ impl<S> Change<S> {
         Ok(())
     }
 
+    /// Has plugins published at the end; the number that they then carry.
+    pub(super) async fn publish_plugins(&mut self) -> Result<i64, StoreError> {
+        let (revision,): (i64,) = sql("UPDATE directory_head
+             SET revision = revision + 1, plugins = revision + 1 RETURNING revision")
+        .one(&mut self.tx)
+        .await?;
+        self.store.db.announce(&mut self.tx).await?;
+        self.published = true;
+        Ok(revision)
+    }
+
     /// Has a tenant and its children published at the end, under one number.
     pub(super) async fn publish_with_children(
         &mut self,

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     StoreError,
     db::{ControlTx, Tx, sql},
+    plugins::{self, PluginNews},
     pools, rows,
     rows::Span,
     sealed::Sealer,
@@ -32,6 +33,7 @@ pub(super) struct News {
     /// Whether `tenants` are all there are.
     pub(super) whole: bool,
     pub(super) tenants: Vec<Listed>,
+    pub(super) plugins: PluginNews,
 }
 
 /// What has changed since `known`, if anything; all of it when `known` is 0, or lies
@@ -45,8 +47,15 @@ pub(super) async fn news(
     if head == known {
         return Ok(None);
     }
-    if known == 0 || head < known {
-        return Ok(Some(News { head, whole: true, tenants: load(tx, sealer, Span::ALL).await? }));
+    let whole = known == 0 || head < known;
+    let plugins = plugins::news(tx, if whole { 0 } else { known }).await?;
+    if whole {
+        return Ok(Some(News {
+            head,
+            whole,
+            tenants: load(tx, sealer, Span::ALL).await?,
+            plugins,
+        }));
     }
     let changed: Vec<(Uuid,)> =
         sql("SELECT id FROM tenant WHERE revision > $1 ORDER BY id").bind(known).all(tx).await?;
@@ -58,7 +67,7 @@ pub(super) async fn news(
     } else if let (Some((first,)), Some((last,))) = (changed.first(), changed.last()) {
         tenants = load(tx, sealer, Span { first: *first, last: *last }).await?;
     }
-    Ok(Some(News { head, whole: false, tenants }))
+    Ok(Some(News { head, whole, tenants, plugins }))
 }
 
 /// The number of the last change.
@@ -109,6 +118,7 @@ async fn keys<S>(
 pub(super) fn with(before: &Directory, news: News) -> Directory {
     let mut after = if news.whole { Directory::default() } else { before.clone() };
     after.version = u64::try_from(news.head).unwrap_or(0).max(before.version + 1);
+    after.plugins = plugins::with(&after.plugins, news.plugins);
     news.tenants.into_iter().for_each(|listed| after.tenants.insert(listed));
     after
 }

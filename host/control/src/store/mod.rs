@@ -34,6 +34,7 @@ mod overrides;
 mod partitions;
 mod plan_changes;
 mod plans;
+mod plugins;
 mod pools;
 mod publish;
 mod random;
@@ -86,6 +87,7 @@ pub use self::{
     },
     plan_changes::{PlanChange, PlanChangeState},
     plans::PlanVersion,
+    plugins::{Activation, NewVersion, PluginError, StoredPlugin, StoredVersion},
     pools::{
         NewPool, PoolCap, PoolFault, PoolReport, PoolRule, PoolsError, ShareReport,
         tag as pools_tag,

@@ -91,9 +91,17 @@ pub struct Problem {
     errors: Vec<(String, String)>,
     alternatives: Vec<String>,
     retry_after_s: Option<u64>,
+    /// What a plugin that is refused said.
+    log: Vec<String>,
 }
 
 impl Problem {
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
     pub(super) fn read(status: u16, json: &Value) -> Self {
         let text = |from: &Value, name: &str| plain(from[name].as_str().unwrap_or_default());
         let list = |name: &str| json[name].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -112,6 +120,7 @@ impl Problem {
                 .map(plain)
                 .collect(),
             retry_after_s: json["retry_after"].as_u64(),
+            log: list("log").iter().filter_map(Value::as_str).map(plain).collect(),
         }
     }
 
@@ -143,6 +152,9 @@ impl std::fmt::Display for Problem {
         }
         for alternative in &self.alternatives {
             write!(f, "\n  instead: {alternative}")?;
+        }
+        for line in &self.log {
+            write!(f, "\n  log: {line}")?;
         }
         self.hint().map_or(Ok(()), |hint| write!(f, "\n  {hint}"))
     }

@@ -10,6 +10,7 @@ mod pages;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::secret::Secret;
 use reqwest::{
     Method, StatusCode, Url,
@@ -50,7 +51,20 @@ pub struct Call {
     segments: Vec<String>,
     query: Vec<(&'static str, String)>,
     headers: Vec<(HeaderName, String)>,
-    body: Option<(&'static str, Value)>,
+    body: Option<Body>,
+}
+
+/// What a request carries: its media type, and the bytes of it.
+#[derive(Clone, Debug)]
+struct Body {
+    kind: String,
+    bytes: Bytes,
+}
+
+impl Body {
+    fn json(kind: &str, value: &Value) -> Self {
+        Self { kind: kind.to_owned(), bytes: value.to_string().into() }
+    }
 }
 
 /// A successful answer.
@@ -96,7 +110,7 @@ impl Call {
     /// Changes a thing by a JSON merge patch.
     #[must_use]
     pub fn patch(path: &[impl AsRef<str>], patch: Value) -> Self {
-        let body = Some(("application/merge-patch+json", patch));
+        let body = Some(Body::json("application/merge-patch+json", &patch));
         Self { body, ..Self::new(Method::PATCH, path) }
     }
 
@@ -109,7 +123,24 @@ impl Call {
     /// The same with a JSON body.
     #[must_use]
     pub fn body(self, body: Value) -> Self {
-        Self { body: Some(("application/json", body)), ..self }
+        Self { body: Some(Body::json("application/json", &body)), ..self }
+    }
+
+    /// The same with a form of these parts.
+    #[must_use]
+    pub fn form(self, parts: &[(&str, Bytes)]) -> Self {
+        // Random, so that no file holds it.
+        let boundary = uuid::Uuid::new_v4().simple().to_string();
+        let mut form = Vec::new();
+        for (name, bytes) in parts {
+            let disposition = format!("content-disposition: form-data; name=\"{name}\"");
+            form.extend_from_slice(format!("--{boundary}\r\n{disposition}\r\n\r\n").as_bytes());
+            form.extend_from_slice(bytes);
+            form.extend_from_slice(b"\r\n");
+        }
+        form.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+        let kind = format!("multipart/form-data; boundary={boundary}");
+        Self { body: Some(Body { kind, bytes: form.into() }), ..self }
     }
 
     /// The same with a parameter, if there is a value.
@@ -185,8 +216,8 @@ impl Client {
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
-        if let Some((kind, body)) = &call.body {
-            request = request.header(CONTENT_TYPE, *kind).body(body.to_string());
+        if let Some(Body { kind, bytes }) = &call.body {
+            request = request.header(CONTENT_TYPE, kind).body(bytes.clone());
         }
         let request = request
             .build()

@@ -7,6 +7,7 @@
 
 mod audit;
 mod check;
+mod compile_plugin;
 mod demo;
 mod migrate;
 mod output;
@@ -69,6 +70,10 @@ enum Command {
     /// Work on plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Compile a component from standard input to standard output: what the server starts
+    /// for uploads, under its limits.
+    #[command(hide = true)]
+    CompilePlugin(compile_plugin::Args),
 }
 
 /// Where the settings come from.
@@ -100,6 +105,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Audit(args) => audit::run(args),
         Command::Quota(args) => quota::run(args),
         Command::Plugin(command) => plugin::run(command),
+        Command::CompilePlugin(args) => compile_plugin::run(&args),
     }
 }
 

@@ -8,29 +8,18 @@ use std::{
 };
 
 use model::policy::Plugin;
-use sandbox::{BindingSpec, Sandbox, Version, flags::Flags};
-use serde_json::{Map, Value};
+use sandbox::{BindingSpec, Sandbox, Version};
 use sha2::{Digest, Sha256};
-
-use crate::declare::{PolicyDeclaration, RateLimits};
 
 type Key = [u8; 32];
 
 /// What a binding is made of.
 pub(super) struct Parts<'a> {
-    /// Name of the policy.
-    pub policy: &'a str,
-    /// Its declaration.
-    pub declared: &'a PolicyDeclaration,
     /// Its code.
     pub version: &'a Arc<Version>,
-    /// Merged config, secrets resolved.
-    pub config: Map<String, Value>,
-    /// The limits that it counts under, for this tenant.
-    pub rate_limits: Arc<RateLimits>,
-    /// Flag definitions.
-    pub flags: &'a Arc<Flags>,
-    /// Digest of their text.
+    /// What it gets: the config merged, secrets resolved.
+    pub spec: BindingSpec,
+    /// Digest of the flag definitions' text.
     pub flags_digest: Key,
 }
 
@@ -73,16 +62,7 @@ impl Bindings {
         if let Some(plugin) = self.by_key.get(&key).and_then(Weak::upgrade) {
             return Ok(plugin);
         }
-        let spec = BindingSpec {
-            policy: parts.policy.into(),
-            config: Value::Object(parts.config),
-            grants: parts.declared.grants,
-            limits: parts.declared.limits.clone(),
-            instances: parts.declared.instances,
-            flags: Arc::clone(parts.flags),
-            rate_limits: parts.rate_limits,
-        };
-        let bound = self.sandbox.bind(parts.version, spec).await;
+        let bound = self.sandbox.bind(parts.version, parts.spec).await;
         let plugin = bound.map_err(|error| error.to_string())?;
         self.by_key.insert(key, Arc::downgrade(&plugin));
         self.new.push(Arc::clone(&plugin));
@@ -123,15 +103,14 @@ impl Bindings {
 }
 
 fn key_of(parts: &Parts<'_>) -> Key {
-    let declared = parts.declared;
+    let spec = &parts.spec;
     let mut hash = Sha256::new();
     hash.update(parts.version.digest());
     hash.update(parts.flags_digest);
     hash.update(format!(
-        "{}\n{:?}\n{:?}\n{:?}\n",
-        parts.policy, declared.limits, declared.grants, declared.instances
+        "{}\n{:?}\n{:?}\n{:?}\n{:?}\n",
+        spec.policy, spec.limits, spec.grants, spec.instances, spec.rate_limits
     ));
-    hash.update(format!("{:?}\n", parts.rate_limits));
-    hash.update(serde_json::to_vec(&parts.config).unwrap_or_default());
+    hash.update(serde_json::to_vec(&spec.config).unwrap_or_default());
     hash.finalize().into()
 }

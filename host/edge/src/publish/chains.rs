@@ -9,16 +9,22 @@ use model::{
     catalog::{PolicyStatus, ReloadProblem},
     directory::TenantRecord,
     plan::{ChainLink, Plan},
+    plugin::{PluginScope, PluginTerms},
     policy::{Chain, Plugin, Policy},
     secret::{self, Secret},
 };
+use sandbox::BindingSpec;
 use serde_json::{Map, Value};
 
-use crate::declare::{Declarations, TenantDeclaration};
+use crate::{
+    declare::{Declarations, TenantDeclaration},
+    plugins::spec_of,
+};
 
 use super::{
     bindings::{Bindings, Parts},
     merge::merge,
+    plugins::{Loaded, Uploaded},
     unavailable::Unavailable,
     versions::Versions,
 };
@@ -30,6 +36,7 @@ pub(super) type PlanChains = HashMap<String, Arc<Chain>>;
 pub(super) struct Chains<'a> {
     declared: &'a Declarations,
     versions: &'a Versions,
+    uploaded: &'a Uploaded,
     bindings: &'a mut Bindings,
     by_plan: &'a mut PlanChains,
     problems: Vec<ReloadProblem>,
@@ -40,10 +47,11 @@ impl<'a> Chains<'a> {
     pub(super) fn new(
         declared: &'a Declarations,
         versions: &'a Versions,
+        uploaded: &'a Uploaded,
         bindings: &'a mut Bindings,
         by_plan: &'a mut PlanChains,
     ) -> Self {
-        Self { declared, versions, bindings, by_plan, problems: Vec::new() }
+        Self { declared, versions, uploaded, bindings, by_plan, problems: Vec::new() }
     }
 
     /// The chain of a tenant.
@@ -51,23 +59,70 @@ impl<'a> Chains<'a> {
         self.bindings.asked_for(record.tenant.slug.as_str());
         let own = self.declared.tenants.get(record.tenant.slug.as_str());
         let own = own.filter(|own| !own.chain.is_empty() || !own.rate_limit.is_empty());
-        if own.is_none()
-            && let Some(chain) = self.by_plan.get(plan.name.as_str())
-        {
+        let uploads = self.uploaded.of_tenant(record.tenant.id);
+        let like_its_plan = own.is_none() && uploads.is_empty();
+        if like_its_plan && let Some(chain) = self.by_plan.get(plan.name.as_str()) {
             return Arc::clone(chain);
         }
         let mut refers_to_secrets = false;
         let mut policies = Vec::new();
+        // A tenant's own come first: the operator has the last word.
+        for upload in uploads {
+            policies.push(self.upload(upload, &plan.plugins, record).await.0);
+        }
+        let mut operators = Vec::new();
         for link in effective_links(&plan.chain, own.map(|own| own.chain.as_slice())) {
             let (policy, referred) = self.link(&link, record).await;
             refers_to_secrets |= referred;
-            policies.push(policy);
+            operators.push((link.order, policy));
         }
+        let uploaded = self.uploaded;
+        for upload in uploaded.of_operator(&plan.name) {
+            let (policy, referred) = self.upload(upload, &plan.plugins, record).await;
+            refers_to_secrets |= referred;
+            operators.push((upload.record.settings.order, policy));
+        }
+        operators.sort_by(|(a, one), (b, other)| (a, &one.name).cmp(&(b, &other.name)));
+        policies.extend(operators.into_iter().map(|(_, policy)| policy));
         let chain = Arc::new(Chain::new(policies));
-        if own.is_none() && !refers_to_secrets {
+        if like_its_plan && !refers_to_secrets {
             self.by_plan.insert(plan.name.clone(), Arc::clone(&chain));
         }
         chain
+    }
+
+    /// An uploaded plugin in a tenant's chain; a failing policy where it cannot be bound.
+    async fn upload(
+        &mut self,
+        upload: &Loaded,
+        of_plan: &PluginTerms,
+        record: &TenantRecord,
+    ) -> (Policy, bool) {
+        let Loaded { record: plugin, version } = upload;
+        let name = plugin.policy_name();
+        let of_platform = PluginTerms::default();
+        let terms = if plugin.scope == PluginScope::Platform { &of_platform } else { of_plan };
+        let bound = match resolve(plugin.settings.config.clone(), &record.secrets) {
+            Err(unbound) => Err((unbound.reason, unbound.refers_to_secret)),
+            Ok((config, refers)) => {
+                let spec = spec_of(plugin, terms, config, &self.declared.flags);
+                let flags_digest = self.declared.flags_digest;
+                let parts = Parts { version, spec, flags_digest };
+                let bound = self.bindings.bind(parts).await;
+                bound.map(|plugin| (plugin, refers)).map_err(|reason| (reason, refers))
+            }
+        };
+        let (code, refers): (Arc<dyn Plugin>, bool) = bound.unwrap_or_else(|(reason, refers)| {
+            self.bindings.failed(&name, &reason);
+            (Arc::new(Unavailable { reason }), refers)
+        });
+        let policy = Policy {
+            name: name.into(),
+            version: version.short_digest().into(),
+            on_failure: plugin.on_failure(),
+            plugin: code,
+        };
+        (policy, refers)
     }
 
     /// The status of every policy, or the problems met.
@@ -149,15 +204,16 @@ impl<'a> Chains<'a> {
         let mut config = policy.config.clone();
         merge(&mut config, &link.config);
         let (config, refers_to_secret) = resolve(config, secrets)?;
-        let parts = Parts {
-            policy: name,
-            declared: policy,
-            version,
-            config,
+        let spec = BindingSpec {
+            policy: name.as_str().into(),
+            config: Value::Object(config),
+            grants: policy.grants,
+            limits: policy.limits.clone(),
+            instances: policy.instances,
+            flags: Arc::clone(&self.declared.flags),
             rate_limits: policy.rate_limits_of(name, own),
-            flags: &self.declared.flags,
-            flags_digest: self.declared.flags_digest,
         };
+        let parts = Parts { version, spec, flags_digest: self.declared.flags_digest };
         let bound = self.bindings.bind(parts).await;
         let plugin = bound.map_err(|reason| Unbound { reason, refers_to_secret })?;
         Ok((plugin, refers_to_secret))

@@ -12,6 +12,7 @@ mod chains;
 mod entries;
 pub(crate) mod merge;
 mod metrics;
+mod plugins;
 mod prepare;
 pub mod task;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod unavailable;
 mod versions;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -27,23 +29,26 @@ use std::{
 use model::{
     catalog::{Catalog, PolicyStatus, ReloadError, ReloadProblem, ReloadStatus},
     clock::{Clock, SystemClock},
-    directory::Directory,
+    directory::{Directory, TenantRecord},
+    plugin::PluginScope,
     snapshot::{Served, Snapshot},
     tenant::TenantId,
 };
 use sandbox::{Sandbox, SandboxConfig};
 use tokio::sync::watch;
 
-use crate::declare::Declarations;
+use crate::{declare::Declarations, plugins::Loader};
 
 use self::{
     bindings::Bindings,
     chains::{Chains, PlanChains},
     entries::{Families, Join},
+    plugins::Uploaded,
     versions::Versions,
 };
 pub use self::{
     metrics::SnapshotMetrics,
+    plugins::{Load, Loads},
     prepare::{Prepared, Preparer},
 };
 
@@ -59,6 +64,8 @@ pub struct Channels {
     /// To the control plane: the version of the directory that the snapshot in force was
     /// built from.
     pub applied: watch::Sender<u64>,
+    /// Where the versions of uploaded plugins come from; `None` where there are none.
+    pub plugins: Option<Arc<Loader>>,
 }
 
 /// Builds and publishes snapshots.
@@ -71,6 +78,9 @@ pub struct Publisher {
     declared: Declarations,
     versions: Versions,
     bindings: Bindings,
+    uploaded: Uploaded,
+    /// Until the task takes it.
+    loads: Option<Loads>,
     /// Chains of plans, of the declarations in force.
     plan_chains: PlanChains,
     directory: Arc<Directory>,
@@ -95,6 +105,9 @@ impl Publisher {
         channels: Channels,
     ) -> Result<Self, Vec<ReloadProblem>> {
         let Prepared { declared, versions } = prepared;
+        let (mut uploaded, loads) = Uploaded::new(channels.plugins.clone());
+        uploaded.load_all(&directory).await;
+        let _all_are_joined_below = uploaded.changed();
         let mut publisher = Self {
             dir,
             base_domain,
@@ -103,6 +116,8 @@ impl Publisher {
             declared,
             versions,
             bindings: Bindings::new(sandbox),
+            uploaded,
+            loads: Some(loads),
             plan_chains: PlanChains::new(),
             families: Families::of(&directory),
             directory,
@@ -111,6 +126,7 @@ impl Publisher {
         };
         let built = publisher.build().await?;
         publisher.publish_all(built);
+        publisher.tell_unloaded();
         Ok(publisher)
     }
 
@@ -145,21 +161,64 @@ impl Publisher {
         }
     }
 
-    /// Takes a new directory: publishes the tenants that it changes, with those below them.
+    /// Takes a new directory: publishes the tenants that it changes, with those below them
+    /// and those whose uploaded plugins it changes.
     pub async fn directory_changed(&mut self, directory: Arc<Directory>) {
         let changes = directory.tenants.changes_since(&self.directory.tenants);
         let touched = self.families.take(&changes, &self.directory);
         self.directory = directory;
+        self.uploaded.follow(&self.directory).await;
+        let gone: Vec<TenantId> =
+            changes.gone.iter().map(|listed| listed.record.tenant.id).collect();
+        self.rejoin(touched, &gone).await;
+    }
+
+    /// Takes the version of a plugin that was loaded beside.
+    pub async fn loaded(&mut self, load: Load) {
+        self.uploaded.take(load);
+        self.rejoin(BTreeSet::new(), &[]).await;
+        self.tell_unloaded();
+    }
+
+    /// Where [`Publisher::loaded`] is told from; once.
+    pub(super) fn loads(&mut self) -> Option<Loads> {
+        self.loads.take()
+    }
+
+    /// Joins these tenants anew, and those that uploaded plugins changed for.
+    async fn rejoin(&mut self, mut touched: BTreeSet<TenantId>, gone: &[TenantId]) {
+        for scope in self.uploaded.changed() {
+            let plan = match &scope {
+                PluginScope::Tenant(id) => {
+                    touched.insert(*id);
+                    continue;
+                }
+                PluginScope::Plan(plan) => Some(&**plan),
+                PluginScope::Platform => None,
+            };
+            self.plan_chains.retain(|name, _| plan.is_some_and(|plan| plan != name));
+            let of_plan =
+                |record: &&Arc<TenantRecord>| plan.is_none_or(|plan| record.tenant.plan == plan);
+            touched.extend(self.directory.records().filter(of_plan).map(|it| it.tenant.id));
+        }
         let (bindings, by_plan) = (&mut self.bindings, &mut self.plan_chains);
-        let mut chains = Chains::new(&self.declared, &self.versions, bindings, by_plan);
+        let mut chains =
+            Chains::new(&self.declared, &self.versions, &self.uploaded, bindings, by_plan);
         let join =
             Join { directory: &self.directory, declared: &self.declared, last: &self.snapshot };
         let put = join.some(&touched, &mut chains).await;
-        let gone: Vec<TenantId> =
-            changes.gone.iter().map(|listed| listed.record.tenant.id).collect();
-        let snapshot = self.snapshot.with(self.snapshot.version + 1, put, &gone);
+        let snapshot = self.snapshot.with(self.snapshot.version + 1, put, gone);
         self.publish(snapshot);
         self.bindings.settle();
+    }
+
+    /// Shows the operator which versions could not be loaded; they were logged before.
+    fn tell_unloaded(&mut self) {
+        let problems = self.uploaded.problems();
+        if !problems.is_empty() {
+            self.status.last_error = Some(ReloadError { at: self.clock.now(), problems });
+            self.channels.reload.send_replace(Arc::new(self.status.clone()));
+        }
     }
 
     /// The folders outside `policies/` whose changes call for a reload.
@@ -172,7 +231,8 @@ impl Publisher {
     async fn build(&mut self) -> Result<Built, Vec<ReloadProblem>> {
         let mut plan_chains = PlanChains::new();
         let (bindings, by_plan) = (&mut self.bindings, &mut plan_chains);
-        let mut chains = Chains::new(&self.declared, &self.versions, bindings, by_plan);
+        let mut chains =
+            Chains::new(&self.declared, &self.versions, &self.uploaded, bindings, by_plan);
         chains.check_declared().await;
         let join =
             Join { directory: &self.directory, declared: &self.declared, last: &self.snapshot };
@@ -242,6 +302,7 @@ pub async fn check(dir: &Path, base_domain: &str) -> anyhow::Result<()> {
         catalog: watch::Sender::default(),
         reload: watch::Sender::default(),
         applied: watch::Sender::default(),
+        plugins: None,
     };
     let start = async {
         let prepared = Preparer::new(dir.to_owned(), Arc::clone(&sandbox)).prepare().await?;

@@ -1,6 +1,7 @@
 //! The task that publishes, until it is stopped.
 //!
-//! Invariant: a change of the directory never waits for a component to be compiled.
+//! Invariant: a change of the directory never waits for a component to be compiled, be it a
+//! policy's or an uploaded plugin's.
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub async fn run(
     let (outcomes, mut prepared) = mpsc::channel(1);
     let preparing = prepare(preparer, reloads, outcomes);
     tokio::pin!(preparing);
+    let Some(mut loads) = publisher.loads() else { return };
     loop {
         if let Some(files) = &mut files {
             files.also(publisher.component_folders());
@@ -40,6 +42,7 @@ pub async fn run(
                 let current = Arc::clone(&directory.borrow_and_update());
                 publisher.directory_changed(current).await;
             }
+            Some(load) = loads.recv() => publisher.loaded(load).await,
             Some(outcome) = prepared.recv() => publisher.take(outcome).await,
             () = &mut preparing => return,
             _ = &mut stopped => return,

@@ -262,6 +262,7 @@ impl World {
             catalog: watch::Sender::default(),
             reload: watch::Sender::default(),
             applied: watch::Sender::default(),
+            plugins: None,
         };
         let (sandbox, clock) = (Arc::clone(&self.sandbox), Arc::new(ManualClock::default()));
         let (base, directory) = ("localhost".to_owned(), Arc::new(directory.clone()));

@@ -268,6 +268,7 @@ fn plan(name: &str, calls: u64, setup: &Setup) -> Plan {
         charge_on,
         chain: Vec::new(),
         price: None,
+        plugins: Default::default(),
         trial_quotas: Default::default(),
         on_authority_loss: OnAuthorityLoss { storage: storage_loss, ..Default::default() },
         rate: None,

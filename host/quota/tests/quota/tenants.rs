@@ -45,6 +45,7 @@ pub(crate) fn entry(id: TenantId, api: u64, ai: u64) -> TenantEntry {
         charge_on: Default::default(),
         chain: Vec::new(),
         price: None,
+        plugins: Default::default(),
         trial_quotas: Default::default(),
         on_authority_loss: Default::default(),
         rate: None,

@@ -230,6 +230,7 @@ fn tenant_entry(number: u128) -> Arc<TenantEntry> {
         charge_on: ChargeOn::Answered,
         chain: Vec::new(),
         price: None,
+        plugins: Default::default(),
         trial_quotas: Default::default(),
         on_authority_loss: Default::default(),
         rate: None,

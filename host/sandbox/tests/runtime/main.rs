@@ -13,5 +13,6 @@ mod edits;
 mod kit;
 mod limits;
 mod loading;
+mod precompiled;
 mod rate_limit;
 mod reuse;

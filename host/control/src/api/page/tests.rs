@@ -3,7 +3,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{Backend, Control, acme, on_both, path_of};
+use crate::{
+    api::plugins::tests::geo_in_every_scope,
+    testing::{Backend, Control, acme, on_both, path_of},
+};
 
 on_both![
     every_list_is_read_page_by_page_while_it_grows,
@@ -69,6 +72,7 @@ async fn every_list_documents_limit_and_cursor_and_refuses_wrong_ones(on: Backen
     let control = Control::start(on).await;
     let tenant = control.create(&acme()).await;
     let id = tenant["id"].as_str().expect("an id");
+    geo_in_every_scope(&control, id).await;
     let document = control.get("/api/v1/openapi.json").await.json;
     let lists = lists(&document);
     assert!(lists.len() >= 12, "{lists:?}");
@@ -78,6 +82,7 @@ async fn every_list_documents_limit_and_cursor_and_refuses_wrong_ones(on: Backen
             assert!(parameters.iter().any(|p| p["name"] == name), "{path} has no {name}");
         }
         let real = path.replace("{tenant_id}", id).replace("{plan}", "team");
+        let real = real.replace("{plugin}", "geo");
         let answer = control.get(&format!("{real}?limit=0&cursor=%25")).await;
         let bad: BTreeSet<_> = answer.bad_fields().into_iter().collect();
         assert_eq!(bad, BTreeSet::from(["cursor", "limit"]), "{path}");

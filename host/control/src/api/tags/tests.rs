@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    api::endpoints,
+    api::{endpoints, plugins::tests::geo_in_every_scope},
     testing::{Backend, Control, acme, id_of, on_both, tenant},
 };
 
@@ -35,20 +35,27 @@ fn documents(id: &str) -> Vec<(&'static str, Value, Value)> {
         ("/tenants/{tenant_id}/alerts", alerts(50), alerts(60)),
         ("/tenants/{tenant_id}/pools", pool(5), pool(6)),
         ("/tenants/{tenant_id}/billing", bill(false), bill(true)),
+        // In every scope of plugins.
+        ("{plugin}", json!({ "enabled": false }), json!({ "enabled": true })),
+        ("{plugin}/config", json!({ "config": { "a": 1 } }), json!({ "config": { "a": 2 } })),
     ]
 }
 
 async fn whatever_is_put_or_patched_as_a_whole_has_a_tag_that_protects_it(on: Backend) {
     let control = Control::start(on).await;
     let id = id_of(&control.create(&acme()).await).to_string();
+    geo_in_every_scope(&control, &id).await;
     let documents = documents(&id);
     for endpoint in endpoints() {
         let (method, path) = (endpoint.method.as_str(), endpoint.path);
         if !matches!(method, "PUT" | "PATCH") || REPORTS.contains(&path) {
             continue;
         }
-        let (_, one, other) = documents.iter().find(|(known, ..)| *known == path).expect(path);
+        let (scope, plugin) = path.split_once("/plugins/").unwrap_or((path, ""));
+        let known = if plugin.is_empty() { scope } else { plugin };
+        let (_, one, other) = documents.iter().find(|(of, ..)| *of == known).expect(path);
         let path = format!("/api/v1{}", path.replace("{tenant_id}", &id));
+        let path = path.replace("{plan}", "team").replace("{plugin}", "geo");
         let kind = ("content-type", "application/json");
         let tag = |answer: &crate::testing::Answer| {
             answer.headers["etag"].to_str().expect("a tag").to_owned()

@@ -3,13 +3,19 @@
 //! One file a subcommand: its arguments (`Args`) and its `run`. To add one, give it a
 //! file, a variant below and a line in [`run`].
 
+mod activate;
 mod build;
 mod check;
 mod componentize;
-
+mod list;
 mod new;
+mod push;
+mod rollback;
 mod run;
+mod scope;
+mod show;
 mod test;
+mod view;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +33,11 @@ pub(super) enum PluginCommand {
     Test(test::Args),
     Run(run::Args),
     Componentize(componentize::Args),
+    Push(push::Args),
+    List(list::Args),
+    Show(show::Args),
+    Activate(activate::Args),
+    Rollback(rollback::Args),
 }
 
 pub(super) fn run(command: PluginCommand) -> Result<()> {
@@ -37,6 +48,11 @@ pub(super) fn run(command: PluginCommand) -> Result<()> {
         PluginCommand::Test(args) => test::run(&args),
         PluginCommand::Run(args) => run::run(&args),
         PluginCommand::Componentize(args) => componentize::run(&args),
+        PluginCommand::Push(args) => push::run(args),
+        PluginCommand::List(args) => list::run(args),
+        PluginCommand::Show(args) => show::run(args),
+        PluginCommand::Activate(args) => activate::run(args),
+        PluginCommand::Rollback(args) => rollback::run(args),
     }
 }
 

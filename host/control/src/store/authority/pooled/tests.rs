@@ -225,6 +225,7 @@ async fn three_children_that_race_are_granted_the_pool_and_not_a_token_more(on: 
 
 async fn nobody_in_a_pool_keeps_tokens_aside(on: Backend) {
     let bench = Bench::new(on, &THREE).await;
+    assert!(bench.pool(0, 100, None).await);
     for n in 0..4 {
         let OpenRequest { key, limit, .. } = bench.request(n, bench.edge.id);
         let request = KeepRequest { key, latest: 0, limit, tokens: 5 };
