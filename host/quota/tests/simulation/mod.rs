@@ -165,7 +165,11 @@ fn a_schedule_is_its_seed() {
 /// Breaks a rule. `first` is a schedule shortly before one in which it shows: from any other
 /// it would show too, but the tests would take longer.
 fn finds(first: u64, rules: Rules) {
-    let found = search(first..first + FOUND_WITHIN, rules, Kind::Lone);
+    finds_with(first, rules, Kind::Lone);
+}
+
+fn finds_with(first: u64, rules: Rules, kind: Kind) {
+    let found = search(first..first + FOUND_WITHIN, rules, kind);
     let (seed, broken) = found.broken.expect("the broken rule shows");
     println!("found in schedule {seed}, after {}: {broken}", found.schedules);
 }
@@ -198,4 +202,14 @@ fn a_lease_file_of_before_a_power_loss_is_found() {
 #[test]
 fn final_figures_that_are_cut_down_to_what_running_ones_leave_are_found() {
     finds(849, Rules { figures_whole: false, ..Rules::ALL });
+}
+
+#[test]
+fn a_tranche_that_is_larger_than_what_its_pool_has_left_is_found() {
+    finds_with(1, Rules { pools: false, ..Rules::ALL }, Kind::Family);
+}
+
+#[test]
+fn a_member_that_leaves_its_pool_with_what_it_used_is_found() {
+    finds_with(1, Rules { pools_carry: false, ..Rules::ALL }, Kind::Family);
 }

@@ -41,6 +41,17 @@ struct Node {
     pools: [Option<u64>; 2],
 }
 
+/// What a change of a population was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The plan of the tenant above all pools has another limit.
+    Limit,
+    /// Pools have other totals, or their members other shares.
+    Terms,
+    /// A tenant came into a pool, or left one.
+    Member(TenantId),
+}
+
 /// The terms of all pools; owners come before the members of theirs.
 #[derive(Clone, Debug)]
 pub(super) struct Terms(Vec<Node>);
@@ -59,6 +70,8 @@ pub(super) struct Population {
     limits: [u64; 2],
     kept: Option<NonZeroU32>,
     terms: Terms,
+    /// Who comes and goes; nobody, where the sums of all members are to be checked.
+    mover: Option<TenantId>,
 }
 
 fn place(metric: Metric) -> usize {
@@ -116,14 +129,50 @@ impl Terms {
         }
     }
 
-    /// Whether pools tie the tenant to others.
-    pub(super) fn tie(&self, tenant: TenantId) -> bool {
-        self.0.len() > 1 && self.0.iter().any(|node| node.tenant == tenant)
+    fn node(&self, tenant: TenantId) -> Option<&Node> {
+        self.0.iter().find(|node| node.tenant == tenant)
     }
 
-    /// The tenant above all pools.
-    pub(super) fn top(&self) -> TenantId {
-        self.0[0].tenant
+    /// Whether pools tie the tenant to others.
+    pub(super) fn tie(&self, tenant: TenantId) -> bool {
+        let tied = |node: &Node| node.owner.is_some() || node.pools.iter().any(Option::is_some);
+        self.node(tenant).is_some_and(tied)
+    }
+
+    /// Whose pool a tenant is a member of.
+    pub(super) fn owner_of(&self, tenant: TenantId) -> Option<TenantId> {
+        self.node(tenant).and_then(|node| node.owner)
+    }
+
+    /// The owners of the pools that a tenant draws from, from below.
+    pub(super) fn owners_above(&self, tenant: TenantId) -> Vec<TenantId> {
+        std::iter::successors(self.owner_of(tenant), |owner| self.owner_of(*owner)).collect()
+    }
+
+    /// The tenant above all pools that a tenant draws from; itself, where there are none.
+    pub(super) fn top_of(&self, tenant: TenantId) -> TenantId {
+        self.owners_above(tenant).last().copied().unwrap_or(tenant)
+    }
+
+    /// Has a tenant leave its pool, or come into one, with nothing guaranteed there.
+    fn wander(&mut self, random: &mut StdRng, tenant: TenantId) {
+        let owners: Vec<(TenantId, [Option<u64>; 2])> = self
+            .0
+            .iter()
+            .filter(|node| node.tenant != tenant && node.pools.iter().all(Option::is_some))
+            .map(|node| (node.tenant, node.pools))
+            .collect();
+        let to = random.random_range(0..=owners.len());
+        let into = owners.get(to).map(|(owner, _)| *owner);
+        let elsewhere = |node: &&mut Node| node.tenant == tenant && node.owner != into;
+        let Some(node) = self.0.iter_mut().find(elsewhere) else { return };
+        node.owner = into;
+        if let Some((_, totals)) = owners.get(to) {
+            node.shares = totals.map(|total| {
+                let total = total.unwrap_or(0);
+                Share { guaranteed: 0, max: upto(random, total / 3, total) }
+            });
+        }
     }
 
     pub(super) fn tenants(&self) -> impl Iterator<Item = TenantId> {
@@ -137,15 +186,22 @@ impl Terms {
         self.0.iter().filter(owns).filter_map(pool).collect()
     }
 
-    /// The family by the rules of pools, with what each tenant uses.
-    pub(super) fn family_of(&self, metric: Metric, used: impl Fn(TenantId) -> u64) -> Family {
-        let member = |node: &Node| Member {
-            tenant: node.tenant,
-            membership: node
-                .owner
-                .map(|owner| Membership { owner, share: node.shares[place(metric)] }),
-            used: used(node.tenant),
-            pool: node.pools[place(metric)],
+    /// Everybody by the rules of pools, with what each tenant uses, and what former members
+    /// took of its pool.
+    pub(super) fn family_of(
+        &self,
+        metric: Metric,
+        used: impl Fn(TenantId) -> (u64, u64),
+    ) -> Family {
+        let member = |node: &Node| {
+            let (used, carried) = used(node.tenant);
+            let share = node.shares[place(metric)];
+            Member {
+                tenant: node.tenant,
+                membership: node.owner.map(|owner| Membership { owner, share }),
+                used: used + carried,
+                pool: node.pools[place(metric)].map(|total| total.saturating_sub(carried)),
+            }
         };
         Family::new(&self.0.iter().map(member).collect::<Vec<_>>())
     }
@@ -162,11 +218,13 @@ impl Terms {
         line
     }
 
-    fn bounds(&self, limits: [u64; 2]) -> Vec<Bound> {
+    /// What tenants have together, but one who comes and goes: it may have had its own elsewhere.
+    fn bounds(&self, limits: [u64; 2], mover: Option<TenantId>) -> Vec<Bound> {
         let mut bounds = Vec::new();
         for metric in Metric::CONSUMABLE {
-            for node in &self.0 {
-                let below = self.below(node.tenant);
+            for node in self.0.iter().filter(|node| Some(node.tenant) != mover) {
+                let mut below = self.below(node.tenant);
+                below.retain(|tenant| Some(*tenant) != mover);
                 let mut all = vec![node.tenant];
                 all.extend(&below);
                 let share = node.shares[place(metric)];
@@ -194,9 +252,18 @@ impl Population {
             Kind::Family => Terms::family(random, limits),
             Kind::Lone | Kind::Keeping => Terms::lone(),
         };
-        let kept =
-            (kind == Kind::Keeping).then(|| NonZeroU32::new(random.random_range(1..=12))).flatten();
-        Self { kind, limits, kept, terms }
+        let keeps = match kind {
+            Kind::Keeping => true,
+            // Those outside all pools keep some.
+            Kind::Family => random.random_range(0..2) == 0,
+            Kind::Lone => false,
+        };
+        let kept = keeps.then(|| NonZeroU32::new(random.random_range(1..=12))).flatten();
+        let moves = kind == Kind::Family && random.random_range(0..2) == 0;
+        // The last of the children: none is below it.
+        let mover = terms.0.iter().rfind(|node| node.owner == Some(terms.0[0].tenant));
+        let mover = mover.map(|node| node.tenant).filter(|_| moves);
+        Self { kind, limits, kept, terms, mover }
     }
 
     /// An owner, whose children share a pool with nothing guaranteed, and who has no more.
@@ -209,7 +276,7 @@ impl Population {
         }
         nodes[0].pools = [Some(total); 2];
         let limits = [total; 2];
-        Self { kind: Kind::Family, limits, kept: None, terms: Terms(nodes) }
+        Self { kind: Kind::Family, limits, kept: None, terms: Terms(nodes), mover: None }
     }
 
     pub(super) fn terms(&self) -> &Terms {
@@ -221,24 +288,34 @@ impl Population {
     }
 
     pub(super) fn bounds(&self) -> Vec<Bound> {
-        self.terms.bounds(self.limits)
+        self.terms.bounds(self.limits, self.mover)
     }
 
-    /// What a tenant could still have if it had used so much.
-    pub(super) fn room(&self, metric: Metric, used: impl Fn(TenantId) -> u64) -> u64 {
+    /// What a tenant could still have if each had used so much, and former members so much of
+    /// its pool.
+    pub(super) fn room(&self, metric: Metric, used: impl Fn(TenantId) -> (u64, u64)) -> u64 {
         let family = self.terms.family_of(metric, used);
         let limit = self.limits[place(metric)];
         self.terms.tenants().map(|tenant| family.room(tenant, limit)).max().unwrap_or(0)
     }
 
-    /// Another limit; whether it is one of the pools, which the authority knows at once.
-    pub(super) fn change(&mut self, metric: Metric, limit: u64, random: &mut StdRng) -> bool {
-        if self.kind == Kind::Family && random.random_range(0..2) == 0 {
-            self.terms.draw(random, self.limits);
-            return true;
+    /// Another limit, other terms of pools or other members. What is not a limit is known to the
+    /// authority at once.
+    pub(super) fn change(&mut self, metric: Metric, limit: u64, random: &mut StdRng) -> Change {
+        match (self.kind, random.random_range(0..3), self.mover) {
+            (Kind::Family, 0, _) => {
+                self.terms.draw(random, self.limits);
+                Change::Terms
+            }
+            (Kind::Family, 1, Some(mover)) => {
+                self.terms.wander(random, mover);
+                Change::Member(mover)
+            }
+            _ => {
+                self.limits[place(metric)] = limit;
+                Change::Limit
+            }
         }
-        self.limits[place(metric)] = limit;
-        false
     }
 
     /// The tenants as a snapshot has them.
@@ -263,7 +340,7 @@ impl Population {
 
     fn drawn(&self, tenant: TenantId, metric: Metric) -> Drawn {
         let above = self.limits[place(metric)];
-        let limit = self.terms.family_of(metric, |_| 0).limit(tenant, above);
-        Drawn { top: self.terms.top(), limit, above, anchor: Anchor::default() }
+        let limit = self.terms.family_of(metric, |_| (0, 0)).limit(tenant, above);
+        Drawn { top: self.terms.top_of(tenant), limit, above, anchor: Anchor::default() }
     }
 }

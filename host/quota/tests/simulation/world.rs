@@ -27,9 +27,10 @@ use super::{
     faults::{Fault, Faults},
     link::{Listeners, Site},
     network::{self, Network, Weather},
-    population::{Kind, Population},
+    population::{Change, Kind, Population},
     redis::Server,
     rules::Rules,
+    trace::trace,
     truth::Truth,
 };
 
@@ -162,10 +163,14 @@ impl World {
     pub(super) fn change_limit(&mut self) {
         let metric = Metric::CONSUMABLE[self.random.random_range(0..2)];
         let limit = limit(&mut self.random);
-        let terms = self.population.change(metric, limit, &mut self.random);
+        let change = self.population.change(metric, limit, &mut self.random);
+        trace(&self.clock, format_args!("{change:?}"));
         self.truth.bound(self.population.bounds());
-        if terms {
-            self.books.lock().unwrap().settle(self.population.terms());
+        let terms = self.population.terms();
+        match change {
+            Change::Limit => {}
+            Change::Terms => self.books.lock().unwrap().settle(terms),
+            Change::Member(tenant) => self.books.lock().unwrap().moved(tenant, terms),
         }
         self.entries = self.population.entries();
         for edge in 0..self.edges.len() {
@@ -257,8 +262,14 @@ impl World {
 
     /// The most that a tenant could have more, by what is charged.
     fn room(&self, metric: Metric) -> u64 {
-        let charged = |tenant| self.truth.charged(self.truth.present(tenant, metric));
-        self.population.room(metric, charged)
+        let (books, keys) = (self.books.lock().unwrap(), self.keys());
+        let used = |tenant| {
+            let charged = self.truth.charged(self.truth.present(tenant, metric));
+            let key = keys.iter().find(|key| (key.tenant, key.metric) == (tenant, metric));
+            let (base, carried) = key.map_or((0, 0), |key| books.apart(key));
+            (charged.saturating_sub(base), carried)
+        };
+        self.population.room(metric, used)
     }
 
     fn is_used_up(&self) -> bool {

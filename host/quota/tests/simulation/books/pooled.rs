@@ -1,8 +1,7 @@
-//! Pools in the authority's account: what `control` does in `store/authority/pooled.rs` and
-//! `store/pools/tokens.rs`.
+//! Pools in the authority's account: what `control` does in `store/authority/pooled.rs`.
 //!
-//! Invariant, checked after every debit by sums of its own: nothing that opens brings what a
-//! pool's members hold above its total, or into what is guaranteed to another.
+//! Invariant, checked after every debit by sums of its own: nothing that opens brings what was
+//! drawn from a pool above its total, or into what is guaranteed to another.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +9,10 @@ use model::{
     ledger::{EpochRef, Fence, OpenRequest, WindowKey},
     pool::Family,
     quota::Metric,
+    tenant::TenantId,
 };
 
-use super::{Books, Epoch, Phase};
-use crate::simulation::population::Terms;
+use super::{Books, Epoch, Phase, Row};
 
 /// What an account may be granted.
 pub(super) struct Room {
@@ -32,7 +31,7 @@ impl Books {
         if !self.terms.tie(tenant) {
             return above.is_none().then_some(None);
         }
-        let top = self.terms.top();
+        let top = self.terms.top_of(tenant);
         let plan = match above {
             Some(above) if above.tenant == top && tenant != top => above.limit,
             None if tenant == top => limit,
@@ -43,19 +42,25 @@ impl Books {
         let drawing = family.membership(tenant).map_or(1, |held| family.active_in(held.owner));
         Some(Some(Room {
             limit,
-            remaining: family.room(tenant, plan),
+            remaining: if self.rules.pools { family.room(tenant, plan) } else { limit },
             sizing: limit / (drawing as u64).max(1),
             wants_others: family.leaves_share(tenant),
         }))
     }
 
-    /// The family of an account with what is granted in its window.
-    fn family(&self, key: &WindowKey) -> Family {
+    /// Everybody with what is granted in a window, and was not before they came into their pools.
+    pub(super) fn family(&self, key: &WindowKey) -> Family {
         let WindowKey { metric, window, .. } = *key;
         self.terms.family_of(metric, |tenant| {
             let row = self.windows.get(&WindowKey { tenant, metric, window });
-            row.map_or(0, |row| row.granted - row.credited)
+            row.map_or((0, 0), |row| (row.held().saturating_sub(row.base), row.carried))
         })
+    }
+
+    /// What an account had before it came into its pool, and what others took of its own pool
+    /// who are no members any more.
+    pub(in crate::simulation) fn apart(&self, key: &WindowKey) -> (u64, u64) {
+        self.windows.get(key).map_or((0, 0), |row| (row.base, row.carried))
     }
 
     /// Notes that a tranche was drawn, or that there was none to draw.
@@ -117,36 +122,37 @@ impl Books {
         }
     }
 
-    /// Other terms: whatever is open starts closing.
-    pub(in crate::simulation) fn settle(&mut self, terms: &Terms) {
-        self.terms = terms.clone();
-        self.settled = true;
-        let (clock, now) = (self.clock.elapsed(), model::clock::Clock::now(&self.clock));
-        for (key, row) in &mut self.windows {
-            if self.terms.tie(key.tenant) && key.window.end > now {
-                row.epochs.values_mut().for_each(|epoch| epoch.close(clock));
-                row.bounds.floor = row.bounds.floor.max(row.bounds.latest);
-            }
-        }
-        for metric in Metric::CONSUMABLE {
-            *self.freed.entry(metric).or_default() += 1;
-        }
-    }
-
     /// Whether the pools above an account have what is granted of them, now that it was granted
-    /// a tranche. By plain sums, not by the rule that grants.
+    /// a tranche. By the tranches that were drawn from each, not by the sums that grant.
     pub(super) fn check_pools(&self, key: &WindowKey) {
+        let WindowKey { metric, window, .. } = *key;
         let family = self.family(key);
-        for (owner, total) in self.terms.pools_above(key.tenant, key.metric) {
-            let used = family.used_below(owner);
-            if used > total {
-                self.truth.fail(format_args!("{used} granted of a pool of {total}: {key:?}"));
+        for (owner, total) in self.terms.pools_above(key.tenant, metric) {
+            let drawn = self.drawn_from(owner, key);
+            if drawn > total {
+                self.truth.fail(format_args!("{drawn} drawn from a pool of {total}: {key:?}"));
             }
             // Under other terms than at first, what is guaranteed may have been used before.
-            let committed = family.committed(owner);
+            let (_, carried) = self.apart(&WindowKey { tenant: owner, metric, window });
+            let committed = family.committed(owner) + carried;
             if !self.settled && committed > total {
                 self.truth.fail(format_args!("{committed} committed of a pool of {total}"));
             }
         }
+    }
+
+    /// What was drawn from a pool in a window, by whomever, and did not come back. What came
+    /// back late was of some epoch: of those that were drawn from this pool, if possible.
+    fn drawn_from(&self, owner: TenantId, key: &WindowKey) -> u64 {
+        let same = |of: &WindowKey| (of.metric, of.window) == (key.metric, key.window);
+        let of = |row: &Row| {
+            let drawn = row.epochs.values().filter(|epoch| epoch.pools.contains(&owner));
+            let held = |epoch: &Epoch| match epoch.phase {
+                Phase::Reconciled => epoch.spent().min(epoch.tranche),
+                Phase::Open | Phase::Closing => epoch.tranche,
+            };
+            drawn.map(held).sum::<u64>().saturating_sub(row.late.values().sum())
+        };
+        self.windows.iter().filter(|(of, _)| same(of)).map(|(_, row)| of(row)).sum()
     }
 }
