@@ -133,9 +133,14 @@ struct Pooled {
     others_stop_at: u64,
 }
 
+/// Share of a pool in percent from which on it is nearly used up.
+const NEARLY_ALL: u64 = 90;
+
 /// What a pool came to.
 struct PoolEnd {
-    /// Charged at the first refusal.
+    /// Refused before [`NEARLY_ALL`] of it was used.
+    early: u64,
+    /// Charged at the first refusal after that.
     at_first: u64,
     /// Charged [`USABLE_WITHIN`] later.
     in_time: u64,
@@ -152,7 +157,7 @@ impl Pooled {
         world.pass(500).await;
         let began = Instant::now();
         let mut sent = vec![0; self.rates.len()];
-        let (mut first, mut rest, mut in_time) = (None, None, 0);
+        let (mut first, mut rest, mut in_time, mut early) = (None, None, 0, 0);
         let (mut last, mut since, mut stood) = (0, began, Duration::ZERO);
         while first.is_none_or(|(_, at): (u64, Instant)| at.elapsed() < POOL_ENDS_WITHIN) {
             assert!(began.elapsed() < ENDS_WITHIN, "never used up");
@@ -167,7 +172,9 @@ impl Pooled {
                 }
             }
             let charged = world.charged_calls();
-            if first.is_none() && refused(&world) > 0 {
+            if charged * 100 < self.total * NEARLY_ALL {
+                early = refused(&world);
+            } else if first.is_none() && refused(&world) > early {
                 first = Some((charged, Instant::now()));
             }
             if first.is_some_and(|(_, at)| at.elapsed() <= USABLE_WITHIN) {
@@ -187,7 +194,7 @@ impl Pooled {
         }
         assert_eq!(world.truth.broken(), None);
         let (at_first, _) = first.expect("a refusal");
-        PoolEnd { at_first, in_time, stood, rest_took: rest.unwrap_or(POOL_ENDS_WITHIN) }
+        PoolEnd { early, at_first, in_time, stood, rest_took: rest.unwrap_or(POOL_ENDS_WITHIN) }
     }
 }
 
@@ -209,8 +216,10 @@ fn the_end_of_a_pool_is_usable_by_whoever_asks() {
         let share = |charged: u64| charged as f64 * 100.0 / total as f64;
         println!(
             "pool of {total}, {edges} edges, {rates:?}/s at each, the others until \
-             {others_stop_at} %: {:.2} % used at the first refusal, {:.2} % 2 s later, all after \
-             {:.1} s; nothing admitted for {:.1} s at most",
+             {others_stop_at} %: {} refused before 90 % was used; {:.2} % used at the first \
+             refusal after that, {:.2} % 2 s later, all after {:.1} s; nothing admitted for {:.1} s \
+             at most",
+            end.early,
             share(end.at_first),
             share(end.in_time),
             end.rest_took.as_secs_f64(),
