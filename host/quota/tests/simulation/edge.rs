@@ -316,12 +316,26 @@ impl Edge {
         process.quota.shared.metrics.dispatcher_leases.get()
     }
 
+    /// Calls that opened tranches at the authority, many in one.
+    pub(super) fn opens(&self) -> u64 {
+        let Life::Up(process) = &self.life else { return 0 };
+        process.quota.shared.metrics.calls_open.get()
+    }
+
+    /// Requests that it refused with 429, "come again soon" or not, and with 503.
+    pub(super) fn refusals(&self) -> (u64, u64) {
+        let Life::Up(process) = &self.life else { return (0, 0) };
+        let metrics = &process.quota.shared.metrics;
+        let sum = |of: &[prometheus::IntCounter]| of.iter().map(prometheus::IntCounter::get).sum();
+        let full: u64 = sum(&metrics.exhausted);
+        let soft: u64 = sum(&metrics.soft);
+        (full + soft, sum(&metrics.unavailable))
+    }
+
     /// Requests that it refused.
     pub(super) fn refused(&self) -> u64 {
-        let Life::Up(process) = &self.life else { return 0 };
-        let metrics = &process.quota.shared.metrics;
-        let refused = [&metrics.exhausted, &metrics.soft, &metrics.unavailable];
-        refused.into_iter().flatten().map(prometheus::IntCounter::get).sum()
+        let (quota, unknown) = self.refusals();
+        quota + unknown
     }
 }
 

@@ -53,6 +53,11 @@ fn refused(world: &World) -> u64 {
     world.edges.iter().map(super::edge::Edge::refused).sum()
 }
 
+fn refusals(world: &World) -> (u64, u64) {
+    let both = world.edges.iter().map(super::edge::Edge::refusals);
+    both.fold((0, 0), |(quota, unknown), one| (quota + one.0, unknown + one.1))
+}
+
 /// Charged at the first refusal, and [`USABLE_WITHIN`] later.
 async fn skewed(limit: u64, rates: &[u64], folder: &Path) -> (u64, u64) {
     let mut world = World::calm(rates.len(), limit, folder);
@@ -138,8 +143,10 @@ const NEARLY_ALL: u64 = 90;
 
 /// What a pool came to.
 struct PoolEnd {
-    /// Refused before [`NEARLY_ALL`] of it was used.
-    early: u64,
+    /// Refused before [`NEARLY_ALL`] of it was used: with 429, and with 503.
+    early: (u64, u64),
+    /// Messages to a dispatcher, and calls to the authority that opened tranches.
+    calls: (u64, u64),
     /// Charged at the first refusal after that.
     at_first: u64,
     /// Charged [`USABLE_WITHIN`] later.
@@ -157,7 +164,7 @@ impl Pooled {
         world.pass(500).await;
         let began = Instant::now();
         let mut sent = vec![0; self.rates.len()];
-        let (mut first, mut rest, mut in_time, mut early) = (None, None, 0, 0);
+        let (mut first, mut rest, mut in_time, mut early) = (None, None, 0, (0, 0));
         let (mut last, mut since, mut stood) = (0, began, Duration::ZERO);
         while first.is_none_or(|(_, at): (u64, Instant)| at.elapsed() < POOL_ENDS_WITHIN) {
             assert!(began.elapsed() < ENDS_WITHIN, "never used up");
@@ -173,8 +180,8 @@ impl Pooled {
             }
             let charged = world.charged_calls();
             if charged * 100 < self.total * NEARLY_ALL {
-                early = refused(&world);
-            } else if first.is_none() && refused(&world) > early {
+                early = refusals(&world);
+            } else if first.is_none() && refused(&world) > early.0 + early.1 {
                 first = Some((charged, Instant::now()));
             }
             if first.is_some_and(|(_, at)| at.elapsed() <= USABLE_WITHIN) {
@@ -194,7 +201,15 @@ impl Pooled {
         }
         assert_eq!(world.truth.broken(), None);
         let (at_first, _) = first.expect("a refusal");
-        PoolEnd { early, at_first, in_time, stood, rest_took: rest.unwrap_or(POOL_ENDS_WITHIN) }
+        let calls = (calls(&world), world.edges.iter().map(super::edge::Edge::opens).sum());
+        PoolEnd {
+            early,
+            calls,
+            at_first,
+            in_time,
+            stood,
+            rest_took: rest.unwrap_or(POOL_ENDS_WITHIN),
+        }
     }
 }
 
@@ -206,6 +221,7 @@ fn the_end_of_a_pool_is_usable_by_whoever_asks() {
         (12_000, 1, &[1_500][..], 100),
         (12_000, 2, &[250, 250, 250], 100),
         (12_000, 4, &[300, 3, 3, 3], 100),
+        (100_000, 4, &[500, 5, 5, 5], 100),
         (12_000, 4, &[100, 100, 100, 100], 90),
         (12_000, 4, &[100, 100, 100, 100, 100, 100, 100, 100], 50),
         (1_000, 4, &[20, 20, 20, 20], 90),
@@ -216,14 +232,15 @@ fn the_end_of_a_pool_is_usable_by_whoever_asks() {
         let share = |charged: u64| charged as f64 * 100.0 / total as f64;
         println!(
             "pool of {total}, {edges} edges, {rates:?}/s at each, the others until \
-             {others_stop_at} %: {} refused before 90 % was used; {:.2} % used at the first \
-             refusal after that, {:.2} % 2 s later, all after {:.1} s; nothing admitted for {:.1} s \
-             at most",
+             {others_stop_at} %: {:?} refused with 429 and 503 before 90 % was used; {:.2} % used \
+             at the first refusal after that, {:.2} % 2 s later, all after {:.1} s; nothing \
+             admitted for {:.1} s at most; {:?} messages and calls",
             end.early,
             share(end.at_first),
             share(end.in_time),
             end.rest_took.as_secs_f64(),
-            end.stood.as_secs_f64()
+            end.stood.as_secs_f64(),
+            end.calls
         );
         if end.rest_took >= POOL_ENDS_WITHIN {
             missed.push(format!("{total} at {rates:?}"));
