@@ -158,6 +158,13 @@ impl TenantMeter {
         }
     }
 
+    /// A token that is kept aside. By the latest time that it may be: it is none of the next
+    /// window, as other leases are not, which end early too.
+    fn overdraw(&self, slot: &Slot, now: UnixMs) -> Option<Token> {
+        let latest = now.max(self.shared.clock.latest());
+        slot.overdraft.take(&self.shared.map, slot.metric, latest)
+    }
+
     /// Takes tokens. `stalled`: who has none has waited for as long as a request may.
     fn attempt(&self, metrics: MetricSet, now: UnixMs, stalled: bool) -> Attempt {
         let mut tokens = Tokens::new();
@@ -183,9 +190,7 @@ impl TenantMeter {
                         self.count_one(&self.shared.metrics.unaccounted, index);
                         continue;
                     }
-                    if nobody_knows
-                        && let Some(token) = slot.overdraft.take(&self.shared.map, slot.metric, now)
-                    {
+                    if nobody_knows && let Some(token) = self.overdraw(slot, now) {
                         self.count_one(&self.shared.metrics.overdrawn, index);
                         tokens.push(token);
                         continue;

@@ -49,11 +49,11 @@ impl Overdraft {
         }
     }
 
-    /// Takes one, if there is one.
-    pub(crate) fn take(&self, map: &Map, metric: Metric, now: UnixMs) -> Option<Token> {
+    /// Takes one, if there is one. `latest` is the latest that it may be at the authority.
+    pub(crate) fn take(&self, map: &Map, metric: Metric, latest: UnixMs) -> Option<Token> {
         let lease = self.lease.load(Ordering::Acquire);
         let (generation, index) = ((lease >> 32) as u32, lease as u32);
-        if lease == 0 || now.0 >= self.until.load(Ordering::Acquire) {
+        if lease == 0 || latest.0 >= self.until.load(Ordering::Acquire) {
             return None;
         }
         match map.record(index)?.take(generation) {

@@ -49,6 +49,9 @@ pub(super) struct Account {
     pub(super) confirming: bool,
     /// Highest epoch known to be opened for this holder's own dispatcher.
     pub(super) direct_latest: u64,
+    /// Highest own epoch that the authority had sealed: it may have been told so before this
+    /// edge heard that the epoch was opened.
+    pub(super) direct_floor: u64,
     /// An open call ended without an answer: an own epoch after `direct_latest` may exist.
     pub(super) doubt: bool,
     /// The limit that the open tranches were opened under, and its version.
@@ -136,6 +139,7 @@ impl Account {
             confirmed: false,
             confirming: false,
             direct_latest: 0,
+            direct_floor: 0,
             doubt: false,
             limit,
             version,
@@ -185,6 +189,7 @@ impl Account {
         self.confirmed = false;
         self.confirming = false;
         self.direct_latest = 0;
+        self.direct_floor = 0;
         self.doubt = false;
         self.leasing = None;
         self.installing = false;
@@ -204,6 +209,12 @@ impl Account {
     /// Whether an answer is awaited before anything else is asked of a dispatcher.
     pub(super) const fn is_busy(&self) -> bool {
         self.leasing.is_some() || self.installing || self.closing || self.confirming
+    }
+
+    /// Whether an own tranche was sealed before it came: it was recalled, for the sake of others
+    /// in its pool, while the answer that tells of it was on its way.
+    pub(super) const fn sealed_early(&self, epoch: u64) -> bool {
+        epoch <= self.direct_floor
     }
 
     /// Own tranches that the authority takes for open: the one in use, and those whose final

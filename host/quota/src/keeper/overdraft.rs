@@ -135,7 +135,8 @@ impl Keeper {
                 account.kept.latest = permit.epoch();
                 let wanted = account.slot().overdraft.size().min(GRANT_MAX) == account.kept.size;
                 let same_limit = account.slot().limit().0 == version;
-                if wanted && same_limit && self.stopping.is_none() {
+                let sealed = account.sealed_early(permit.epoch());
+                if wanted && same_limit && !sealed && self.stopping.is_none() {
                     self.hold(account, &permit);
                 } else {
                     self.keep_nothing(&permit);

@@ -278,6 +278,9 @@ impl Keeper {
             if account.key.window.start != of.key.window.start {
                 return;
             }
+            if via == Via::Direct {
+                account.direct_floor = account.direct_floor.max(of.epoch);
+            }
             match via {
                 Via::Direct if account.keeps(of.epoch) => keeper.retire_kept(account),
                 Via::Direct => keeper.retire(account),

@@ -3,7 +3,8 @@
 //! One call is in flight; accounts that want a tranche meanwhile go together in the next,
 //! so a thousand tenants share a commit. Invariant: a permit is installed at most once, into
 //! the window and under the limit it was asked for, and while it is fresh; else an own
-//! tranche is sealed as unspent, and a shared one left to be closed. An outage is 503 for
+//! tranche is sealed as unspent, and a shared one left to be closed. So is an own one that the
+//! authority recalled before its permit was here. An outage is 503 for
 //! those without tokens, at once, and ends by itself.
 
 use std::{sync::Arc, time::Duration};
@@ -211,7 +212,9 @@ impl Keeper {
         let same_limit = account.slot().limit().0 == sent.version;
         let limit = u128::from(PERMIT_AGE_MS);
         let fresh = sent.via == Via::Direct || self.open_started.elapsed().as_millis() <= limit;
-        if same_limit && fresh && self.stopping.is_none() && !account.closing {
+        let sealed = sent.via == Via::Direct && account.sealed_early(permit.epoch());
+        let going = self.stopping.is_some() || account.closing;
+        if same_limit && fresh && !sealed && !going {
             self.install(account, sent.via, permit);
         } else {
             self.abandon(&permit);
@@ -256,6 +259,9 @@ impl Keeper {
             if account.key == of.key {
                 account.installing = false;
                 account.retry_at = 0;
+                if via == Via::Direct && account.sealed_early(of.epoch) {
+                    keeper.forget_own(account);
+                }
                 keeper.serve_account(account);
             } else if via == Via::Direct && answer.is_ok() {
                 for of in keeper.own.forget(&of.key) {

@@ -15,6 +15,7 @@ use model::{
     ledger::{BootId, Holder, HolderId, WindowKey},
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
+    tenant::TenantId,
 };
 use prometheus::Registry;
 use rand::{Rng as _, rngs::StdRng};
@@ -37,6 +38,7 @@ use crate::{
     lease_file::LeaseFile,
     meter::{Shared, TenantMeter},
     metrics::Metrics,
+    slot::Slot,
     start::{self, Common},
     window_clock::WindowClock,
 };
@@ -44,7 +46,7 @@ use crate::{
 /// Time limit of one attempt to start, and the pause before the next.
 const START: Duration = Duration::from_secs(2);
 const START_AGAIN: Duration = Duration::from_millis(300);
-/// Requests of an edge that wait at most; more are not sent.
+/// Requests of an edge that wait at most, per tenant; more are not sent.
 const WAITING_MAX: usize = 24;
 /// Longest time from the admission of a request to its end, in ms.
 const FLIGHT_MS: u64 = 1_500;
@@ -61,6 +63,7 @@ pub(super) struct Place {
     pub(super) truth: Truth,
     /// Everything lasts as long as an operator gets it by default.
     pub(super) usual: bool,
+    pub(super) lease_records: u32,
 }
 
 pub(super) struct Edge {
@@ -77,7 +80,9 @@ enum Life {
 struct Process {
     quota: Arc<Quota>,
     holder: HolderId,
-    meter: Option<Arc<dyn Meter>>,
+    /// One of each tenant, and who that is.
+    meters: Vec<Arc<dyn Meter>>,
+    tenants: Vec<TenantId>,
     requests: JoinSet<()>,
     flights: Flights,
 }
@@ -122,7 +127,7 @@ impl Place {
     fn config(&self, edge: String) -> QuotaConfig {
         let usual = QuotaConfig {
             edge,
-            lease_records: 32,
+            lease_records: self.lease_records,
             idle_return_ms: 1_000,
             ..QuotaConfig::new(self.lease_file())
         };
@@ -163,7 +168,8 @@ impl Place {
         let quota = Quota::launch(shared, messages, authority, common, id);
         let truth = self.truth.clone();
         let flights = Flights { truth, under_way: Arc::default() };
-        Some(Process { quota, holder: id, meter: None, requests: JoinSet::new(), flights })
+        let (meters, tenants, requests) = (Vec::new(), Vec::new(), JoinSet::new());
+        Some(Process { quota, holder: id, meters, tenants, requests, flights })
     }
 }
 
@@ -193,21 +199,21 @@ impl Edge {
         }));
     }
 
-    /// Takes in a process that has started, with the limits of an entry.
-    pub(super) async fn look(&mut self, entry: &TenantEntry) {
+    /// Takes in a process that has started, with the limits of these entries.
+    pub(super) async fn look(&mut self, entries: &[TenantEntry]) {
         if let Life::Starting(starting) = &mut self.life
             && starting.is_finished()
         {
             let mut process = starting.await.unwrap();
-            process.meter = Some(process.quota.meter(entry));
+            process.apply(entries);
             self.life = Life::Up(process);
         }
     }
 
-    /// Puts an entry's limits in force.
-    pub(super) fn apply(&mut self, entry: &TenantEntry) {
+    /// Puts the limits of these entries in force.
+    pub(super) fn apply(&mut self, entries: &[TenantEntry]) {
         if let Life::Up(process) = &mut self.life {
-            process.meter = Some(process.quota.meter(entry));
+            process.apply(entries);
         }
     }
 
@@ -240,7 +246,8 @@ impl Edge {
         let meters = process.quota.meters.read().unwrap();
         let books = self.place.books.lock().unwrap();
         let of = |meter: &Arc<TenantMeter>, key: &WindowKey| {
-            let slot = meter.slots.iter().find(|slot| slot.metric == key.metric);
+            let mine = |slot: &&Slot| meter.tenant == key.tenant && slot.metric == key.metric;
+            let slot = meter.slots.iter().find(mine);
             let late = slot.map_or(0, |slot| u64::from(slot.late()));
             late.saturating_sub(books.late(key, process.holder))
         };
@@ -266,21 +273,29 @@ impl Edge {
         }
     }
 
-    /// One request.
-    pub(super) fn request(&mut self, metrics: MetricSet, fate: Fate, random: &mut StdRng) {
+    /// One request of a tenant, by its place among the entries.
+    pub(super) fn request(
+        &mut self,
+        tenant: usize,
+        metrics: MetricSet,
+        fate: Fate,
+        random: &mut StdRng,
+    ) {
         let Life::Up(process) = &mut self.life else { return };
         while process.requests.try_join_next().is_some() {}
-        let Some(meter) = process.meter.clone() else { return };
+        let Some(meter) = process.meters.get(tenant).cloned() else { return };
+        let most = WAITING_MAX * process.meters.len();
+        let tenant = process.tenants[tenant];
         let lasts = Duration::from_millis(random.random_range(0..=FLIGHT_MS));
         match meter.take(metrics, self.place.clock.now()) {
-            Take::Granted(permit) => process.flights.begin(permit, metrics, fate, lasts),
+            Take::Granted(permit) => process.flights.begin(permit, (tenant, metrics), fate, lasts),
             Take::Denied(_) => {}
             Take::Wait(wait) => {
-                if process.requests.len() < WAITING_MAX {
+                if process.requests.len() < most {
                     let flights = process.flights.clone();
                     process.requests.spawn(async move {
                         if let Ok(permit) = wait.await {
-                            flights.begin(permit, metrics, fate, lasts);
+                            flights.begin(permit, (tenant, metrics), fate, lasts);
                         }
                     });
                 }
@@ -301,12 +316,26 @@ impl Edge {
         process.quota.shared.metrics.dispatcher_leases.get()
     }
 
+    /// Calls that opened tranches at the authority, many in one.
+    pub(super) fn opens(&self) -> u64 {
+        let Life::Up(process) = &self.life else { return 0 };
+        process.quota.shared.metrics.calls_open.get()
+    }
+
+    /// Requests that it refused with 429, "come again soon" or not, and with 503.
+    pub(super) fn refusals(&self) -> (u64, u64) {
+        let Life::Up(process) = &self.life else { return (0, 0) };
+        let metrics = &process.quota.shared.metrics;
+        let sum = |of: &[prometheus::IntCounter]| of.iter().map(prometheus::IntCounter::get).sum();
+        let full: u64 = sum(&metrics.exhausted);
+        let soft: u64 = sum(&metrics.soft);
+        (full + soft, sum(&metrics.unavailable))
+    }
+
     /// Requests that it refused.
     pub(super) fn refused(&self) -> u64 {
-        let Life::Up(process) = &self.life else { return 0 };
-        let metrics = &process.quota.shared.metrics;
-        let refused = [&metrics.exhausted, &metrics.soft, &metrics.unavailable];
-        refused.into_iter().flatten().map(prometheus::IntCounter::get).sum()
+        let (quota, unknown) = self.refusals();
+        quota + unknown
     }
 }
 
@@ -321,9 +350,16 @@ async fn gone(shared: &Weak<Shared>) {
     panic!("a killed process lives on");
 }
 
+impl Process {
+    fn apply(&mut self, entries: &[TenantEntry]) {
+        self.meters = entries.iter().map(|entry| self.quota.meter(entry)).collect();
+        self.tenants = entries.iter().map(TenantEntry::id).collect();
+    }
+}
+
 impl Flights {
-    fn begin(&self, permit: Permit, metrics: MetricSet, fate: Fate, lasts: Duration) {
-        let accounts = self.truth.admit(metrics);
+    fn begin(&self, permit: Permit, of: (TenantId, MetricSet), fate: Fate, lasts: Duration) {
+        let accounts = self.truth.admit(of.0, of.1);
         let stage = match fate {
             Fate::Served => return drop(permit.spend()),
             Fate::Refused => Stage::Permitted(permit),
@@ -349,12 +385,13 @@ impl Flights {
     }
 }
 
-/// The accounts of a tenant that hold now.
-pub(super) fn keys(entry: &TenantEntry, clock: &SimClock) -> Vec<WindowKey> {
-    let key = |metric: Metric| {
+/// The accounts of these tenants that hold now.
+pub(super) fn keys(entries: &[TenantEntry], clock: &SimClock) -> Vec<WindowKey> {
+    let key = |entry: &TenantEntry, metric: Metric| {
         let anchor = entry.record.tenant.quota_anchor;
         let window = model::window::Window::of(metric, clock.now(), anchor)?;
         Some(WindowKey { tenant: entry.id(), metric, window })
     };
-    Metric::CONSUMABLE.into_iter().filter_map(key).collect()
+    let of = |entry| Metric::CONSUMABLE.into_iter().filter_map(move |metric| key(entry, metric));
+    entries.iter().flat_map(of).collect()
 }

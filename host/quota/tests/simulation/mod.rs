@@ -2,7 +2,9 @@
 //! real dispatcher, and an authority in memory, on a clock that only moves when everybody
 //! waits and a network whose every message draws its fate from a seed.
 //!
-//! A schedule is its seed: two to four edges, some kinds of faults, and peace in the end.
+//! A schedule is its seed: two to four edges, some kinds of faults, and peace in the end. It is
+//! run for a tenant of its own, for one that edges keep tokens aside of, and for a family that
+//! draws from pools, whose terms change.
 //! `QUOTA_SIMULATIONS` says how many are run (a seed each, from 1), `QUOTA_SIMULATION_SEED`
 //! runs one again. Invariants: see `truth` and `world`. Every rule that the world around
 //! the engine keeps is also broken in turn, and the simulation must then find it.
@@ -14,6 +16,7 @@ mod faults;
 mod figures;
 mod link;
 mod network;
+mod population;
 mod redis;
 mod remote;
 mod rules;
@@ -35,6 +38,7 @@ use std::{
 };
 
 use self::{
+    population::Kind,
     rules::Rules,
     world::{Outcome, World},
 };
@@ -57,11 +61,11 @@ fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Runs one schedule.
-fn simulate(seed: u64, rules: Rules, folder: &Path) -> Outcome {
+fn simulate(seed: u64, rules: Rules, kind: Kind, folder: &Path) -> Outcome {
     for file in std::fs::read_dir(folder).unwrap() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
     }
-    in_paused_time(async { World::new(seed, rules, folder).run().await })
+    in_paused_time(async { World::new(seed, rules, kind, folder).run().await })
 }
 
 /// The first seed that breaks, if one does, and the sums of what happened.
@@ -73,7 +77,7 @@ struct Found {
     lost: u64,
 }
 
-fn search(seeds: Range<u64>, rules: Rules) -> Found {
+fn search(seeds: Range<u64>, rules: Rules, kind: Kind) -> Found {
     let next = AtomicU64::new(seeds.start);
     let none = Found { broken: None, schedules: 0, admitted: 0, faults: 0, lost: 0 };
     let found = Mutex::new(none);
@@ -86,7 +90,7 @@ fn search(seeds: Range<u64>, rules: Rules) -> Found {
                     if seed >= seeds.end {
                         return;
                     }
-                    let outcome = simulate(seed, rules, folder.path());
+                    let outcome = simulate(seed, rules, kind, folder.path());
                     let mut found = found.lock().unwrap();
                     found.schedules += 1;
                     found.admitted += outcome.admitted;
@@ -110,39 +114,62 @@ fn memory_folder() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-#[test]
-fn no_schedule_admits_more_than_the_limit_or_wastes_more_than_promised() {
+/// Runs the usual schedules, or as many as asked for, of tenants of a kind.
+fn run_all(kind: Kind) {
     let seeds = match setting("QUOTA_SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
         None => 1..1 + setting("QUOTA_SIMULATIONS").unwrap_or(USUAL),
     };
-    let found = search(seeds, Rules::ALL);
+    let found = search(seeds, Rules::ALL, kind);
     let Found { broken, schedules, admitted, faults, lost } = found;
     println!(
-        "{schedules} schedules, {admitted} requests admitted, {faults} faults, {lost} holders lost"
+        "{kind:?}: {schedules} schedules, {admitted} requests admitted, {faults} faults, {lost} \
+         holders lost"
     );
     if let Some((seed, broken)) = broken {
-        panic!("QUOTA_SIMULATION_SEED={seed} shows: {broken}");
+        panic!("QUOTA_SIMULATION_SEED={seed} shows ({kind:?}): {broken}");
     }
     assert!(admitted > 0 && (faults > 0 || schedules == 1), "nothing happened");
 }
 
 #[test]
+fn no_schedule_admits_more_than_the_limit_or_wastes_more_than_promised() {
+    run_all(Kind::Lone);
+}
+
+#[test]
+fn no_schedule_in_which_edges_keep_tokens_aside_does() {
+    run_all(Kind::Keeping);
+}
+
+#[test]
+fn no_schedule_of_a_family_admits_more_than_its_pools_or_wastes_more_than_promised() {
+    run_all(Kind::Family);
+}
+
+#[test]
 fn a_schedule_is_its_seed() {
     let folder = memory_folder();
-    let run = |seed| {
-        let Outcome { admitted, faults, lost, .. } = simulate(seed, Rules::ALL, folder.path());
+    let run = |seed, kind| {
+        let outcome = simulate(seed, Rules::ALL, kind, folder.path());
+        let Outcome { admitted, faults, lost, .. } = outcome;
         (admitted, faults, lost)
     };
-    for seed in 1..8 {
-        assert_eq!(run(seed), run(seed), "seed {seed}");
+    for kind in [Kind::Lone, Kind::Keeping, Kind::Family] {
+        for seed in 1..8 {
+            assert_eq!(run(seed, kind), run(seed, kind), "seed {seed} of {kind:?}");
+        }
     }
 }
 
 /// Breaks a rule. `first` is a schedule shortly before one in which it shows: from any other
 /// it would show too, but the tests would take longer.
 fn finds(first: u64, rules: Rules) {
-    let found = search(first..first + FOUND_WITHIN, rules);
+    finds_with(first, rules, Kind::Lone);
+}
+
+fn finds_with(first: u64, rules: Rules, kind: Kind) {
+    let found = search(first..first + FOUND_WITHIN, rules, kind);
     let (seed, broken) = found.broken.expect("the broken rule shows");
     println!("found in schedule {seed}, after {}: {broken}", found.schedules);
 }
@@ -175,4 +202,14 @@ fn a_lease_file_of_before_a_power_loss_is_found() {
 #[test]
 fn final_figures_that_are_cut_down_to_what_running_ones_leave_are_found() {
     finds(849, Rules { figures_whole: false, ..Rules::ALL });
+}
+
+#[test]
+fn a_tranche_that_is_larger_than_what_its_pool_has_left_is_found() {
+    finds_with(1, Rules { pools: false, ..Rules::ALL }, Kind::Family);
+}
+
+#[test]
+fn a_member_that_leaves_its_pool_with_what_it_used_is_found() {
+    finds_with(1, Rules { pools_carry: false, ..Rules::ALL }, Kind::Family);
 }

@@ -19,6 +19,10 @@ pub(super) struct Rules {
     /// Figures are taken as they are reported, and not cut down to what other holders' running
     /// ones leave of the tranche: of those a token may have come back and be spent elsewhere.
     pub(super) figures_whole: bool,
+    /// A tranche of a member is no larger than what its pools have left.
+    pub(super) pools: bool,
+    /// What a member used stays with its pool when the member leaves.
+    pub(super) pools_carry: bool,
 }
 
 impl Rules {
@@ -29,6 +33,8 @@ impl Rules {
         credit_after_seals: true,
         same_boot: true,
         figures_whole: true,
+        pools: true,
+        pools_carry: true,
     };
 }
 

@@ -12,10 +12,9 @@ use std::{
 
 use model::{
     clock::UnixMs,
-    ledger::BootId,
+    ledger::{BootId, WindowKey},
     quota::{Metric, MetricSet},
     snapshot::TenantEntry,
-    tenant::TenantId,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, sleep};
@@ -28,9 +27,10 @@ use super::{
     faults::{Fault, Faults},
     link::{Listeners, Site},
     network::{self, Network, Weather},
+    population::{Change, Kind, Population},
     redis::Server,
     rules::Rules,
-    tenants::entry,
+    trace::trace,
     truth::Truth,
 };
 
@@ -44,6 +44,9 @@ const STEP_MS: u64 = 60;
 const PEACE: Duration = Duration::from_secs(60);
 /// Time after that in which nothing more may be admitted.
 const AFTER: Duration = Duration::from_secs(3);
+/// Records of an edge's lease file: enough for one tenant, and for a family.
+const RECORDS: u32 = 32;
+const FAMILY_RECORDS: u32 = 160;
 /// Longest time in which an edge hears of another limit, in ms.
 const HEARS_MS: u64 = 500;
 
@@ -69,9 +72,8 @@ pub(super) struct World {
     pub(super) books: Arc<Mutex<Books>>,
     pub(super) truth: Truth,
     pub(super) edges: Vec<Edge>,
-    tenant: TenantId,
-    limits: [u64; 2],
-    entry: TenantEntry,
+    population: Population,
+    entries: Arc<[TenantEntry]>,
     /// Edges that will hear of the limits.
     news: Vec<(Instant, usize)>,
     upkeep: Instant,
@@ -82,34 +84,44 @@ pub(super) struct World {
 struct Shape {
     wall: UnixMs,
     edges: usize,
-    limits: [u64; 2],
+    population: Population,
     usual: bool,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, rules: Rules, folder: &Path) -> Self {
+    pub(super) fn new(seed: u64, rules: Rules, kind: Kind, folder: &Path) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let at_end = random.random_range(0..4) == 0;
         let before = random.random_range(2_000..8_000);
         let wall = if at_end { UnixMs(MONTH.0 - before) } else { NOON };
         let edges = random.random_range(2..=4);
         let limits = [limit(&mut random), limit(&mut random)];
-        Self::of(seed, random, rules, folder, Shape { wall, edges, limits, usual: false })
+        let population = Population::new(kind, limits, &mut random);
+        Self::of(seed, random, rules, folder, Shape { wall, edges, population, usual: false })
     }
 
     /// A world of one's own making, in the middle of a month, without faults.
     pub(super) fn calm(edges: usize, limit: u64, folder: &Path) -> Self {
-        let (random, limits) = (StdRng::seed_from_u64(1), [limit, 0]);
-        let shape = Shape { wall: NOON, edges, limits, usual: true };
-        Self::of(1, random, Rules::ALL, folder, shape)
+        let population = Population::new(Kind::Lone, [limit, 0], &mut StdRng::seed_from_u64(1));
+        Self::calm_with(edges, population, folder)
+    }
+
+    /// The same with other tenants.
+    pub(super) fn calm_with(edges: usize, population: Population, folder: &Path) -> Self {
+        let shape = Shape { wall: NOON, edges, population, usual: true };
+        Self::of(1, StdRng::seed_from_u64(1), Rules::ALL, folder, shape)
     }
 
     fn of(seed: u64, mut random: StdRng, rules: Rules, folder: &Path, shape: Shape) -> Self {
-        let Shape { wall, edges, limits, usual } = shape;
+        let Shape { wall, edges, population, usual } = shape;
         let clock = SimClock::at(wall, 0);
         let network = Network::new(seed ^ 0x9e37_79b9_7f4a_7c15);
         let truth = Truth::new(clock);
-        let books = Arc::new(Mutex::new(Books::new(clock, truth.clone(), rules)));
+        truth.bound(population.bounds());
+        let terms = population.terms().clone();
+        let books = Arc::new(Mutex::new(Books::new(clock, truth.clone(), rules, terms)));
+        let entries = population.entries();
+        let lease_records = if entries.len() > 1 { FAMILY_RECORDS } else { RECORDS };
         let servers: Vec<_> =
             (0..2).map(|number| Server::new(number + 1, number == 0, clock, rules)).collect();
         let listeners = Arc::<Listeners>::default();
@@ -124,10 +136,9 @@ impl World {
             books: Arc::clone(&books),
             truth: truth.clone(),
             usual,
+            lease_records,
         };
         let edges = (0..edges).map(|number| Edge::new(place(number))).collect();
-        let tenant = TenantId(Uuid::from_u128(7));
-        let entry = entry(tenant, limits[0], limits[1]);
         let upkeep = Instant::now();
         let (news, wasted) = (Vec::new(), 0);
         let mut world = Self {
@@ -138,31 +149,30 @@ impl World {
             books,
             truth,
             edges,
-            tenant,
-            limits,
-            entry,
+            population,
+            entries,
             news,
             upkeep,
             wasted,
         };
-        world.limit_of(Metric::ApiCalls, limits[0]);
-        world.limit_of(Metric::AiRequests, limits[1]);
         world.edges.iter_mut().for_each(Edge::start);
         world
-    }
-
-    fn limit_of(&mut self, metric: Metric, limit: u64) {
-        let index = usize::from(metric == Metric::AiRequests);
-        self.limits[index] = limit;
-        self.truth.limit(metric, limit);
     }
 
     /// Another limit, of which the edges hear one after the other.
     pub(super) fn change_limit(&mut self) {
         let metric = Metric::CONSUMABLE[self.random.random_range(0..2)];
         let limit = limit(&mut self.random);
-        self.limit_of(metric, limit);
-        self.entry = entry(self.tenant, self.limits[0], self.limits[1]);
+        let change = self.population.change(metric, limit, &mut self.random);
+        trace(&self.clock, format_args!("{change:?}"));
+        self.truth.bound(self.population.bounds());
+        let terms = self.population.terms();
+        match change {
+            Change::Limit => {}
+            Change::Terms => self.books.lock().unwrap().settle(terms),
+            Change::Member(tenant) => self.books.lock().unwrap().moved(tenant, terms),
+        }
+        self.entries = self.population.entries();
         for edge in 0..self.edges.len() {
             let after = Duration::from_millis(self.random.random_range(0..=HEARS_MS));
             self.news.push((Instant::now() + after, edge));
@@ -178,10 +188,10 @@ impl World {
             self.books.lock().unwrap().upkeep();
         }
         for (_, edge) in self.news.extract_if(.., |(at, _)| *at <= now) {
-            self.edges[edge].apply(&self.entry);
+            self.edges[edge].apply(&self.entries);
         }
         for edge in &mut self.edges {
-            edge.look(&self.entry).await;
+            edge.look(&self.entries).await;
             edge.settle(false);
         }
     }
@@ -192,14 +202,16 @@ impl World {
 
     /// Some requests at an edge.
     fn requests(&mut self, edge: usize, number: u32) {
+        let tenants = self.entries.len();
         for _ in 0..number {
+            let tenant = if tenants > 1 { self.random.random_range(0..tenants) } else { 0 };
             let metrics = [API, API, AI, BOTH][self.random(4) as usize];
             let fate = match self.random(10) {
                 0 => Fate::Refused,
                 1 => Fate::Failed,
                 _ => Fate::Served,
             };
-            self.edges[edge].request(metrics, fate, &mut self.random);
+            self.edges[edge].request(tenant, metrics, fate, &mut self.random);
         }
     }
 
@@ -216,7 +228,7 @@ impl World {
     }
 
     fn forget(&mut self, edge: usize) {
-        let keys = keys(&self.entry, &self.clock);
+        let keys = keys(&self.entries, &self.clock);
         self.wasted += self.edges[edge].untold(&keys);
     }
 
@@ -235,21 +247,34 @@ impl World {
         }
     }
 
-    /// What must be usable of a metric, at least.
-    fn usable(&self, index: usize) -> u64 {
-        let (wasted, lost) = {
-            let books = self.books.lock().unwrap();
-            (books.wasted(), books.lost())
-        };
+    /// Tokens that need not be usable, at most.
+    fn unusable(&self) -> u64 {
+        let books = self.books.lock().unwrap();
         // What came back to a holder that was ended stays charged.
-        let refunded = if lost > 0 { self.truth.refunded() } else { 0 };
-        self.limits[index].saturating_sub(self.wasted + wasted + refunded)
+        let refunded = if books.lost() > 0 { self.truth.refunded() } else { 0 };
+        let aside: u64 = self.keys().iter().map(|key| books.aside(key)).sum();
+        self.wasted + books.wasted() + refunded + aside
+    }
+
+    fn keys(&self) -> Vec<WindowKey> {
+        keys(&self.entries, &self.clock)
+    }
+
+    /// The most that a tenant could have more, by what is charged.
+    fn room(&self, metric: Metric) -> u64 {
+        let (books, keys) = (self.books.lock().unwrap(), self.keys());
+        let used = |tenant| {
+            let charged = self.truth.charged(self.truth.present(tenant, metric));
+            let key = keys.iter().find(|key| (key.tenant, key.metric) == (tenant, metric));
+            let (base, carried) = key.map_or((0, 0), |key| books.apart(key));
+            (charged.saturating_sub(base), carried)
+        };
+        self.population.room(metric, used)
     }
 
     fn is_used_up(&self) -> bool {
-        Metric::CONSUMABLE.iter().enumerate().all(|(index, metric)| {
-            self.truth.charged(self.truth.present(*metric)) >= self.usable(index)
-        })
+        let unusable = self.unusable();
+        Metric::CONSUMABLE.iter().all(|metric| self.room(*metric) <= unusable)
     }
 
     /// Runs a schedule to its end.
@@ -280,13 +305,12 @@ impl World {
         let began = Instant::now();
         while !self.is_used_up() && self.truth.broken().is_none() {
             if began.elapsed() > PEACE {
-                let charged =
-                    Metric::CONSUMABLE.map(|metric| self.truth.charged(self.truth.present(metric)));
+                let room = Metric::CONSUMABLE.map(|metric| self.room(metric));
+                let unusable = self.unusable();
                 let open = self.books.lock().unwrap().open_epochs();
-                let usable = [self.usable(0), self.usable(1)];
                 self.truth.waste(format_args!(
-                    "{charged:?} charged, {usable:?} should be usable of {:?}{open}",
-                    self.limits
+                    "there is room for {room:?} of {:?}, and but {unusable} may be unusable{open}",
+                    self.population.limits()
                 ));
                 break;
             }
@@ -301,10 +325,12 @@ impl World {
     /// Requests at all edges, all of which are served.
     async fn demand(&mut self) {
         self.pass(20).await;
-        for edge in 0..self.edges.len() {
-            for metrics in [API, AI] {
-                for _ in 0..8 {
-                    self.edges[edge].request(metrics, Fate::Served, &mut self.random);
+        for edge in &mut self.edges {
+            for tenant in 0..self.entries.len() {
+                for metrics in [API, AI] {
+                    for _ in 0..8 {
+                        edge.request(tenant, metrics, Fate::Served, &mut self.random);
+                    }
                 }
             }
         }
@@ -322,9 +348,20 @@ impl World {
 
     /// Requests of calls at an edge, all of which are served.
     pub(super) fn calls(&mut self, edge: usize, number: u64) {
+        self.calls_of(0, edge, number);
+    }
+
+    /// The same of one of several tenants.
+    pub(super) fn calls_of(&mut self, tenant: usize, edge: usize, number: u64) {
         for _ in 0..number {
-            self.edges[edge].request(API, Fate::Served, &mut self.random);
+            self.edges[edge].request(tenant, API, Fate::Served, &mut self.random);
         }
+    }
+
+    /// Calls that are charged to all tenants together.
+    pub(super) fn charged_calls(&self) -> u64 {
+        let calls = |entry: &TenantEntry| self.truth.present(entry.id(), Metric::ApiCalls);
+        self.entries.iter().map(|entry| self.truth.charged(calls(entry))).sum()
     }
 
     pub(super) fn cut(&mut self, edge: usize, place: network::Place) {

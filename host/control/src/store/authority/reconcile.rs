@@ -106,7 +106,8 @@ async fn end(
 }
 
 /// Credits what was not spent: of epochs from before the tenant came into its pool, it was
-/// not the pool's.
+/// not the pool's. Late refunds may have lowered what is left of those already, by tokens that
+/// were: then less is left than comes back.
 async fn credit(tx: &mut ControlTx, done: &BTreeMap<EpochRef, i64>) -> Result<(), StoreError> {
     let unspent: Vec<Given> = done
         .iter()
@@ -118,7 +119,7 @@ async fn credit(tx: &mut ControlTx, done: &BTreeMap<EpochRef, i64>) -> Result<()
     }
     let pools: Vec<(Option<Uuid>, String)> = on_given!(
         "UPDATE quota_window SET credited = credited + c.unspent,
-             pool_base = pool_base - c.earlier
+             pool_base = CASE WHEN pool_base < c.earlier THEN 0 ELSE pool_base - c.earlier END
          FROM (SELECT g.tenant_id AS tenant, g.metric AS kind, g.start_ms AS since,
                    CAST(sum(g.spent) AS BIGINT) AS unspent,
                    CAST(sum(CASE WHEN g.epoch <= w.pool_since THEN g.spent ELSE 0 END) AS BIGINT)
