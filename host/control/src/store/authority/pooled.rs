@@ -10,9 +10,10 @@
 //! handed out before every pool above it has paid. Ledgers stay one key each, so members need
 //! not share a slot of a Cluster, a lease checks one fence and one pair of bounds, and a first
 //! call costs what it costs without a pool. The price is staleness: a member can find nothing
-//! while others hold unspent tranches, at most two of each who draws, beside two of each edge
-//! without Redis: with `a` members that draw of at most `m` each, `2 a · max(8, m ÷ 100 a)`
-//! tokens, so 2 % of the pool or 16 a member. Whoever finds none has them recalled ([`Release`]).
+//! while others hold unspent tranches, at most two of each who draws: with `a` members that draw
+//! from a pool and may have at most `m` each, `2 a · max(8, m ÷ 100 a)`
+//! tokens, so 2 % of the pool or 16 a member, and as much again for each edge without Redis.
+//! Whoever finds none has them recalled ([`Release`]).
 
 #[cfg(test)]
 mod tests;
