@@ -383,6 +383,7 @@ fn proxy_config(config: &Config) -> proxy::ProxyConfig {
         limits: edge.limits.clone(),
         upstreams: edge.upstreams.clone(),
         metrics: edge.metrics.clone(),
+        ofrep: edge.ofrep,
         client_country_header: edge.client_country_header.clone(),
         trusted_proxies: edge.trusted_proxies.clone(),
     }

@@ -14,6 +14,7 @@ pub mod billing;
 pub mod catalog;
 pub mod clock;
 pub mod directory;
+pub mod flags;
 pub mod gate;
 pub mod headers;
 pub mod host;

@@ -1,15 +1,13 @@
 //! `leanvibe:policy/feature-flags`: flags evaluated in this process.
 //!
-//! The context of a request is built once per hook. `targetingKey` is the subject of the
-//! verified token, else the tenant's id: both are stable, so a fractional rollout gives
-//! one caller one answer. Members: `targetingKey`, `tenant.{id,slug,plan,residency,region}`
-//! and `client.{ip,country}`. What the guest adds wins, except over `tenant`: a policy
-//! cannot pass for another tenant.
+//! The context of a request is built once per hook, by [`model::flags`]: `targetingKey`,
+//! `tenant.{id,slug,plan,residency,region}` and `client.{ip,country}`. What the guest adds
+//! wins, except over `tenant`: a policy cannot pass for another tenant.
 //!
 //! Invariant: an evaluation answers the caller's default rather than failing.
 
-use model::policy::PolicyExchange;
-use serde_json::{Map, Value, json};
+use model::{flags, policy::PolicyExchange};
+use serde_json::{Map, Value};
 
 use crate::{
     bindings::leanvibe::policy::feature_flags::{
@@ -19,9 +17,6 @@ use crate::{
     limits::Capability,
     state::State,
 };
-
-/// The member that a policy's own context does not replace.
-const TENANT: &str = "tenant";
 
 impl State {
     /// The flag's evaluation; `None` without a grant.
@@ -63,36 +58,12 @@ impl State {
 
 /// What the host knows of the request.
 fn base(exchange: &PolicyExchange) -> Map<String, Value> {
-    let tenant = &exchange.tenant.record.tenant;
-    let id = tenant.id.to_string();
-    let country = exchange.client_country.and_then(|code| String::from_utf8(code.to_vec()).ok());
-    let mut context = Map::new();
-    context.insert("targetingKey".into(), exchange.subject.as_deref().unwrap_or(&id).into());
-    context.insert(
-        TENANT.into(),
-        json!({
-            "id": id,
-            "slug": tenant.slug.as_str(),
-            "plan": tenant.plan,
-            "residency": &*exchange.tenant.group.name,
-            "region": &*exchange.tenant.home.name,
-        }),
-    );
-    context.insert(
-        "client".into(),
-        json!({ "ip": exchange.client_ip.to_string(), "country": country }),
-    );
-    context
+    let (subject, tenant) = (exchange.subject.as_deref(), &exchange.tenant);
+    flags::context(tenant, subject, exchange.client_ip, exchange.client_country)
 }
 
-fn with_extra(mut context: Map<String, Value>, extra: Extra) -> Map<String, Value> {
-    context.extend(
-        extra
-            .into_iter()
-            .filter(|(name, _)| name != TENANT)
-            .map(|(name, value)| (name, Value::String(value))),
-    );
-    context
+fn with_extra(context: Map<String, Value>, extra: Extra) -> Map<String, Value> {
+    flags::with_extra(context, extra.into_iter().map(|(name, value)| (name, Value::String(value))))
 }
 
 impl Host for State {
