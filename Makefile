@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DATA := data
 
-.PHONY: help run test lint bench scale chaos simulate quota-figures fuzz-api plugins templates setup setup-test clean-data
+.PHONY: help run test lint bench scale chaos simulate quota-figures fuzz-api differential plugins templates setup setup-test clean-data
 
 help:
 	@echo "make run      build everything, start the edge with demo origins and tenants"
@@ -16,6 +16,7 @@ help:
 	@echo "make simulate quotas stay exact in 100,000 simulated schedules of faults (long)"
 	@echo "make quota-figures  Redis calls per request, usable share, an outage's latency (3 min)"
 	@echo "make fuzz-api requests made from the API's own document, against a real edge"
+	@echo "make differential  what the edge forwards, read by five other servers (100,000 mutants)"
 	@echo "make templates  a new plugin of each template, built and tested (npm, PyPI, crates.io)"
 	@echo "make plugins  build the first-party plugins into plugins/dist"
 
@@ -91,6 +92,14 @@ fuzz-api: setup
 	$(CARGO) build --locked -p leanvibe-edge
 	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/build.sh
 	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge tests/fuzz/api.sh
+
+# MUTANTS=3000 sends fewer; DIFFERENTIAL_SEED=7 sends others.
+MUTANTS := 100000
+differential: setup-test
+	$(CARGO) build --workspace --all-targets --locked
+	LEANVIBE_EDGE_BIN=$(TARGET)/debug/leanvibe-edge plugins/build.sh
+	DIFFERENTIAL_REQUESTS=$(MUTANTS) $(CARGO) test --workspace --all-targets --locked \
+		conformance::differential -- --nocapture
 
 clean-data:
 	rm -rf $(DATA)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian lacks: a C compiler for the bundled SQLite and mimalloc,
-# with `test` also the PostgreSQL and Redis that the tests start themselves, and with
+# with `test` also the servers that the tests start themselves (PostgreSQL, Redis, and those
+# of other families that read what the edge writes), and with
 # `chaos` what moves the clock of that run. With `templates` it brings the toolchains that the
 # templates of plugins are built with. Does nothing when all is there.
 # (plugins/build.sh brings its own compiler where rustup cannot.)
@@ -21,6 +22,12 @@ case "${1:-}" in test | chaos)
     command -v redis-server >/dev/null || missing+=(redis-server)
     ;;
 esac
+if [ "${1:-}" = test ]; then
+    command -v nginx >/dev/null || missing+=(nginx-light)
+    command -v haproxy >/dev/null || missing+=(haproxy)
+    command -v node >/dev/null || missing+=(nodejs)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+fi
 if [ "${1:-}" = chaos ] && ! has_faketime; then
     missing+=(libfaketime)
 fi
@@ -91,6 +98,18 @@ stop() {
     echo "setup: $*" >&2
     exit 1
 }
-if [ "${1:-}" = templates ]; then
-    toolchains
-fi
+# Parsers of Python, for tests/conformance.
+readers() {
+    local wanted venv
+    wanted=$(cd "$(dirname "$0")/.." && pwd)/tests/conformance/readers/requirements.txt
+    venv=${XDG_CACHE_HOME:-$HOME/.cache}/leanvibe-edge/readers
+    cmp -s "$wanted" "$venv/requirements.txt" && return
+    python3 -m venv "$venv" || stop "python3 cannot make a virtual environment"
+    timeout 300 "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" ||
+        stop "pip cannot install the parsers of tests/conformance"
+    cp "$wanted" "$venv/requirements.txt"
+}
+case "${1:-}" in
+templates) toolchains ;;
+test) readers ;;
+esac

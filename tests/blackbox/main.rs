@@ -13,6 +13,8 @@
 )]
 
 mod actors;
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod control;
 mod faults;
 mod plugins;

@@ -1,8 +1,9 @@
 //! The port between whoever answers for feature flags and what evaluates them.
 //!
-//! Plugins evaluate flags through the sandbox, OpenFeature clients through the data plane;
-//! both see the same context. Called per evaluation, on the caller's thread. Invariant: what
-//! a caller adds to the context never replaces the tenant in it.
+//! The data plane asks for OpenFeature clients; plugins have their own way in the sandbox,
+//! whose `host/feature_flags.rs` shows rules the same members of a request. Called per
+//! evaluation, on the caller's thread. Invariant: what a caller adds to the context never
+//! replaces the tenant in it.
 
 use std::{fmt, net::IpAddr};
 

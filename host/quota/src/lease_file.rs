@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     // Records take their atomics from here, so that `tests/cell` can give them loom's.
     sync::{self, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use model::{
@@ -35,6 +36,11 @@ const MAGIC: u64 = u64::from_le_bytes(*b"LVlease2");
 const IN_USE: u64 = 0x4c45_4153;
 /// Bytes written at once while a file is preallocated.
 const ZERO_CHUNK: usize = 1 << 20;
+/// Longest wait for a lock that somebody holds: a child that this process or the last one
+/// forked holds it too, until it has become another program.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+/// Between two tries to lock.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 const _: () = assert!(size_of::<Record>() == 128, "the file format has 128 bytes per record");
 
@@ -64,7 +70,8 @@ pub(crate) struct LeaseFile {
 }
 
 impl LeaseFile {
-    /// Opens or creates the file and locks it. Blocks on the disk.
+    /// Opens or creates the file and locks it. Blocks on the disk, and up to [`LOCK_WAIT`]
+    /// for the lock.
     pub(crate) fn lock(path: &Path) -> Result<Self, LeaseFileError> {
         let failed = |source| LeaseFileError::Io { path: path.to_owned(), source };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -77,10 +84,18 @@ impl LeaseFile {
             .truncate(false)
             .open(path)
             .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), file }),
-            Err(TryLockError::WouldBlock) => Err(LeaseFileError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+        let given_up = Instant::now() + LOCK_WAIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { path: path.to_owned(), file }),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) if Instant::now() < given_up => {
+                    std::thread::sleep(LOCK_RETRY);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(LeaseFileError::InUse { path: path.to_owned() });
+                }
+            }
         }
     }
 

@@ -52,8 +52,6 @@ pub(crate) struct Call {
     pub(crate) exchange: Box<PolicyExchange>,
     pub(crate) phase: Phase,
     pub(crate) edits: Edits,
-    /// Built when a flag is first evaluated.
-    pub(crate) flag_context: Option<Map<String, Value>>,
 }
 
 /// Data of a store.
@@ -81,7 +79,7 @@ impl State {
 
     /// Puts the exchange in and refills nothing: a fresh instance's start counts too.
     pub(crate) fn begin(&mut self, exchange: Box<PolicyExchange>, phase: Phase) {
-        self.call = Some(Call { exchange, phase, edits: Edits::default(), flag_context: None });
+        self.call = Some(Call { exchange, phase, edits: Edits::default() });
     }
 
     /// The full allowance for another call of a kept instance.

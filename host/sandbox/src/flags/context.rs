@@ -1,6 +1,7 @@
-//! The evaluation context in the form that rules read: the caller's values and `$flagd`.
+//! The evaluation context in the form that rules read: what is known of the caller, and
+//! `$flagd`.
 //!
-//! Called per evaluation of a flag with targeting. Text is borrowed, not copied.
+//! Built per evaluation of a flag with targeting, in an arena. Text is borrowed, not copied.
 //! Invariant: `$flagd` is ours; a caller's own member of that name is not seen.
 
 use datalogic_rs::{DataValue, bumpalo::Bump};
@@ -14,10 +15,48 @@ pub(super) const FLAG_KEY: &str = "flagKey";
 /// The caller's member that identifies the subject.
 pub(super) const TARGETING_KEY: &str = "targetingKey";
 
+/// What is known of a caller.
+pub(crate) trait Facts {
+    /// Adds its members, each name once.
+    fn add_to<'a>(&'a self, members: &mut Members<'a>);
+}
+
+/// The members of an object that is being built.
+pub(crate) struct Members<'a> {
+    pub(crate) arena: &'a Bump,
+    list: Vec<(&'a str, DataValue<'a>)>,
+}
+
+impl<'a> Members<'a> {
+    pub(crate) fn add(&mut self, name: &'a str, value: DataValue<'a>) {
+        if name != FLAGD {
+            self.list.push((name, value));
+        }
+    }
+
+    /// Text that nothing else keeps.
+    pub(crate) fn own_text(&self, text: &str) -> DataValue<'a> {
+        DataValue::String(self.arena.alloc_str(text))
+    }
+
+    pub(crate) fn object(&self, members: &[(&'a str, DataValue<'a>)]) -> DataValue<'a> {
+        DataValue::Object(self.arena.alloc_slice_copy(members))
+    }
+}
+
+impl Facts for Map<String, Value> {
+    fn add_to<'a>(&'a self, members: &mut Members<'a>) {
+        for (name, value) in self {
+            let value = convert(value, members.arena);
+            members.add(name, value);
+        }
+    }
+}
+
 /// The context as a value of the arena.
 pub(super) fn build<'a>(
     key: &'a str,
-    context: &'a Map<String, Value>,
+    facts: &'a dyn Facts,
     now: UnixMs,
     arena: &'a Bump,
 ) -> DataValue<'a> {
@@ -26,16 +65,9 @@ pub(super) fn build<'a>(
         (FLAG_KEY, DataValue::String(key)),
         ("timestamp", DataValue::from_i64(seconds)),
     ]);
-    let own = std::iter::once((FLAGD, DataValue::Object(flagd)));
-    let members: Vec<_> = own
-        .chain(
-            context
-                .iter()
-                .filter(|(name, _)| *name != FLAGD)
-                .map(|(name, value)| (name.as_str(), convert(value, arena))),
-        )
-        .collect();
-    DataValue::Object(arena.alloc_slice_copy(&members))
+    let mut members = Members { arena, list: vec![(FLAGD, DataValue::Object(flagd))] };
+    facts.add_to(&mut members);
+    DataValue::Object(arena.alloc_slice_copy(&members.list))
 }
 
 /// serde_json bounds the nesting of what it parses (128), so this recursion is bounded.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Flags, engine,
-    evaluation::{ErrorCode, Evaluation, FlagKind, Reason},
+    evaluation::{ErrorCode, FlagKind, Reason, Verdict},
     reference,
 };
 
@@ -66,27 +66,21 @@ pub(super) enum Targeting {
 
 impl Flag {
     /// The value of a variant, when it is of the type asked for.
-    pub(super) fn resolve(
-        &self,
-        variant: &str,
-        kind: FlagKind,
-        reason: Reason,
-        default: &Value,
-    ) -> Evaluation {
-        let Some(value) = self.variants.get(variant) else {
+    pub(super) fn resolve(&self, variant: &str, kind: FlagKind, reason: Reason) -> Verdict<'_> {
+        let Some((variant, value)) = self.variants.get_key_value(variant) else {
             let message = format!("the targeting chose '{variant}', which is no variant");
-            return Evaluation::error(default, ErrorCode::General, message, &self.metadata);
+            return Verdict::error(ErrorCode::General, message, &self.metadata);
         };
         if !kind.admits(value) {
             let message = format!("variant '{variant}' holds {}, not {kind:?}", type_name(value));
-            return Evaluation::error(default, ErrorCode::TypeMismatch, message, &self.metadata);
+            return Verdict::error(ErrorCode::TypeMismatch, message, &self.metadata);
         }
-        Evaluation {
-            value: value.clone(),
-            variant: Some(variant.to_owned()),
+        Verdict {
+            value: Some(value),
+            variant: Some(variant),
             reason,
             error: None,
-            metadata: self.metadata.clone(),
+            metadata: &self.metadata,
         }
     }
 }

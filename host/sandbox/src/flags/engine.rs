@@ -1,15 +1,20 @@
 //! JSONLogic with flagd's operators: compiling a rule, and running it.
 //!
-//! Invariant: nothing of one evaluation outlives it; its memory is one arena that is
-//! freed with it.
+//! Invariant: nothing of one evaluation outlives it; its memory is one arena, the thread's,
+//! that is emptied before the next.
 
-use std::sync::LazyLock;
+use std::{cell::RefCell, sync::LazyLock};
 
 use datalogic_rs::{DataValue, Engine, EvaluationConfig, Logic, bumpalo::Bump};
 use model::clock::UnixMs;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{context, fractional::Fractional, sem_ver::SemVer, strings::Affix};
+use super::{
+    context::{self, Facts},
+    fractional::Fractional,
+    sem_ver::SemVer,
+    strings::Affix,
+};
 
 /// flagd's rules of comparison are lenient: comparing text with a list is false, not an
 /// error.
@@ -24,13 +29,21 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
 });
 
 /// What a rule chose.
-pub(super) enum Outcome {
+pub(super) enum Outcome<'a> {
     /// Nothing: the default variant.
     Default,
     /// A variant by name.
-    Variant(String),
+    Variant(&'a str),
     /// The rule failed, and why.
     Failed(String),
+}
+
+/// Bytes of arena that a thread keeps between evaluations: what a rule over a caller's facts
+/// takes is below one; a context of a client's own may take more, for the moment.
+const ARENA_BYTES_KEPT: usize = 16 << 10;
+
+thread_local! {
+    static ARENA: RefCell<Bump> = RefCell::default();
 }
 
 /// Compiles a rule without references.
@@ -62,21 +75,36 @@ fn check_operators(rule: &Value) -> Result<(), String> {
     }
 }
 
-/// Runs a rule over the caller's context with `$flagd` added.
-pub(super) fn run(rule: &Logic, key: &str, context: &Map<String, Value>, now: UnixMs) -> Outcome {
-    let arena = Bump::new();
-    let input = context::build(key, context, now, &arena);
-    match ENGINE.evaluate(rule, input, &arena) {
+/// Runs a rule over what is known of the caller, with `$flagd` added; what it chose lives as
+/// long as `chosen` runs.
+pub(super) fn run<R>(
+    rule: &Logic,
+    key: &str,
+    facts: &dyn Facts,
+    now: UnixMs,
+    chosen: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    ARENA.with_borrow_mut(|arena| {
+        if arena.allocated_bytes() > ARENA_BYTES_KEPT {
+            *arena = Bump::new();
+        }
+        arena.reset();
+        chosen(outcome(rule, context::build(key, facts, now, arena), arena))
+    })
+}
+
+fn outcome<'a>(rule: &'a Logic, input: DataValue<'a>, arena: &'a Bump) -> Outcome<'a> {
+    match ENGINE.evaluate(rule, input, arena) {
         Ok(DataValue::Null) => Outcome::Default,
-        Ok(DataValue::String(variant)) => Outcome::Variant((*variant).to_owned()),
-        Ok(DataValue::Bool(variant)) => Outcome::Variant(variant.to_string()),
-        Ok(DataValue::Number(variant)) => Outcome::Variant(variant.to_string()),
+        Ok(DataValue::String(variant)) => Outcome::Variant(variant),
+        Ok(DataValue::Bool(variant)) => Outcome::Variant(if *variant { "true" } else { "false" }),
+        Ok(DataValue::Number(variant)) => Outcome::Variant(arena.alloc_str(&variant.to_string())),
         Ok(DataValue::Array(_)) => no_variant("a list"),
         Ok(DataValue::Object(_)) => no_variant("an object"),
         Err(error) => Outcome::Failed(format!("targeting: {error}")),
     }
 }
 
-fn no_variant(what: &str) -> Outcome {
+fn no_variant<'a>(what: &str) -> Outcome<'a> {
     Outcome::Failed(format!("targeting: {what} names no variant"))
 }

@@ -90,7 +90,7 @@ impl ErrorCode {
     }
 }
 
-/// The result of one evaluation.
+/// The result of one evaluation, with the caller's default filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// The variant's value, or the caller's default.
@@ -105,32 +105,41 @@ pub struct Evaluation {
     pub metadata: Map<String, Value>,
 }
 
-impl Evaluation {
+/// The same, borrowed from the definitions.
+#[derive(Debug)]
+pub(crate) struct Verdict<'f> {
+    /// The variant's value; absent when the caller's default holds.
+    pub(crate) value: Option<&'f Value>,
+    pub(crate) variant: Option<&'f str>,
+    pub(crate) reason: Reason,
+    pub(crate) error: Option<(ErrorCode, String)>,
+    pub(crate) metadata: &'f Map<String, Value>,
+}
+
+impl<'f> Verdict<'f> {
     /// The caller's default, because of an error.
-    pub(super) fn error(
-        default: &Value,
+    pub(super) const fn error(
         code: ErrorCode,
         message: String,
-        metadata: &Map<String, Value>,
+        metadata: &'f Map<String, Value>,
     ) -> Self {
-        Self {
-            error: Some((code, message)),
-            ..Self::without_variant(default, Reason::Error, metadata)
-        }
+        let error = Some((code, message));
+        Self { value: None, variant: None, reason: Reason::Error, error, metadata }
     }
 
     /// The caller's default, without an error.
-    pub(super) fn without_variant(
-        default: &Value,
-        reason: Reason,
-        metadata: &Map<String, Value>,
-    ) -> Self {
-        Self {
-            value: default.clone(),
-            variant: None,
-            reason,
-            error: None,
-            metadata: metadata.clone(),
+    pub(super) const fn without_variant(reason: Reason, metadata: &'f Map<String, Value>) -> Self {
+        Self { value: None, variant: None, reason, error: None, metadata }
+    }
+
+    /// All of it, and `default` where the flag has no value to give.
+    pub(crate) fn with_default(self, default: &Value) -> Evaluation {
+        Evaluation {
+            value: self.value.unwrap_or(default).clone(),
+            variant: self.variant.map(str::to_owned),
+            reason: self.reason,
+            error: self.error,
+            metadata: self.metadata.clone(),
         }
     }
 }

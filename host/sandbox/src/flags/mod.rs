@@ -28,6 +28,10 @@ use std::collections::HashMap;
 use model::clock::UnixMs;
 use serde_json::{Map, Value};
 
+pub(crate) use self::{
+    context::{Facts, Members},
+    evaluation::Verdict,
+};
 use self::{
     definition::{Flag, Targeting},
     engine::Outcome,
@@ -91,30 +95,41 @@ impl Flags {
         context: &Map<String, Value>,
         now: UnixMs,
     ) -> Evaluation {
+        self.verdict(key, kind, context, now).with_default(default)
+    }
+
+    /// The same without a copy of anything.
+    pub(crate) fn verdict(
+        &self,
+        key: &str,
+        kind: FlagKind,
+        facts: &dyn Facts,
+        now: UnixMs,
+    ) -> Verdict<'_> {
         let Some(flag) = self.flags.get(key) else {
             let message = format!("there is no flag '{key}'");
-            return Evaluation::error(default, ErrorCode::FlagNotFound, message, &self.metadata);
+            return Verdict::error(ErrorCode::FlagNotFound, message, &self.metadata);
         };
         let metadata = &flag.metadata;
         if !flag.enabled {
-            return Evaluation::without_variant(default, Reason::Disabled, metadata);
+            return Verdict::without_variant(Reason::Disabled, metadata);
         }
-        let (variant, reason) = match &flag.targeting {
-            Targeting::None => (None, Reason::Static),
+        let default = |reason| match flag.default_variant.as_deref() {
+            Some(variant) => flag.resolve(variant, kind, reason),
+            None => Verdict::without_variant(Reason::Default, metadata),
+        };
+        match &flag.targeting {
+            Targeting::None => default(Reason::Static),
             Targeting::Broken(reason) => {
-                return Evaluation::error(default, ErrorCode::ParseError, reason.clone(), metadata);
+                Verdict::error(ErrorCode::ParseError, reason.clone(), metadata)
             }
-            Targeting::Rule(rule) => match engine::run(rule, key, context, now) {
-                Outcome::Default => (None, Reason::Default),
-                Outcome::Variant(variant) => (Some(variant), Reason::TargetingMatch),
+            Targeting::Rule(rule) => engine::run(rule, key, facts, now, |outcome| match outcome {
+                Outcome::Default => default(Reason::Default),
+                Outcome::Variant(variant) => flag.resolve(variant, kind, Reason::TargetingMatch),
                 Outcome::Failed(message) => {
-                    return Evaluation::error(default, ErrorCode::ParseError, message, metadata);
+                    Verdict::error(ErrorCode::ParseError, message, metadata)
                 }
-            },
-        };
-        let Some(variant) = variant.as_deref().or(flag.default_variant.as_deref()) else {
-            return Evaluation::without_variant(default, Reason::Default, metadata);
-        };
-        flag.resolve(variant, kind, reason, default)
+            }),
+        }
     }
 }

@@ -1,22 +1,77 @@
 //! `leanvibe:policy/feature-flags`: flags evaluated in this process.
 //!
-//! The context of a request is built once per hook, by [`model::flags`]: `targetingKey`,
-//! `tenant.{id,slug,plan,residency,region}` and `client.{ip,country}`. What the guest adds
-//! wins, except over `tenant`: a policy cannot pass for another tenant.
+//! What a rule reads of a request is borrowed from it. `targetingKey` is the subject of the
+//! verified token, else the tenant's id: both are stable, so a fractional rollout gives
+//! one caller one answer. Members: `targetingKey`, `tenant.{id,slug,plan,residency,region}`
+//! and `client.{ip,country}`. What the guest adds wins, except over `tenant`: a policy
+//! cannot pass for another tenant.
 //!
 //! Invariant: an evaluation answers the caller's default rather than failing.
 
-use model::{flags, policy::PolicyExchange};
-use serde_json::{Map, Value};
+use datalogic_rs::DataValue;
+use model::policy::PolicyExchange;
+use serde_json::Value;
 
 use crate::{
     bindings::leanvibe::policy::feature_flags::{
         Context as Extra, ErrorCode as WitCode, EvaluationDetails, Host,
     },
-    flags::{ErrorCode, Evaluation, FlagKind},
+    flags::{ErrorCode, Evaluation, Facts, FlagKind, Members, Verdict},
     limits::Capability,
     state::State,
 };
+
+/// The member that a policy's own context does not replace.
+const TENANT: &str = "tenant";
+const TARGETING_KEY: &str = "targetingKey";
+const CLIENT: &str = "client";
+
+/// What the host knows of the request, and what the guest adds.
+struct Caller<'c> {
+    exchange: Option<&'c PolicyExchange>,
+    extra: &'c Extra,
+}
+
+impl Caller<'_> {
+    /// Whether the guest says it itself.
+    fn replaced(&self, name: &str) -> bool {
+        name != TENANT && self.extra.iter().any(|(own, _)| own == name)
+    }
+}
+
+impl Facts for Caller<'_> {
+    fn add_to<'a>(&'a self, members: &mut Members<'a>) {
+        // The last of several wins.
+        for (at, (name, value)) in self.extra.iter().enumerate() {
+            let again = self.extra.iter().skip(at + 1).any(|(later, _)| later == name);
+            if name != TENANT && !again {
+                members.add(name, DataValue::String(value));
+            }
+        }
+        let Some(exchange) = self.exchange else { return };
+        let tenant = &exchange.tenant.record.tenant;
+        let id = members.own_text(&tenant.id.to_string());
+        if !self.replaced(TARGETING_KEY) {
+            members.add(TARGETING_KEY, exchange.subject.as_deref().map_or(id, DataValue::String));
+        }
+        let known = members.object(&[
+            ("id", id),
+            ("slug", DataValue::String(tenant.slug.as_str())),
+            ("plan", DataValue::String(&tenant.plan)),
+            ("residency", DataValue::String(&exchange.tenant.group.name)),
+            ("region", DataValue::String(&exchange.tenant.home.name)),
+        ]);
+        members.add(TENANT, known);
+        if !self.replaced(CLIENT) {
+            let country = exchange.client_country.as_ref().and_then(|c| str::from_utf8(c).ok());
+            let known = members.object(&[
+                ("ip", members.own_text(&exchange.client_ip.to_string())),
+                ("country", country.map_or(DataValue::Null, DataValue::String)),
+            ]);
+            members.add(CLIENT, known);
+        }
+    }
+}
 
 impl State {
     /// The flag's evaluation; `None` without a grant.
@@ -24,46 +79,25 @@ impl State {
         &mut self,
         key: &str,
         kind: FlagKind,
-        default: &Value,
-        extra: Extra,
-    ) -> wasmtime::Result<Option<Evaluation>> {
+        extra: &Extra,
+    ) -> wasmtime::Result<Option<Verdict<'_>>> {
         self.charge()?;
         if !self.context.grants.has(Capability::FeatureFlags) {
             return Ok(None);
         }
         let now = self.context.services.clock.now();
-        let Some(call) = self.call.as_mut() else {
-            let context = with_extra(Map::new(), extra);
-            return Ok(Some(self.context.flags.evaluate(key, kind, default, &context, now)));
-        };
-        let own = call.flag_context.get_or_insert_with(|| base(&call.exchange));
-        let flags = &self.context.flags;
-        Ok(Some(if extra.is_empty() {
-            flags.evaluate(key, kind, default, own, now)
-        } else {
-            flags.evaluate(key, kind, default, &with_extra(own.clone(), extra), now)
-        }))
+        let caller = Caller { exchange: self.call.as_ref().map(|call| &*call.exchange), extra };
+        Ok(Some(self.context.flags.verdict(key, kind, &caller, now)))
     }
 
     fn value(
         &mut self,
         key: &str,
         kind: FlagKind,
-        default: &Value,
-        extra: Extra,
-    ) -> wasmtime::Result<Option<Value>> {
-        Ok(self.evaluate(key, kind, default, extra)?.map(|evaluation| evaluation.value))
+        extra: &Extra,
+    ) -> wasmtime::Result<Option<&Value>> {
+        Ok(self.evaluate(key, kind, extra)?.and_then(|verdict| verdict.value))
     }
-}
-
-/// What the host knows of the request.
-fn base(exchange: &PolicyExchange) -> Map<String, Value> {
-    let (subject, tenant) = (exchange.subject.as_deref(), &exchange.tenant);
-    flags::context(tenant, subject, exchange.client_ip, exchange.client_country)
-}
-
-fn with_extra(context: Map<String, Value>, extra: Extra) -> Map<String, Value> {
-    flags::with_extra(context, extra.into_iter().map(|(name, value)| (name, Value::String(value))))
 }
 
 impl Host for State {
@@ -73,8 +107,8 @@ impl Host for State {
         default: bool,
         extra: Extra,
     ) -> wasmtime::Result<bool> {
-        let value = self.value(&key, FlagKind::Boolean, &default.into(), extra)?;
-        Ok(value.and_then(|value| value.as_bool()).unwrap_or(default))
+        let value = self.value(&key, FlagKind::Boolean, &extra)?;
+        Ok(value.and_then(Value::as_bool).unwrap_or(default))
     }
 
     fn string_value(
@@ -83,24 +117,18 @@ impl Host for State {
         default: String,
         extra: Extra,
     ) -> wasmtime::Result<String> {
-        let fallback = Value::String(default);
-        let value = self.value(&key, FlagKind::String, &fallback, extra)?.unwrap_or(fallback);
-        Ok(match value {
-            Value::String(text) => text,
-            other => other.to_string(),
-        })
+        let value = self.value(&key, FlagKind::String, &extra)?;
+        Ok(value.and_then(Value::as_str).map_or(default, str::to_owned))
     }
 
     fn integer_value(&mut self, key: String, default: i64, extra: Extra) -> wasmtime::Result<i64> {
-        let value = self.value(&key, FlagKind::Integer, &default.into(), extra)?;
-        Ok(value.as_ref().and_then(integer).unwrap_or(default))
+        let value = self.value(&key, FlagKind::Integer, &extra)?;
+        Ok(value.and_then(integer).unwrap_or(default))
     }
 
     fn float_value(&mut self, key: String, default: f64, extra: Extra) -> wasmtime::Result<f64> {
-        // JSON has no NaN: such a default never reaches the flag, and comes back as it is.
-        let fallback = serde_json::Number::from_f64(default).map_or(Value::Null, Value::Number);
-        let value = self.value(&key, FlagKind::Float, &fallback, extra)?;
-        Ok(value.and_then(|value| value.as_f64()).unwrap_or(default))
+        let value = self.value(&key, FlagKind::Float, &extra)?;
+        Ok(value.and_then(Value::as_f64).unwrap_or(default))
     }
 
     fn details(
@@ -113,8 +141,8 @@ impl Host for State {
             self.charge()?;
             return Ok(failed(default_json, WitCode::ParseError, "the default is not JSON"));
         };
-        Ok(match self.evaluate(&key, FlagKind::Any, &default, extra)? {
-            Some(evaluation) => details(evaluation),
+        Ok(match self.evaluate(&key, FlagKind::Any, &extra)? {
+            Some(verdict) => details(verdict.with_default(&default)),
             None => failed(default_json, WitCode::General, "the policy has no grant for flags"),
         })
     }
