@@ -19,6 +19,7 @@ pub mod gate;
 pub mod headers;
 pub mod host;
 pub mod key;
+pub mod keyvalue;
 pub mod ledger;
 pub mod level;
 pub mod limiter;

@@ -35,6 +35,9 @@ pub struct Limits {
     pub log_lines: u32,
     /// Bytes of log text per call; more are dropped. Default 8 KiB.
     pub log_bytes: usize,
+    /// Bytes of key-value data of one tenant, keys and book-keeping included; not of a call.
+    /// Default 1 MiB.
+    pub keyvalue_bytes: usize,
 }
 
 impl Default for Limits {
@@ -50,6 +53,7 @@ impl Default for Limits {
             edit_bytes: 16 << 10,
             log_lines: 16,
             log_bytes: 8 << 10,
+            keyvalue_bytes: 1 << 20,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     config::SandboxConfig,
     edits::{Edits, Phase},
     flags::Flags,
-    keyvalue::Keyvalue,
+    keyvalue::Data,
     limits::{Grants, Limits},
     metrics::PolicyMetrics,
 };
@@ -28,7 +28,7 @@ const STORE_ITEMS_MAX: usize = 1_000;
 pub(crate) struct Services {
     pub(crate) config: SandboxConfig,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) keyvalue: Keyvalue,
+    pub(crate) keyvalue: Data,
     pub(crate) limiter: Option<Arc<dyn Limiter>>,
     pub(crate) metrics: Arc<PolicyMetrics>,
 }

@@ -96,7 +96,7 @@ macro_rules! keys {
 
 keys! {
     deadline_ms, wall_ms, memory_bytes, host_calls, body_bytes, response_body_bytes, fields,
-    edit_bytes, log_lines, log_bytes,
+    edit_bytes, log_lines, log_bytes, keyvalue_bytes,
 }
 
 #[cfg(test)]

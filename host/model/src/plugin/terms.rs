@@ -101,6 +101,8 @@ budget! {
     log_lines,
     /// Bytes of log text.
     log_bytes,
+    /// Bytes of its key-value data, for one tenant; not of one call but kept.
+    keyvalue_bytes,
 }
 
 #[cfg(test)]
