@@ -17,7 +17,7 @@ use model::{
     snapshot::Snapshot,
 };
 use prometheus::Registry;
-use sandbox::{Sandbox, SandboxConfig};
+use sandbox::{Sandbox, SandboxConfig, SandboxPorts};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
@@ -93,8 +93,12 @@ pub async fn start(
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
     let quota_config = quota_config(&config)?;
     let rates = quota::Rates::start(&quota_config, Arc::clone(&clock), &registry)?;
-    let limiter = Some(Arc::clone(&rates) as _);
-    let sandbox = Sandbox::with_limiter(sandbox_config, Arc::clone(&clock), limiter)?;
+    let shared_data = quota_config.redis.clone().map(quota::RedisKeyvalue::new);
+    let ports = SandboxPorts {
+        limiter: Some(Arc::clone(&rates) as _),
+        keyvalue: shared_data.map(|data| Arc::new(data) as _),
+    };
+    let sandbox = Sandbox::with_ports(sandbox_config, Arc::clone(&clock), ports)?;
     registry.register(Box::new(sandbox.metrics()))?;
 
     // From before the first load, so that no change falls between the two.

