@@ -297,11 +297,14 @@ impl Default for DataSection {
 pub struct SandboxSection {
     /// Guest instances alive at once; memory is reserved for each.
     pub slots: u32,
+    /// Networks that policies' calls may reach beside the public ones, also without TLS.
+    #[serde(deserialize_with = "proxy::networks")]
+    pub outbound_allow_networks: Vec<proxy::IpNet>,
 }
 
 impl Default for SandboxSection {
     fn default() -> Self {
-        Self { slots: sandbox::SandboxConfig::default().slots }
+        Self { slots: sandbox::SandboxConfig::default().slots, outbound_allow_networks: Vec::new() }
     }
 }
 

@@ -30,6 +30,7 @@ use crate::{
     config::Config,
     lease_series,
     levels::Levels,
+    outbound::Caller,
     plugins,
     publish::{self, Channels, Preparer, Publisher, SnapshotMetrics},
     reload::FileWatch,
@@ -93,10 +94,13 @@ pub async fn start(
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
     let quota_config = quota_config(&config)?;
     let rates = quota::Rates::start(&quota_config, Arc::clone(&clock), &registry)?;
+    let open = config.sandbox.outbound_allow_networks.clone();
+    let caller = Caller::new(control::notify::AllowedNetworks::new(open), &registry)?;
     let shared_data = quota_config.redis.clone().map(quota::RedisKeyvalue::new);
     let ports = SandboxPorts {
         limiter: Some(Arc::clone(&rates) as _),
         keyvalue: shared_data.map(|data| Arc::new(data) as _),
+        outbound: Some(Arc::new(caller)),
     };
     let sandbox = Sandbox::with_ports(sandbox_config, Arc::clone(&clock), ports)?;
     registry.register(Box::new(sandbox.metrics()))?;

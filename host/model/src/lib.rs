@@ -25,6 +25,7 @@ pub mod level;
 pub mod limiter;
 pub mod loss;
 pub mod manifest;
+pub mod outbound;
 pub mod overrides;
 pub mod plan;
 pub mod plugin;

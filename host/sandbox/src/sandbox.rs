@@ -10,7 +10,9 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use model::{clock::Clock, keyvalue::KeyvalueStore, limiter::Limiter, tenant::TenantId};
+use model::{
+    clock::Clock, keyvalue::KeyvalueStore, limiter::Limiter, outbound::Outbound, tenant::TenantId,
+};
 use wasmtime::{Engine, component::Linker};
 
 use crate::{
@@ -33,6 +35,8 @@ pub struct SandboxPorts {
     pub limiter: Option<Arc<dyn Limiter>>,
     /// Key-value data that edges share; without it this process keeps it.
     pub keyvalue: Option<Arc<dyn KeyvalueStore>>,
+    /// Calls other origins; without it every call is denied.
+    pub outbound: Option<Arc<dyn Outbound>>,
 }
 
 /// The plugin runtime.
@@ -92,6 +96,7 @@ impl Sandbox {
             services: Arc::new(Services {
                 keyvalue: Data::new(config.keyvalue.clone(), ports.keyvalue),
                 limiter: ports.limiter,
+                outbound: ports.outbound,
                 metrics: Arc::new(metrics),
                 clock,
                 config,

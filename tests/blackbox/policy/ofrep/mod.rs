@@ -121,7 +121,7 @@ async fn all_flags_come_with_a_tag_that_saves_sending_them_again_until_one_chang
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_may_leave_the_path_to_the_backends() {
     let world = world("[edge]\nofrep = false").await;
-    let acme = world.tenant("acme-corp", "enterprise", "us").await;
+    let acme = world.tenant("plain", "developer", "us").await;
     acme.send("POST", ALL, &[], "{}").await.expect(200);
     assert_eq!(world.arrivals(), 1);
 }
