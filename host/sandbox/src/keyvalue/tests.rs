@@ -90,7 +90,7 @@ proptest! {
         for (now, (step, tenant, key, size)) in (0_u64..).zip(steps) {
             let (mine, key) = (namespace(tenant, "p"), ["a", "b", "c", "d"][key]);
             match step {
-                0 => drop(data.set(&mine, key, vec![0; size], Some(size as u64), now)),
+                0 => drop(data.set(&mine, key, vec![0; size], Some(size as u64), (ROOM, now))),
                 1 => data.delete(&mine, key),
                 2 => drop(data.increment(&mine, key, 1, Some(5), (ROOM, now))),
                 _ => data.erase(mine.tenant),
