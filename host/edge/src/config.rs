@@ -69,6 +69,10 @@ pub struct EdgeSection {
     /// Whether the control API answers on `api.<base domain>` of the data plane too, beside
     /// the tenants' own APIs. Every endpoint needs a token.
     pub api_host: bool,
+    /// Whether the flags of `policies/flags.json` are evaluated for OpenFeature clients on
+    /// tenants' hosts, below `/ofrep/v1/evaluate/flags` (true). Without a flag, and with
+    /// false, that path is the tenants' own.
+    pub ofrep: bool,
     /// Worker threads; one per usable core when absent.
     pub workers: Option<usize>,
     /// Header of a trusted proxy that carries the client's country (ISO 3166-1 alpha-2).
@@ -97,6 +101,7 @@ impl Default for EdgeSection {
             tls: proxy::TlsConfig::default(),
             base_domain: "localhost".into(),
             api_host: true,
+            ofrep: true,
             workers: None,
             client_country_header: None,
             trusted_proxies: Vec::new(),
@@ -292,11 +297,14 @@ impl Default for DataSection {
 pub struct SandboxSection {
     /// Guest instances alive at once; memory is reserved for each.
     pub slots: u32,
+    /// Networks that policies' calls may reach beside the public ones, also without TLS.
+    #[serde(deserialize_with = "proxy::networks")]
+    pub outbound_allow_networks: Vec<proxy::IpNet>,
 }
 
 impl Default for SandboxSection {
     fn default() -> Self {
-        Self { slots: sandbox::SandboxConfig::default().slots }
+        Self { slots: sandbox::SandboxConfig::default().slots, outbound_allow_networks: Vec::new() }
     }
 }
 

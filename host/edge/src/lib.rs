@@ -16,6 +16,7 @@ pub mod demo;
 pub mod golden;
 mod lease_series;
 pub mod levels;
+pub mod outbound;
 pub mod plugins;
 pub mod publish;
 pub mod reload;

@@ -17,7 +17,7 @@ use model::{
     snapshot::Snapshot,
 };
 use prometheus::Registry;
-use sandbox::{Sandbox, SandboxConfig};
+use sandbox::{Sandbox, SandboxConfig, SandboxPorts};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
@@ -30,6 +30,7 @@ use crate::{
     config::Config,
     lease_series,
     levels::Levels,
+    outbound::Caller,
     plugins,
     publish::{self, Channels, Preparer, Publisher, SnapshotMetrics},
     reload::FileWatch,
@@ -93,8 +94,15 @@ pub async fn start(
     let sandbox_config = SandboxConfig { slots: config.sandbox.slots, ..SandboxConfig::default() };
     let quota_config = quota_config(&config)?;
     let rates = quota::Rates::start(&quota_config, Arc::clone(&clock), &registry)?;
-    let limiter = Some(Arc::clone(&rates) as _);
-    let sandbox = Sandbox::with_limiter(sandbox_config, Arc::clone(&clock), limiter)?;
+    let open = config.sandbox.outbound_allow_networks.clone();
+    let caller = Caller::new(control::notify::AllowedNetworks::new(open), &registry)?;
+    let shared_data = quota_config.redis.clone().map(quota::RedisKeyvalue::new);
+    let ports = SandboxPorts {
+        limiter: Some(Arc::clone(&rates) as _),
+        keyvalue: shared_data.map(|data| Arc::new(data) as _),
+        outbound: Some(Arc::new(caller)),
+    };
+    let sandbox = Sandbox::with_ports(sandbox_config, Arc::clone(&clock), ports)?;
     registry.register(Box::new(sandbox.metrics()))?;
 
     // From before the first load, so that no change falls between the two.
@@ -383,6 +391,7 @@ fn proxy_config(config: &Config) -> proxy::ProxyConfig {
         limits: edge.limits.clone(),
         upstreams: edge.upstreams.clone(),
         metrics: edge.metrics.clone(),
+        ofrep: edge.ofrep,
         client_country_header: edge.client_country_header.clone(),
         trusted_proxies: edge.trusted_proxies.clone(),
     }

@@ -24,6 +24,7 @@ pub use self::index::Served;
 use crate::{
     clock::UnixMs,
     directory::TenantRecord,
+    flags::FlagSet,
     gate::{Gate, Meter},
     key::ApiKey,
     limiter::{Bucket, Limiter},
@@ -189,6 +190,8 @@ pub struct Snapshot {
     pub plans: BTreeMap<String, Arc<Plan>>,
     /// Route classes.
     pub routes: RouteTable,
+    /// Feature flags for OpenFeature clients; none where none are declared.
+    pub flags: Option<Arc<dyn FlagSet>>,
     index: Index,
 }
 
@@ -204,7 +207,14 @@ impl Snapshot {
     ) -> Self {
         let mut index = Index::default();
         tenants.into_iter().for_each(|served| index.insert(served));
-        Self { version, base_domain: base_domain.to_ascii_lowercase().into(), plans, routes, index }
+        let base_domain = base_domain.to_ascii_lowercase().into();
+        Self { version, base_domain, plans, routes, flags: None, index }
+    }
+
+    /// The same with feature flags for OpenFeature clients.
+    #[must_use]
+    pub fn flagged(self, flags: Option<Arc<dyn FlagSet>>) -> Self {
+        Self { flags, ..self }
     }
 
     /// The same with some tenants as they are now, and without others. Costs as much as

@@ -35,6 +35,8 @@ pub struct ProxyConfig {
     pub upstreams: UpstreamsConfig,
     /// Whom metrics show by name.
     pub metrics: MetricsConfig,
+    /// Whether feature flags are evaluated for OpenFeature clients on tenants' hosts (true).
+    pub ofrep: bool,
     /// A field in which a trusted proxy says the client's country (ISO 3166-1 alpha-2).
     #[serde(deserialize_with = "field_name")]
     pub client_country_header: Option<HeaderName>,
@@ -53,6 +55,7 @@ impl Default for ProxyConfig {
             limits: Limits::default(),
             upstreams: UpstreamsConfig::default(),
             metrics: MetricsConfig::default(),
+            ofrep: true,
             client_country_header: None,
             trusted_proxies: Vec::new(),
         }

@@ -19,7 +19,7 @@ use crate::{
     connection::Connection,
     exchange::Exchange,
     forward::{self, Answered},
-    level, local, policy, quota, request,
+    level, local, ofrep, policy, quota, request,
     rescue::Reason,
     reserve,
     response::{self, Reply, Stop},
@@ -53,6 +53,7 @@ async fn walk(x: &mut Exchange, request: Request<Incoming>) -> Result<Answered, 
     let request = request::normalise(x, request)?;
     let mut request = local::divert(x, request).await?;
     let caller = tenant::resolve(x, &mut request).await?;
+    let request = ofrep::divert(x, &caller, request).await?;
     let route = route::find(x, &request)?;
     let permit = quota::admit(x, &caller.entry, route.metrics()).await?;
     let (permit, leaving) = session::admit(x, &caller, &route, &request, permit).await?;

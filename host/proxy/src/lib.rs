@@ -16,6 +16,7 @@ mod forward;
 mod handle;
 mod level;
 mod local;
+mod ofrep;
 mod path;
 mod policy;
 mod pool;

@@ -124,7 +124,10 @@ impl Walk<'_> {
     ) -> Result<(Box<PolicyExchange>, Payload), Stop> {
         let mut body = match payload {
             Payload::Whole(body) => body,
-            Payload::Stream(incoming) => self.whole(incoming).await?,
+            Payload::Stream(incoming) => {
+                let max = self.exchange.limits().policy_body_bytes_max;
+                whole(self.exchange, incoming, max).await?
+            }
         };
         let chain = self.caller.entry.chain.clone();
         for policy in chain.policies().iter().filter(|policy| policy.plugin.hooks().request_body) {
@@ -163,27 +166,32 @@ impl Walk<'_> {
     fn settle(&mut self, policy: &Policy, outcome: Result<(), PolicyFailure>) -> Result<(), Stop> {
         judge(self.exchange, policy, outcome)
     }
+}
 
-    /// The whole body, bounded. Asking for it is what makes a client with
-    /// `Expect: 100-continue` send it.
-    async fn whole(&mut self, mut incoming: Incoming) -> Result<Bytes, Stop> {
-        let max = self.exchange.limits().policy_body_bytes_max;
-        let idle_ms = self.exchange.limits().body_idle_timeout_ms;
-        if incoming.size_hint().lower() > max as u64 {
+/// The whole body, of `max` bytes at most. Asking for it is what makes a client with
+/// `Expect: 100-continue` send it.
+///
+/// # Errors
+/// It is larger, late or cut off.
+pub(crate) async fn whole(
+    exchange: &Exchange,
+    mut incoming: Incoming,
+    max: usize,
+) -> Result<Bytes, Stop> {
+    let idle_ms = exchange.limits().body_idle_timeout_ms;
+    if incoming.size_hint().lower() > max as u64 {
+        return Err(Reason::BodyTooLarge.into());
+    }
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = exchange.within(idle_ms, Reason::BodyTimeout, incoming.frame()).await?;
+        let Some(frame) = frame else { return Ok(whole.freeze()) };
+        let frame = frame.map_err(|_| exchange.connection.body_failure())?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > max {
             return Err(Reason::BodyTooLarge.into());
         }
-        let mut whole = BytesMut::new();
-        loop {
-            let frame =
-                self.exchange.within(idle_ms, Reason::BodyTimeout, incoming.frame()).await?;
-            let Some(frame) = frame else { return Ok(whole.freeze()) };
-            let frame = frame.map_err(|_| self.exchange.connection.body_failure())?;
-            let Ok(data) = frame.into_data() else { continue };
-            if whole.len() + data.len() > max {
-                return Err(Reason::BodyTooLarge.into());
-            }
-            whole.extend_from_slice(&data);
-        }
+        whole.extend_from_slice(&data);
     }
 }
 

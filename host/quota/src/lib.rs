@@ -36,7 +36,7 @@ pub use crate::{
     lease_file::LeaseFileError,
     rate::{RATE_SCRIPT, RateAsk, RateLoan, RateStore, RateStoreAway, Rates},
     redis::{
-        RedisFencing, RedisTarget, RedisTls, Servers as RedisServers, TargetError,
+        RedisFencing, RedisKeyvalue, RedisTarget, RedisTls, Servers as RedisServers, TargetError,
         shared_dispatcher,
     },
     sessions::{LiveSessions, SessionsConfig},

@@ -52,6 +52,8 @@ pub struct BindingSpec {
     pub flags: Arc<Flags>,
     /// The limits that it may count under, by name.
     pub rate_limits: Arc<BTreeMap<Box<str>, Rate>>,
+    /// The origins that it may call, as URLs without a path.
+    pub origins: Arc<[Box<str>]>,
 }
 
 /// A policy ready to run.
@@ -108,6 +110,7 @@ impl Sandbox {
             limits: spec.limits,
             flags: spec.flags,
             rate_limits: spec.rate_limits,
+            origins: spec.origins,
         })
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Budget {
     pub(crate) edit_bytes: usize,
     pub(crate) log_lines: u32,
     pub(crate) log_bytes: usize,
+    pub(crate) outbound_calls: u32,
+    pub(crate) outbound_bytes: usize,
 }
 
 impl Budget {
@@ -25,6 +27,8 @@ impl Budget {
             edit_bytes: limits.edit_bytes,
             log_lines: limits.log_lines,
             log_bytes: limits.log_bytes,
+            outbound_calls: limits.outbound_calls,
+            outbound_bytes: limits.outbound_bytes,
         }
     }
 
@@ -38,6 +42,23 @@ impl Budget {
     pub(crate) fn host_call(&mut self) -> Result<(), TooManyHostCalls> {
         self.host_calls = self.host_calls.checked_sub(1).ok_or(TooManyHostCalls)?;
         Ok(())
+    }
+
+    /// Whether one more call with a body of this size may leave; takes it if so.
+    pub(crate) fn outbound_call(&mut self, bytes: usize) -> bool {
+        let Some(calls) = self.outbound_calls.checked_sub(1) else { return false };
+        let has_room = self.outbound(bytes);
+        if has_room {
+            self.outbound_calls = calls;
+        }
+        has_room
+    }
+
+    /// Whether so many bytes of a body may cross; takes them if so.
+    pub(crate) fn outbound(&mut self, bytes: usize) -> bool {
+        let left = self.outbound_bytes.checked_sub(bytes);
+        self.outbound_bytes = left.unwrap_or(self.outbound_bytes);
+        left.is_some()
     }
 
     /// Whether a log line of this size may still be written; takes it if so.

@@ -44,7 +44,7 @@ pub struct SandboxConfig {
     pub compile_parallel: bool,
     /// What a component may have in it.
     pub component: ComponentCaps,
-    /// Bounds of the in-process key-value data.
+    /// Bounds of the key-value data.
     pub keyvalue: KeyvalueConfig,
     /// Metric series that all policies together may make. Default 10,000.
     pub metric_series_max: usize,
@@ -122,7 +122,8 @@ impl Default for ComponentCaps {
     }
 }
 
-/// Bounds of the in-process key-value data.
+/// Bounds of the key-value data, beside the bytes of one tenant and policy, which are among
+/// the policy's limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyvalueConfig {
     /// Bytes of a key. Default 512.
@@ -131,9 +132,7 @@ pub struct KeyvalueConfig {
     pub value_bytes_max: usize,
     /// Keys of one tenant and policy. Default 10,000.
     pub keys_max: usize,
-    /// Bytes of one tenant and policy, keys and book-keeping included. Default 1 MiB.
-    pub namespace_bytes_max: usize,
-    /// Bytes of all together. Default 64 MiB.
+    /// Bytes of all together, where they are kept in this process. Default 64 MiB.
     pub bytes_max: usize,
 }
 
@@ -143,7 +142,6 @@ impl Default for KeyvalueConfig {
             key_bytes_max: 512,
             value_bytes_max: 64 << 10,
             keys_max: 10_000,
-            namespace_bytes_max: 1 << 20,
             bytes_max: 64 << 20,
         }
     }

@@ -1,65 +1,49 @@
-//! Key-value data of policies, kept in this process.
+//! Key-value data of policies: kept here where this process is alone, else where `data` is
+//! told to.
 //!
 //! Called by host functions of a running policy; never blocks beyond a short lock of one
-//! shard. Lost at restart. Invariant: an entry is reachable only through the namespace
+//! shard. What is kept here is lost at restart. Invariant: an entry is reachable only through the namespace
 //! that it was written in, and every namespace and the whole are bounded in bytes.
 
+mod data;
 mod space;
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use model::tenant::TenantId;
+use model::{
+    keyvalue::{KeyvalueError, Namespace, Room},
+    tenant::TenantId,
+};
 
+pub(crate) use self::data::{Data, Own};
 use self::space::Space;
-use crate::config::KeyvalueConfig;
 
 /// Locks that the namespaces are spread over.
 const SHARDS: usize = 64;
-
-/// Whose data: a tenant's, in one policy. Survives a new version of the policy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Namespace {
-    pub(crate) tenant: TenantId,
-    pub(crate) policy: Arc<str>,
-}
-
-/// Why an operation was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum KeyvalueError {
-    #[error("the key must have 1 to {0} bytes")]
-    Key(usize),
-    #[error("the value has more than {0} bytes")]
-    Value(usize),
-    #[error("the value is not a number")]
-    NotANumber,
-    #[error("the number does not fit 64 bits")]
-    Overflow,
-    #[error("the space for this policy's data is used up")]
-    QuotaExceeded,
-}
 
 type Shard = HashMap<Namespace, Space>;
 
 /// The data of every tenant and policy.
 #[derive(Debug)]
 pub(crate) struct Keyvalue {
-    config: KeyvalueConfig,
+    bytes_max: usize,
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
     bytes: AtomicUsize,
 }
 
 impl Keyvalue {
-    pub(crate) fn new(config: KeyvalueConfig) -> Self {
+    /// Of `bytes_max` bytes in all.
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
-            config,
+            bytes_max,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             bytes: AtomicUsize::new(0),
@@ -67,16 +51,10 @@ impl Keyvalue {
     }
 
     /// The value of a key that has not run out.
-    pub(crate) fn get(
-        &self,
-        namespace: &Namespace,
-        key: &str,
-        now_ms: u64,
-    ) -> Result<Option<Vec<u8>>, KeyvalueError> {
-        self.check_key(key)?;
+    pub(crate) fn get(&self, namespace: &Namespace, key: &str, now_ms: u64) -> Option<Vec<u8>> {
         let shard = self.shard(namespace);
         let value = shard.get(namespace).and_then(|space| space.get(key, now_ms));
-        Ok(value.map(<[u8]>::to_vec))
+        value.map(<[u8]>::to_vec)
     }
 
     /// Writes a key; `ttl_ms` from now, for ever without one.
@@ -86,15 +64,11 @@ impl Keyvalue {
         key: &str,
         value: Vec<u8>,
         ttl_ms: Option<u64>,
-        now_ms: u64,
+        (room, now_ms): (Room, u64),
     ) -> Result<(), KeyvalueError> {
-        self.check_key(key)?;
-        if value.len() > self.config.value_bytes_max {
-            return Err(KeyvalueError::Value(self.config.value_bytes_max));
-        }
         let ends = ttl_ms.map(|ttl| now_ms.saturating_add(ttl));
         let mut shard = self.shard(namespace);
-        self.put(&mut shard, namespace, key, value, ends, now_ms)
+        self.put(&mut shard, namespace, key, (value, ends), (room, now_ms))
     }
 
     /// Removes a key.
@@ -115,9 +89,8 @@ impl Keyvalue {
         key: &str,
         delta: i64,
         ttl_ms: Option<u64>,
-        now_ms: u64,
+        (room, now_ms): (Room, u64),
     ) -> Result<i64, KeyvalueError> {
-        self.check_key(key)?;
         let mut shard = self.shard(namespace);
         let space = shard.get(namespace);
         let (number, ends) = match space.and_then(|space| space.entry(key, now_ms)) {
@@ -125,7 +98,8 @@ impl Keyvalue {
             None => (0, ttl_ms.map(|ttl| now_ms.saturating_add(ttl))),
         };
         let sum = number.checked_add(delta).ok_or(KeyvalueError::Overflow)?;
-        self.put(&mut shard, namespace, key, sum.to_string().into_bytes(), ends, now_ms)?;
+        let text = sum.to_string().into_bytes();
+        self.put(&mut shard, namespace, key, (text, ends), (room, now_ms))?;
         Ok(sum)
     }
 
@@ -147,15 +121,14 @@ impl Keyvalue {
         shard: &mut Shard,
         namespace: &Namespace,
         key: &str,
-        value: Vec<u8>,
-        ends_ms: Option<u64>,
-        now_ms: u64,
+        (value, ends_ms): (Vec<u8>, Option<u64>),
+        (room, now_ms): (Room, u64),
     ) -> Result<(), KeyvalueError> {
         let space = shard.entry(namespace.clone()).or_default();
-        if !self.fits(space, key, &value) {
+        if !self.fits(space, key, &value, room) {
             self.bytes.fetch_sub(space.purge(now_ms), Ordering::Relaxed);
         }
-        if !self.fits(space, key, &value) {
+        if !self.fits(space, key, &value, room) {
             if space.is_empty() {
                 shard.remove(namespace);
             }
@@ -170,18 +143,11 @@ impl Keyvalue {
 
     /// Whether an entry has room: in its namespace and, but for writers of other shards at
     /// this very moment, in the whole.
-    fn fits(&self, space: &Space, key: &str, value: &[u8]) -> bool {
+    fn fits(&self, space: &Space, key: &str, value: &[u8], room: Room) -> bool {
         let growth = Space::cost(key, value).saturating_sub(space.cost_of(key));
-        space.bytes() + growth <= self.config.namespace_bytes_max
-            && (space.len() < self.config.keys_max || space.contains(key))
-            && self.bytes.load(Ordering::Relaxed) + growth <= self.config.bytes_max
-    }
-
-    fn check_key(&self, key: &str) -> Result<(), KeyvalueError> {
-        if key.is_empty() || key.len() > self.config.key_bytes_max {
-            return Err(KeyvalueError::Key(self.config.key_bytes_max));
-        }
-        Ok(())
+        space.bytes() + growth <= room.bytes
+            && (space.len() < room.keys || space.contains(key))
+            && self.bytes.load(Ordering::Relaxed) + growth <= self.bytes_max
     }
 
     #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]

@@ -53,6 +53,6 @@ pub use self::{
     limits::{Capability, Grants, Instances, Limits, UnknownCapability},
     metrics::MetricsCollector,
     precompiled::{ArtefactKey, Fingerprint, Verified},
-    sandbox::Sandbox,
+    sandbox::{Sandbox, SandboxPorts},
     version::Version,
 };

@@ -35,6 +35,17 @@ pub struct Limits {
     pub log_lines: u32,
     /// Bytes of log text per call; more are dropped. Default 8 KiB.
     pub log_bytes: usize,
+    /// Calls to other origins per call. Default 4: each makes its request wait.
+    pub outbound_calls: u32,
+    /// Bytes of bodies to and from other origins per call. Default 192 KiB: an answer crosses
+    /// in one host call, with its fields.
+    pub outbound_bytes: usize,
+    /// Milliseconds that one call to another origin may take. Default 1,000: half of the wall
+    /// clock, so that a policy can still decide without the answer.
+    pub outbound_ms: u32,
+    /// Bytes of key-value data of one tenant, keys and book-keeping included; not of a call.
+    /// Default 1 MiB.
+    pub keyvalue_bytes: usize,
 }
 
 impl Default for Limits {
@@ -50,6 +61,10 @@ impl Default for Limits {
             edit_bytes: 16 << 10,
             log_lines: 16,
             log_bytes: 8 << 10,
+            outbound_calls: 4,
+            outbound_bytes: 192 << 10,
+            outbound_ms: 1_000,
+            keyvalue_bytes: 1 << 20,
         }
     }
 }

@@ -10,7 +10,9 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use model::{clock::Clock, limiter::Limiter, tenant::TenantId};
+use model::{
+    clock::Clock, keyvalue::KeyvalueStore, limiter::Limiter, outbound::Outbound, tenant::TenantId,
+};
 use wasmtime::{Engine, component::Linker};
 
 use crate::{
@@ -19,12 +21,23 @@ use crate::{
     engine,
     error::SandboxError,
     host,
-    keyvalue::Keyvalue,
+    keyvalue::Data,
     metrics::{MetricsCollector, PolicyMetrics},
     seats::Seats,
     state::{Services, State},
     ticker::Ticker,
 };
+
+/// What policies reach through the sandbox. None of it has to be there.
+#[derive(Clone, Debug, Default)]
+pub struct SandboxPorts {
+    /// Counts under the limits that operators name; without it they are unavailable.
+    pub limiter: Option<Arc<dyn Limiter>>,
+    /// Key-value data that edges share; without it this process keeps it.
+    pub keyvalue: Option<Arc<dyn KeyvalueStore>>,
+    /// Calls other origins; without it every call is denied.
+    pub outbound: Option<Arc<dyn Outbound>>,
+}
 
 /// The plugin runtime.
 pub struct Sandbox {
@@ -45,7 +58,7 @@ impl Sandbox {
     /// # Errors
     /// When the machine lacks the address space or a thread.
     pub fn new(config: SandboxConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>, SandboxError> {
-        Self::with_limiter(config, clock, None)
+        Self::with_ports(config, clock, SandboxPorts::default())
     }
 
     /// The same with a limiter for the limits that policies count under.
@@ -56,6 +69,18 @@ impl Sandbox {
         config: SandboxConfig,
         clock: Arc<dyn Clock>,
         limiter: Option<Arc<dyn Limiter>>,
+    ) -> Result<Arc<Self>, SandboxError> {
+        Self::with_ports(config, clock, SandboxPorts { limiter, ..SandboxPorts::default() })
+    }
+
+    /// The same with all that policies reach outside of it.
+    ///
+    /// # Errors
+    /// As [`Sandbox::new`].
+    pub fn with_ports(
+        config: SandboxConfig,
+        clock: Arc<dyn Clock>,
+        ports: SandboxPorts,
     ) -> Result<Arc<Self>, SandboxError> {
         let engine = engine::build(&config)?;
         let mut linker = Linker::new(&engine);
@@ -69,8 +94,9 @@ impl Sandbox {
             bindings: AtomicU64::new(0),
             _ticker: Ticker::start(&engine, config.tick_ms)?,
             services: Arc::new(Services {
-                keyvalue: Keyvalue::new(config.keyvalue.clone()),
-                limiter,
+                keyvalue: Data::new(config.keyvalue.clone(), ports.keyvalue),
+                limiter: ports.limiter,
+                outbound: ports.outbound,
                 metrics: Arc::new(metrics),
                 clock,
                 config,
@@ -85,9 +111,11 @@ impl Sandbox {
         MetricsCollector::new(Arc::clone(&self.services.metrics), self.engine.clone())
     }
 
-    /// Forgets a tenant: its key-value data and the instances kept for it.
+    /// Forgets what this process keeps for a tenant: key-value data and instances.
     pub fn erase_tenant(&self, tenant: TenantId) {
-        self.services.keyvalue.erase(tenant);
+        if let Some(data) = self.services.keyvalue.here() {
+            data.erase(tenant);
+        }
         self.seats.erase(tenant);
     }
 

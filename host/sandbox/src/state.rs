@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use model::{clock::Clock, limiter::Limiter, policy::PolicyExchange, rate::Rate};
+use model::{
+    clock::Clock, limiter::Limiter, outbound::Outbound, policy::PolicyExchange, rate::Rate,
+};
 use serde_json::{Map, Value};
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
@@ -14,7 +16,7 @@ use crate::{
     config::SandboxConfig,
     edits::{Edits, Phase},
     flags::Flags,
-    keyvalue::Keyvalue,
+    keyvalue::Data,
     limits::{Grants, Limits},
     metrics::PolicyMetrics,
 };
@@ -28,8 +30,9 @@ const STORE_ITEMS_MAX: usize = 1_000;
 pub(crate) struct Services {
     pub(crate) config: SandboxConfig,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) keyvalue: Keyvalue,
+    pub(crate) keyvalue: Data,
     pub(crate) limiter: Option<Arc<dyn Limiter>>,
+    pub(crate) outbound: Option<Arc<dyn Outbound>>,
     pub(crate) metrics: Arc<PolicyMetrics>,
 }
 
@@ -44,6 +47,7 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) flags: Arc<Flags>,
     pub(crate) rate_limits: Arc<BTreeMap<Box<str>, Rate>>,
+    pub(crate) origins: Arc<[Box<str>]>,
 }
 
 /// The hook call in progress.

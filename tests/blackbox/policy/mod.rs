@@ -4,6 +4,7 @@ mod authoring;
 mod first_party;
 mod hot_reload;
 mod misbehaving;
+mod ofrep;
 
 use std::path::Path;
 

@@ -16,7 +16,7 @@ mod webhook;
 pub use self::{
     address::AllowedNetworks,
     config::{NotifyConfig, SmtpConfig, SmtpConfigError},
-    webhook::{WebhookUrl, WebhookUrlError},
+    webhook::{WebhookUrl, WebhookUrlError, guarded, is_closed},
 };
 pub(crate) use self::{
     email::{Mail, Mailer},

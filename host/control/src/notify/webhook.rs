@@ -119,10 +119,7 @@ pub(crate) struct Webhooks {
 impl Webhooks {
     pub(crate) fn new(allowed: AllowedNetworks) -> Self {
         let allowed = Arc::new(allowed);
-        let client = |plain| {
-            let resolver = Arc::new(Checked { allowed: Arc::clone(&allowed), plain });
-            client(resolver).map_err(|error| cause(&error))
-        };
+        let client = |plain| guarded(&allowed, plain).map_err(|error| cause(&error));
         Self { encrypted: client(false), plain: client(true), allowed: Arc::clone(&allowed) }
     }
 
@@ -165,7 +162,13 @@ fn signatures(call: &Call<'_>) -> Option<String> {
     (!signatures.is_empty()).then(|| signatures.join(" "))
 }
 
-fn client(resolver: Arc<Checked>) -> reqwest::Result<Client> {
+/// A client that connects to nothing that `allowed` does not permit and follows no redirect;
+/// `plain` is for URLs without TLS. Literal addresses are [`WebhookUrl::parse`]'s.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub fn guarded(allowed: &Arc<AllowedNetworks>, plain: bool) -> reqwest::Result<Client> {
+    let resolver = Arc::new(Checked { allowed: Arc::clone(allowed), plain });
     Client::builder()
         .dns_resolver(resolver)
         .redirect(Policy::none())
@@ -210,14 +213,28 @@ fn unanswered(error: &reqwest::Error) -> Failure {
     if error.is_timeout() {
         return Failure::again(format!("gave no answer within {} s", TIMEOUT_MS / 1_000));
     }
+    match closed(error) {
+        Some(closed) => Failure::lasting(closed.to_string()),
+        None => Failure::again(cause(error)),
+    }
+}
+
+/// Whether a call of a [`guarded`] client failed because its name leads to an address that may
+/// not be reached.
+#[must_use]
+pub fn is_closed(error: &reqwest::Error) -> bool {
+    closed(error).is_some()
+}
+
+fn closed(error: &reqwest::Error) -> Option<&Closed> {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
         if let Some(closed) = error.downcast_ref::<Closed>() {
-            return Failure::lasting(closed.to_string());
+            return Some(closed);
         }
         source = error.source();
     }
-    Failure::again(cause(error))
+    None
 }
 
 /// A name that leads only to addresses that a webhook may not reach.

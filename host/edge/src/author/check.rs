@@ -148,6 +148,7 @@ impl Report {
             instances: Instances::Fresh,
             flags: Arc::new(Flags::default()),
             rate_limits: Arc::default(),
+            origins: Arc::default(),
         };
         if let Err(error) = sandbox.bind(version, spec).await {
             self.add("component", error.to_string());

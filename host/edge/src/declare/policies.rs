@@ -11,6 +11,8 @@ use sandbox::{Grants, Instances, Limits};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::outbound::check_origin;
+
 use super::{
     Problems,
     rate_limits::{self, RateLimit, RateLimits},
@@ -37,6 +39,8 @@ pub struct PolicyDeclaration {
     pub limits: Limits,
     /// The limits that it may count under.
     pub rate_limits: Arc<RateLimits>,
+    /// The origins that it may call.
+    pub origins: Arc<[Box<str>]>,
     /// Its config, before chains merge theirs over it.
     pub config: Map<String, Value>,
 }
@@ -54,6 +58,8 @@ struct File {
     grants: Vec<String>,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    origins: Vec<Box<str>>,
     #[serde(default)]
     rate_limit: Vec<RateLimit>,
 }
@@ -83,6 +89,11 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, PolicyDeclaratio
             InstancesEntry::Fresh => Instances::Fresh,
             InstancesEntry::Reuse => Instances::Reuse { requests_max: REUSE_REQUESTS_MAX },
         };
+        for (at, origin) in entry.origins.iter().enumerate() {
+            if let Err(reason) = check_origin(origin) {
+                problems.add(&file, format!("origins[{at}]"), reason);
+            }
+        }
         let rate_limits = rate_limits::read(problems, &file, &entry.rate_limit);
         let grants = Grants::from_names(entry.grants.iter().map(String::as_str));
         let grants = grants.unwrap_or_else(|error| {
@@ -99,6 +110,7 @@ pub(super) fn load(problems: &mut Problems) -> BTreeMap<String, PolicyDeclaratio
                 grants,
                 limits: entry.limits,
                 rate_limits: Arc::new(rate_limits),
+                origins: entry.origins.into(),
                 config,
             },
         );

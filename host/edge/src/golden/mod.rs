@@ -144,6 +144,7 @@ impl Run<'_> {
             instances: self.spec.instances,
             flags: Arc::clone(&self.declared.flags),
             rate_limits: Arc::clone(&self.spec.rate_limits),
+            origins: Arc::clone(&self.spec.origins),
         };
         self.sandbox.bind(self.version, spec).await.map_err(|error| error.to_string())
     }

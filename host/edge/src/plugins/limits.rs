@@ -33,6 +33,7 @@ pub fn spec_of(
         },
         flags: Arc::clone(flags),
         rate_limits: Arc::default(),
+        origins: record.manifest.origins.iter().map(|origin| origin.as_str().into()).collect(),
     }
 }
 
@@ -96,7 +97,8 @@ macro_rules! keys {
 
 keys! {
     deadline_ms, wall_ms, memory_bytes, host_calls, body_bytes, response_body_bytes, fields,
-    edit_bytes, log_lines, log_bytes,
+    edit_bytes, log_lines, log_bytes, outbound_calls, outbound_bytes,
+    outbound_ms, keyvalue_bytes,
 }
 
 #[cfg(test)]

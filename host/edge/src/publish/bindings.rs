@@ -108,8 +108,8 @@ fn key_of(parts: &Parts<'_>) -> Key {
     hash.update(parts.version.digest());
     hash.update(parts.flags_digest);
     hash.update(format!(
-        "{}\n{:?}\n{:?}\n{:?}\n{:?}\n",
-        spec.policy, spec.limits, spec.grants, spec.instances, spec.rate_limits
+        "{}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n",
+        spec.policy, spec.limits, spec.grants, spec.instances, spec.rate_limits, spec.origins
     ));
     hash.update(serde_json::to_vec(&spec.config).unwrap_or_default());
     hash.finalize().into()

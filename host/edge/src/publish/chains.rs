@@ -212,6 +212,7 @@ impl<'a> Chains<'a> {
             instances: policy.instances,
             flags: Arc::clone(&self.declared.flags),
             rate_limits: policy.rate_limits_of(name, own),
+            origins: Arc::clone(&policy.origins),
         };
         let parts = Parts { version, spec, flags_digest: self.declared.flags_digest };
         let bound = self.bindings.bind(parts).await;

@@ -254,13 +254,14 @@ impl Publisher {
             ..Catalog::default()
         };
         self.channels.catalog.send_replace(Arc::new(catalog));
-        self.publish(Snapshot::new(
+        let next = Snapshot::new(
             self.snapshot.version + 1,
             &self.base_domain,
             self.declared.plans.clone(),
             self.declared.routes.clone(),
             built.served,
-        ));
+        );
+        self.publish(next.flagged(Some(Arc::clone(&self.declared.flags) as _)));
         let snapshot = Arc::clone(&self.snapshot);
         self.bindings.forget_tenants(|slug| snapshot.tenant_by_slug(slug).is_some());
         self.bindings.settle();

@@ -101,6 +101,14 @@ budget! {
     log_lines,
     /// Bytes of log text.
     log_bytes,
+    /// Calls to other origins.
+    outbound_calls,
+    /// Bytes of bodies to and from other origins.
+    outbound_bytes,
+    /// Milliseconds of one call to another origin.
+    outbound_ms,
+    /// Bytes of its key-value data, for one tenant; not of one call but kept.
+    keyvalue_bytes,
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::{
 
 use model::ledger::{Fence, RedisFence};
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, Script, ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, ErrorKind, Script, ServerErrorKind, ToRedisArgs, Value,
     aio::MultiplexedConnection,
 };
 use tokio::{
@@ -152,11 +152,11 @@ impl Link {
     }
 
     /// Runs a script.
-    pub(crate) async fn run(
+    pub(crate) async fn run<A: ToRedisArgs + Sync>(
         &self,
         script: &Script,
         keys: &[&str],
-        arguments: &[String],
+        arguments: &[A],
     ) -> Result<Value, LinkError> {
         let Some(mut live) = self.live() else { return Err(LinkError::Away) };
         let mut call = script.prepare_invoke();
@@ -169,7 +169,7 @@ impl Link {
             call.key(fence.name());
         }
         arguments.iter().for_each(|argument| {
-            call.arg(argument.as_str());
+            call.arg(argument);
         });
         let answer = timeout(self.call_limit, call.invoke_async(&mut live.connection)).await;
         let error = match answer {

@@ -8,6 +8,7 @@
 
 mod answer;
 mod fence;
+mod keyvalue;
 mod ledger;
 mod link;
 mod recall;
@@ -23,6 +24,7 @@ pub(crate) use self::{
     recall::{Recalled, listen},
 };
 pub use self::{
+    keyvalue::RedisKeyvalue,
     ledger::shared_dispatcher,
     servers::Servers,
     target::{RedisFencing, RedisTarget, RedisTls, TargetError},

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{Script, Value};
+use redis::{Script, ToRedisArgs, Value};
 use tokio::{
     sync::Notify,
     task::{AbortHandle, JoinSet},
@@ -148,6 +148,16 @@ impl Servers {
         script: &Script,
         keys: &[&str],
         arguments: &[String],
+    ) -> Result<(Arc<Link>, Value), LinkError> {
+        self.run_bytes(script, keys, arguments).await
+    }
+
+    /// The same with arguments that need not be text.
+    pub(super) async fn run_bytes<A: ToRedisArgs + Sync>(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[A],
     ) -> Result<(Arc<Link>, Value), LinkError> {
         let link = keys.first().and_then(|key| self.of(key)).ok_or(LinkError::Away)?;
         let answer = link.run(script, keys, arguments).await;

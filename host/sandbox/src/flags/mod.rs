@@ -16,6 +16,7 @@ mod fractional;
 mod murmur3;
 mod reference;
 mod sem_ver;
+mod set;
 mod strings;
 #[cfg(test)]
 mod testbed;

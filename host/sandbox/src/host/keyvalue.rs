@@ -1,12 +1,13 @@
 //! `leanvibe:policy/keyvalue`: data of one tenant and policy.
 //!
-//! Asynchronous in the bindings, so that a store over the network can take the place of
-//! the one in this process. Invariant: the namespace is made from the exchange and the
-//! binding; nothing the guest passes reaches it.
+//! In this process, or in a store that edges share; then a call waits for it. Invariant: the
+//! namespace is made from the exchange and the binding; nothing the guest passes reaches it.
+
+use model::keyvalue::{KeyvalueError, Namespace};
 
 use crate::{
     bindings::leanvibe::policy::keyvalue::{Error, Host},
-    keyvalue::{KeyvalueError, Namespace},
+    keyvalue::Own,
     limits::Capability,
     state::State,
 };
@@ -15,35 +16,41 @@ impl From<KeyvalueError> for Error {
     fn from(error: KeyvalueError) -> Self {
         match error {
             KeyvalueError::QuotaExceeded => Self::QuotaExceeded,
-            other => Self::Other(Some(other.to_string())),
+            KeyvalueError::Unavailable => Self::Unavailable,
+            KeyvalueError::Key(_)
+            | KeyvalueError::Value(_)
+            | KeyvalueError::NotANumber
+            | KeyvalueError::Overflow => Self::Other(Some(error.to_string())),
         }
     }
 }
 
 impl State {
-    /// The namespace of the call; none outside a hook, where there is no tenant.
-    fn namespace(&mut self) -> wasmtime::Result<Result<Namespace, Error>> {
+    /// The data of the call; none outside a hook, where there is no tenant.
+    fn own_data(&mut self) -> wasmtime::Result<Result<Own, Error>> {
         self.charge()?;
-        if !self.context.grants.has(Capability::Keyvalue) {
+        let context = &self.context;
+        if !context.grants.has(Capability::Keyvalue) {
             return Ok(Err(Error::AccessDenied));
         }
-        Ok(self.call.as_ref().ok_or(Error::Unavailable).map(|call| Namespace {
-            tenant: call.exchange.tenant.id(),
-            policy: self.context.policy.clone(),
+        Ok(self.call.as_ref().ok_or(Error::Unavailable).map(|call| Own {
+            namespace: Namespace {
+                tenant: call.exchange.tenant.id(),
+                policy: context.policy.clone(),
+            },
+            bytes: context.limits.keyvalue_bytes,
+            now_ms: context.services.clock.monotonic_ms(),
         }))
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.context.services.clock.monotonic_ms()
     }
 }
 
 impl Host for State {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
-        let now = self.now_ms();
-        Ok(self
-            .namespace()?
-            .and_then(|namespace| Ok(self.context.services.keyvalue.get(&namespace, &key, now)?)))
+        Ok(match self.own_data()? {
+            Ok(own) => self.context.services.keyvalue.get(&own, &key).await,
+            Err(error) => return Ok(Err(error)),
+        }
+        .map_err(Error::from))
     }
 
     async fn set(
@@ -52,16 +59,19 @@ impl Host for State {
         value: Vec<u8>,
         ttl_ms: Option<u64>,
     ) -> wasmtime::Result<Result<(), Error>> {
-        let now = self.now_ms();
-        Ok(self.namespace()?.and_then(|namespace| {
-            Ok(self.context.services.keyvalue.set(&namespace, &key, value, ttl_ms, now)?)
-        }))
+        Ok(match self.own_data()? {
+            Ok(own) => self.context.services.keyvalue.set(&own, &key, value, ttl_ms).await,
+            Err(error) => return Ok(Err(error)),
+        }
+        .map_err(Error::from))
     }
 
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), Error>> {
-        Ok(self.namespace()?.map(|namespace| {
-            self.context.services.keyvalue.delete(&namespace, &key);
-        }))
+        Ok(match self.own_data()? {
+            Ok(own) => self.context.services.keyvalue.delete(&own, &key).await,
+            Err(error) => return Ok(Err(error)),
+        }
+        .map_err(Error::from))
     }
 
     async fn increment(
@@ -70,9 +80,10 @@ impl Host for State {
         delta: i64,
         ttl_ms: Option<u64>,
     ) -> wasmtime::Result<Result<i64, Error>> {
-        let now = self.now_ms();
-        Ok(self.namespace()?.and_then(|namespace| {
-            Ok(self.context.services.keyvalue.increment(&namespace, &key, delta, ttl_ms, now)?)
-        }))
+        Ok(match self.own_data()? {
+            Ok(own) => self.context.services.keyvalue.increment(&own, &key, delta, ttl_ms).await,
+            Err(error) => return Ok(Err(error)),
+        }
+        .map_err(Error::from))
     }
 }

@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 
-/// Book-keeping per entry that counts against the namespace.
-const ENTRY_BYTES: usize = 64;
+use model::keyvalue::ENTRY_BYTES;
 
 #[derive(Debug)]
 struct Entry {

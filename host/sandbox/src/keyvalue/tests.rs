@@ -1,70 +1,84 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{data::Own, *};
+use crate::config::KeyvalueConfig;
+
+const ROOM: Room = Room { keys: 3, bytes: 400 };
 
 fn namespace(tenant: u128, policy: &str) -> Namespace {
     Namespace { tenant: TenantId(uuid::Uuid::from_u128(tenant)), policy: policy.into() }
 }
 
 fn small() -> Keyvalue {
-    Keyvalue::new(KeyvalueConfig {
-        key_bytes_max: 8,
-        value_bytes_max: 100,
-        keys_max: 3,
-        namespace_bytes_max: 400,
-        bytes_max: 600,
-    })
+    Keyvalue::new(600)
 }
 
 #[test]
 fn a_namespace_sees_only_its_own_keys() {
     let data = small();
     let mine = namespace(1, "p");
-    data.set(&mine, "k", b"v".to_vec(), None, 0).expect("fits");
-    assert_eq!(data.get(&mine, "k", 0), Ok(Some(b"v".to_vec())));
-    assert_eq!(data.get(&namespace(2, "p"), "k", 0), Ok(None));
-    assert_eq!(data.get(&namespace(1, "q"), "k", 0), Ok(None));
+    data.set(&mine, "k", b"v".to_vec(), None, (ROOM, 0)).expect("fits");
+    assert_eq!(data.get(&mine, "k", 0), Some(b"v".to_vec()));
+    assert_eq!(data.get(&namespace(2, "p"), "k", 0), None);
+    assert_eq!(data.get(&namespace(1, "q"), "k", 0), None);
 }
 
 #[test]
 fn an_entry_ends_with_its_time_to_live() {
     let (data, mine) = (small(), namespace(1, "p"));
-    data.set(&mine, "k", b"v".to_vec(), Some(10), 5).expect("fits");
-    assert!(data.get(&mine, "k", 14).is_ok_and(|value| value.is_some()));
-    assert_eq!(data.get(&mine, "k", 15), Ok(None));
+    data.set(&mine, "k", b"v".to_vec(), Some(10), (ROOM, 5)).expect("fits");
+    assert!(data.get(&mine, "k", 14).is_some());
+    assert_eq!(data.get(&mine, "k", 15), None);
 }
 
 #[test]
 fn a_counter_keeps_the_time_to_live_it_was_made_with() {
     let (data, mine) = (small(), namespace(1, "p"));
-    assert_eq!(data.increment(&mine, "n", 2, Some(10), 0), Ok(2));
-    assert_eq!(data.increment(&mine, "n", -5, Some(10), 9), Ok(-3));
-    assert_eq!(data.get(&mine, "n", 9), Ok(Some(b"-3".to_vec())));
-    assert_eq!(data.increment(&mine, "n", 1, Some(10), 10), Ok(1));
-    data.set(&mine, "n", i64::MAX.to_string().into_bytes(), None, 10).expect("fits");
-    assert_eq!(data.increment(&mine, "n", 1, None, 10), Err(KeyvalueError::Overflow));
-    data.set(&mine, "n", b"x".to_vec(), None, 10).expect("fits");
-    assert_eq!(data.increment(&mine, "n", 1, None, 10), Err(KeyvalueError::NotANumber));
+    assert_eq!(data.increment(&mine, "n", 2, Some(10), (ROOM, 0)), Ok(2));
+    assert_eq!(data.increment(&mine, "n", -5, Some(10), (ROOM, 9)), Ok(-3));
+    assert_eq!(data.get(&mine, "n", 9), Some(b"-3".to_vec()));
+    assert_eq!(data.increment(&mine, "n", 1, Some(10), (ROOM, 10)), Ok(1));
+    data.set(&mine, "n", i64::MAX.to_string().into_bytes(), None, (ROOM, 10)).expect("fits");
+    assert_eq!(data.increment(&mine, "n", 1, None, (ROOM, 10)), Err(KeyvalueError::Overflow));
+    data.set(&mine, "n", b"x".to_vec(), None, (ROOM, 10)).expect("fits");
+    assert_eq!(data.increment(&mine, "n", 1, None, (ROOM, 10)), Err(KeyvalueError::NotANumber));
 }
 
 #[test]
-fn keys_values_and_spaces_are_bounded() {
+fn spaces_and_the_whole_are_bounded() {
     let (data, mine) = (small(), namespace(1, "p"));
-    assert_eq!(data.set(&mine, "", vec![], None, 0), Err(KeyvalueError::Key(8)));
-    assert_eq!(data.set(&mine, "123456789", vec![], None, 0), Err(KeyvalueError::Key(8)));
-    assert_eq!(data.set(&mine, "k", vec![0; 101], None, 0), Err(KeyvalueError::Value(100)));
     for key in ["a", "b", "c"] {
-        data.set(&mine, key, vec![], Some(10), 0).expect("fits");
+        data.set(&mine, key, vec![], Some(10), (ROOM, 0)).expect("fits");
     }
-    assert_eq!(data.set(&mine, "d", vec![], None, 0), Err(KeyvalueError::QuotaExceeded));
-    data.set(&mine, "d", vec![], None, 10).expect("the expired keys make room");
-    data.set(&namespace(2, "p"), "a", vec![0; 100], None, 10).expect("fits");
-    data.set(&namespace(2, "p"), "b", vec![0; 100], None, 10).expect("fits");
+    assert_eq!(data.set(&mine, "d", vec![], None, (ROOM, 0)), Err(KeyvalueError::QuotaExceeded));
+    data.set(&mine, "d", vec![], None, (ROOM, 10)).expect("the expired keys make room");
+    data.set(&namespace(2, "p"), "a", vec![0; 100], None, (ROOM, 10)).expect("fits");
+    data.set(&namespace(2, "p"), "b", vec![0; 100], None, (ROOM, 10)).expect("fits");
     let third = namespace(3, "p");
-    data.set(&third, "a", vec![0; 100], None, 10).expect("fits");
-    assert_eq!(data.set(&third, "b", vec![0; 100], None, 10), Err(KeyvalueError::QuotaExceeded));
+    data.set(&third, "a", vec![0; 100], None, (ROOM, 10)).expect("fits");
+    assert_eq!(
+        data.set(&third, "b", vec![0; 100], None, (ROOM, 10)),
+        Err(KeyvalueError::QuotaExceeded)
+    );
     data.erase(namespace(2, "p").tenant);
-    data.set(&third, "b", vec![0; 100], None, 10).expect("the erased tenant makes room");
+    data.set(&third, "b", vec![0; 100], None, (ROOM, 10)).expect("the erased tenant makes room");
+}
+
+#[tokio::test]
+async fn keys_and_values_are_bounded_wherever_they_are_kept() {
+    let config = KeyvalueConfig { key_bytes_max: 8, value_bytes_max: 100, ..Default::default() };
+    let data = Data::new(config, None);
+    let own = Own { namespace: namespace(1, "p"), bytes: 400, now_ms: 0 };
+    for key in ["", "123456789"] {
+        assert_eq!(data.set(&own, key, vec![], None).await, Err(KeyvalueError::Key(8)));
+        assert_eq!(data.get(&own, key).await, Err(KeyvalueError::Key(8)));
+        assert_eq!(data.delete(&own, key).await, Err(KeyvalueError::Key(8)));
+        assert_eq!(data.increment(&own, key, 1, None).await, Err(KeyvalueError::Key(8)));
+    }
+    assert_eq!(data.set(&own, "k", vec![0; 101], None).await, Err(KeyvalueError::Value(100)));
+    data.set(&own, "12345678", vec![0; 100], None).await.expect("fits");
+    let tight = Own { bytes: 200, ..own };
+    assert_eq!(data.set(&tight, "k", vec![0; 100], None).await, Err(KeyvalueError::QuotaExceeded));
 }
 
 proptest! {
@@ -76,9 +90,9 @@ proptest! {
         for (now, (step, tenant, key, size)) in (0_u64..).zip(steps) {
             let (mine, key) = (namespace(tenant, "p"), ["a", "b", "c", "d"][key]);
             match step {
-                0 => drop(data.set(&mine, key, vec![0; size], Some(size as u64), now)),
+                0 => drop(data.set(&mine, key, vec![0; size], Some(size as u64), (ROOM, now))),
                 1 => data.delete(&mine, key),
-                2 => drop(data.increment(&mine, key, 1, Some(5), now)),
+                2 => drop(data.increment(&mine, key, 1, Some(5), (ROOM, now))),
                 _ => data.erase(mine.tenant),
             }
             let sum: usize = data.shards.iter().flat_map(|shard| {

@@ -62,7 +62,7 @@ fn without_a_grant_key_value_data_is_denied() {
 }
 
 #[test]
-fn outbound_is_denied_even_with_a_grant() {
+fn outbound_is_denied_without_a_listed_origin_even_with_a_grant() {
     let imports = r#"(import "leanvibe:policy/outbound@0.1.0" "fetch" (func $f (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))"#;
     // Method, URL, no field, empty content, no timeout.
     let body = format!(

@@ -110,6 +110,7 @@ pub(crate) fn spec() -> BindingSpec {
         instances: Instances::Fresh,
         flags: Arc::default(),
         rate_limits: Arc::default(),
+        origins: Arc::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What several edges share through one Redis.
 
 mod access;
+mod keyvalue;
 mod rates;
 mod sessions;
