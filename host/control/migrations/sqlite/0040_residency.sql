@@ -8,4 +8,4 @@ ALTER TABLE tenant ADD COLUMN gdpr_settings TEXT NOT NULL DEFAULT '{}';
 
 -- What of it the manager of the tenants' data goes by. NULL: as long as the installation.
 ALTER TABLE tenant ADD COLUMN retention_days INTEGER;
-ALTER TABLE tenant ADD COLUMN legal_hold BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE tenant ADD COLUMN legal_hold INTEGER NOT NULL DEFAULT 0;
