@@ -20,8 +20,12 @@ local function cost(name)
 end
 
 local function drop(name)
-  redis.call('HINCRBY', values, '#', -cost(name))
-  redis.call('HDEL', values, '=' .. name)
+  local freed = cost(name)
+  -- Nothing, negated, is "-0" to Lua and no number to Redis.
+  if freed > 0 then
+    redis.call('HINCRBY', values, '#', -freed)
+    redis.call('HDEL', values, '=' .. name)
+  end
   redis.call('ZREM', ends, name)
 end
 
