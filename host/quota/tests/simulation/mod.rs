@@ -200,11 +200,6 @@ fn a_lease_file_of_before_a_power_loss_is_found() {
 }
 
 #[test]
-fn final_figures_that_are_cut_down_to_what_running_ones_leave_are_found() {
-    finds(849, Rules { figures_whole: false, ..Rules::ALL });
-}
-
-#[test]
 fn a_tranche_that_is_larger_than_what_its_pool_has_left_is_found() {
     finds_with(1, Rules { pools: false, ..Rules::ALL }, Kind::Family);
 }
