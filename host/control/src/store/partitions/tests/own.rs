@@ -29,7 +29,8 @@ async fn run(store: &Store) -> u64 {
 }
 
 async fn a_tenants_own_retention_ends_its_rows_and_nobody_elses(on: Backend) {
-    let store = on.database().open().await;
+    let database = on.database();
+    let store = database.open().await;
     let mut ids = Vec::new();
     for slug in ["one", "other", "off"] {
         ids.push(store.create_tenant(&Actor::Program, new(slug)).await.expect("a tenant").id);
@@ -54,7 +55,8 @@ async fn a_tenants_own_retention_ends_its_rows_and_nobody_elses(on: Backend) {
 }
 
 async fn a_legal_hold_outweighs_every_retention(on: Backend) {
-    let store = on.database().open().await;
+    let database = on.database();
+    let store = database.open().await;
     let tenant = store.create_tenant(&Actor::Program, new("one")).await.expect("a tenant").id;
     let held = |held| GdprPatch {
         legal_hold: Some(held),
