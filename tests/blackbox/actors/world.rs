@@ -245,6 +245,17 @@ impl TenantActor {
         self.edge.send(self.build(method, path, headers, body)).await
     }
 
+    /// The same where the edge may cut the answer by design.
+    pub async fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> anyhow::Result<Reply> {
+        self.edge.try_send(self.build(method, path, headers, body)).await
+    }
+
     /// Sends over h2c with the tenant's host.
     pub async fn send_h2(
         &self,
